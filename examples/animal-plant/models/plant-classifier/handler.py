@@ -1,4 +1,4 @@
-"""Which plant is it? Answers the five likeliest plants with their probabilities, one dict per instance."""
+"""Which plant is it? Answers the five likeliest with probabilities, one dict per instance."""
 
 from typing import Any
 
