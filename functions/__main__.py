@@ -1,0 +1,23 @@
+"""`python -m functions`: read the settings, configure logging, serve, return the exit code."""
+
+import sys
+from collections.abc import Sequence
+
+from .errors import ConfigurationError
+from .settings import Settings, fail_usage
+from .wire import container
+
+
+def main(argv: Sequence[str]) -> int:
+    try:
+        settings = Settings.from_env(argv=argv)
+    except ConfigurationError as error:
+        return fail_usage(error.problems)
+    container.configure_logging("functions", level=settings.log_level)
+    from . import server
+
+    return server.run(settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

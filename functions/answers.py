@@ -1,0 +1,100 @@
+"""Model results and faults -> HTTP answers, for every HTTP protocol that speaks `{"error": ...}`."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from . import jsonio
+from .errors import FunctionsError
+from .wire import headers as wire_headers
+
+JSON = b"application/json"
+TEXT = b"text/plain; charset=utf-8"
+BYTES = b"application/octet-stream"
+
+
+class Answer:
+    """Status, body, content type and further header fields of one answer."""
+
+    __slots__ = ("body", "content_type", "headers", "status")
+
+    def __init__(
+        self,
+        status: int,
+        body: bytes,
+        content_type: bytes = JSON,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.status = status
+        self.body = body
+        self.content_type = content_type
+        self.headers = headers
+
+
+class Stream:
+    """An answer made of pieces: an iterator or async iterator of str or bytes."""
+
+    __slots__ = ("content_type", "headers", "pieces")
+
+    def __init__(self, pieces: Any, headers: Mapping[str, str]) -> None:
+        self.pieces = pieces
+        self.headers = headers
+        self.content_type = headers.get("content-type", "text/plain; charset=utf-8").encode(
+            "latin-1"
+        )
+
+
+def from_result(
+    result: Any, response_headers: dict[str, str], status: int = 200
+) -> Answer | Stream:
+    """What a V1 model returned, as it goes out.
+
+    dict and list -> JSON; str and bytes -> raw; (async) iterators -> a stream; arrays and tensors
+    -> `{"predictions": ...}`. Raises TypeError for what has no JSON form.
+    """
+    if isinstance(result, (dict, list)):
+        return Answer(status, jsonio.dumps(result), JSON, response_headers or None)
+    if isinstance(result, str):
+        return _raw(status, result.encode(), TEXT, response_headers)
+    if isinstance(result, (bytes, bytearray, memoryview)):
+        return _raw(status, bytes(result), BYTES, response_headers)
+    if hasattr(result, "__aiter__") or inspect.isgenerator(result):
+        return Stream(result, response_headers)
+    if hasattr(result, "tolist") or hasattr(result, "columns"):
+        result = {"predictions": result}
+    return Answer(status, jsonio.dumps(result), JSON, response_headers or None)
+
+
+def _raw(status: int, body: bytes, default_type: bytes, response_headers: dict[str, str]) -> Answer:
+    for name in list(response_headers):
+        if name.lower() == "content-type":
+            default_type = response_headers.pop(name).encode("latin-1")
+    return Answer(status, body, default_type, response_headers or None)
+
+
+def from_error(error: FunctionsError) -> Answer:
+    """The flat envelope `{"error": "<text>"}` with the fault's own status."""
+    return Answer(
+        error.http_status(), jsonio.dumps({"error": str(error)}), JSON, error.response_headers()
+    )
+
+
+def field_lines(headers: Mapping[str, str]) -> bytes:
+    """Header fields as they are written; what would break the framing or is ours to write is
+    dropped."""
+    kept = []
+    for name, value in headers.items():
+        raw = name.lower().encode("latin-1", "ignore")
+        if raw in wire_headers.FRAMING or raw in wire_headers.HOP_BY_HOP or raw == b"content-type":
+            continue
+        kept.append((name.encode("latin-1", "ignore"), str(value).encode("latin-1", "replace")))
+    try:
+        return wire_headers.join(kept)
+    except ValueError:
+        return wire_headers.join(
+            [
+                pair
+                for pair in kept
+                if not any(c in b"\r\n\0" for c in pair[1]) and pair[0].isalnum()
+            ]
+        )

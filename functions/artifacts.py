@@ -1,0 +1,100 @@
+"""The model directory: is anything there, fetch it if not, and what format is it?"""
+
+import fcntl
+import logging
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import AmbiguousArtifact, LoadFailed, NoArtifact
+
+if TYPE_CHECKING:
+    from .settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_OWN_PREFIX = "."
+"""Names starting with a dot (done-markers, staging directories) do not make a directory non-empty.
+"""
+
+
+def is_empty(directory: Path) -> bool:
+    """True when the directory is missing or holds nothing but hidden entries."""
+    if directory.is_file():
+        return False
+    if not directory.is_dir():
+        return True
+    return not any(not entry.name.startswith(_OWN_PREFIX) for entry in directory.iterdir())
+
+
+def fetch_if_empty(uri: str, directory: Path, environ: Mapping[str, str]) -> None:
+    """Fetch `uri` into `directory` with the storage initializer, unless something is there already.
+
+    Safe with several workers: one fetches, the others wait for it. Raises LoadFailed with the
+    initializer's own last line.
+    """
+    if not is_empty(directory):
+        return
+    lock = (
+        Path(tempfile.gettempdir()) / f"turnout-fetch-{abs(hash(str(directory.absolute()))):x}.lock"
+    )
+    with lock.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if not is_empty(directory):
+            return
+        directory.mkdir(parents=True, exist_ok=True)
+        logger.info("%s is empty, fetching the model", directory)
+        done = subprocess.run(
+            [sys.executable, "-m", "storage_initializer", uri, str(directory)],
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    sys.stderr.write(done.stderr)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        last = lines[-1] if lines else f"exit code {done.returncode}"
+        raise LoadFailed(f"the model could not be fetched: {last}")
+    if is_empty(directory):
+        raise LoadFailed(f"the model could not be fetched: {directory} is still empty")
+
+
+def detect_runtime(directory: Path, settings: "Settings") -> str:
+    """The runtime whose format the directory holds. Raises NoArtifact or AmbiguousArtifact."""
+    fitting = [runtime for runtime, fits in _DETECTORS if fits(directory)]
+    if len(fitting) == 1:
+        logger.info("%s holds a %s model", directory, fitting[0])
+        return fitting[0]
+    if not fitting:
+        names = sorted(entry.name for entry in directory.iterdir()) if directory.is_dir() else []
+        listing = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+        raise NoArtifact(
+            f"no known model format in {directory} ({listing or 'nothing there'}): give --runtime"
+        )
+    raise AmbiguousArtifact(
+        f"{directory} fits several runtimes ({', '.join(fitting)}): choose one with --runtime"
+    )
+
+
+def _has(*patterns: str) -> Callable[[Path], bool]:
+    def fits(directory: Path) -> bool:
+        return any(any(directory.glob(pattern)) for pattern in patterns)
+
+    return fits
+
+
+def _is_python(directory: Path) -> bool:
+    files = list(directory.glob("*.py"))
+    return (directory / "model.py").is_file() or len(files) == 1
+
+
+_DETECTORS: tuple[tuple[str, Callable[[Path], bool]], ...] = (
+    ("pytorch", _has("*.mar", "model-store/*.mar", "MAR-INF/MANIFEST.json", "*.pt", "*.pth")),
+    ("python", _is_python),
+)

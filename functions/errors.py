@@ -1,0 +1,187 @@
+"""What can go wrong in the model server, and what each fault means on the wire.
+
+    FunctionsError                    500
+    |-- InvalidRequest                400   the client's fault; its text reaches the client
+    |   `-- BodyTooLarge              413
+    |-- ModelNotFound                 404
+    |-- ModelNotReady                 503   loading, failed or unloading
+    |-- NotSupported                  501   the model has no such hook, the server no such protocol
+    |-- Overloaded                    503   with Retry-After
+    |-- ModelTimeout                  504   user code did not come back in time
+    |-- ModelFailed                   500   user code raised; the client sees a correlation id only
+    |-- UpstreamError                 502   transformer -> predictor: refused, broken, unreadable
+    |   |-- UpstreamTimeout           504
+    |   `-- UpstreamStatus            ...   the predictor's own 4xx/5xx, passed on as it is
+    `-- LoadFailed                    exit 1
+        |-- NoArtifact / AmbiguousArtifact
+        `-- MissingExtra
+    ConfigurationError                exit 2, every problem named
+
+Deliberately not wrapped: exceptions of user code on their way to the one place that owns a request
+(`faults.classify`), which decides between "the client's fault" and `ModelFailed`.
+Statuses are the defaults; a protocol that fixes its own (TensorFlow Serving) maps in its wire
+module.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+
+class FunctionsError(Exception):
+    """Root of everything this unit raises on purpose."""
+
+    status: ClassVar[int] = 500
+
+    def http_status(self) -> int:
+        """The HTTP status of this very fault (a class attribute, except for passed-on statuses)."""
+        return self.status
+
+    def response_headers(self) -> Mapping[str, str]:
+        """Headers that belong to the fault, for example `Retry-After`."""
+        return {}
+
+
+class InvalidRequest(FunctionsError):
+    """The request cannot be served as it is. User code may raise it: the text goes to the client."""
+
+    status = 400
+
+
+class BodyTooLarge(InvalidRequest):
+    status = 413
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(
+            f"the request body is larger than this server accepts ({limit_bytes} bytes)"
+        )
+
+
+class ModelNotFound(FunctionsError):
+    status = 404
+
+    def __init__(self, name: str, version: str | None = None) -> None:
+        self.name = name
+        self.version = version
+        if version is None:
+            super().__init__(f"Model with name {name} does not exist.")
+        else:
+            super().__init__(f"Model with name {name} has no version {version}.")
+
+
+class ModelNotReady(FunctionsError):
+    status = 503
+
+    def __init__(self, name: str, reason: str = "") -> None:
+        self.name = name
+        super().__init__(
+            f"Model with name {name} is not ready" + (f": {reason}" if reason else ".")
+        )
+
+    def response_headers(self) -> Mapping[str, str]:
+        return {"retry-after": "1"}
+
+
+class NotSupported(FunctionsError):
+    status = 501
+
+
+class Overloaded(FunctionsError):
+    status = 503
+
+    def __init__(self, what: str, retry_after_s: int = 1) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(f"the server is at its limit: {what}; try again later")
+
+    def response_headers(self) -> Mapping[str, str]:
+        return {"retry-after": str(self.retry_after_s)}
+
+
+class ModelTimeout(FunctionsError):
+    status = 504
+
+    def __init__(self, name: str, timeout_s: float) -> None:
+        super().__init__(f"model {name} did not answer within {timeout_s:g} s")
+
+
+class ModelFailed(FunctionsError):
+    """User code raised something unexpected. The cause is in the log under `correlation_id`."""
+
+    status = 500
+
+    def __init__(self, name: str, correlation_id: str) -> None:
+        self.correlation_id = correlation_id
+        super().__init__(
+            f"model {name} failed to answer this request; the server's log has the cause"
+            f" (correlation id {correlation_id})"
+        )
+
+
+class StatusError(FunctionsError):
+    """User code chose a status itself (an exception with an integer 4xx/5xx status attribute)."""
+
+    def __init__(self, status: int, message: str) -> None:
+        self._status = status
+        super().__init__(message)
+
+    def http_status(self) -> int:
+        return self._status
+
+
+class UpstreamError(FunctionsError):
+    status = 502
+
+    def __init__(self, target: str, problem: str) -> None:
+        self.target = target
+        super().__init__(f"the predictor at {target} {problem}")
+
+
+class UpstreamTimeout(UpstreamError):
+    status = 504
+
+    def __init__(self, target: str, timeout_s: float) -> None:
+        super().__init__(target, f"did not answer within {timeout_s:g} s")
+
+
+class UpstreamStatus(UpstreamError):
+    """The predictor answered with an error; its status and text are passed on."""
+
+    def __init__(self, target: str, status: int, text: str) -> None:
+        self._status = status
+        self.text = text
+        super().__init__(target, f"answered {status}: {text}")
+
+    def http_status(self) -> int:
+        return self._status
+
+
+class LoadFailed(FunctionsError):
+    """A model could not be loaded. At start this ends the process with exit code 1."""
+
+    status = 503
+    exit_code: ClassVar[int] = 1
+
+
+class NoArtifact(LoadFailed):
+    """Nothing in the model directory fits the runtime."""
+
+
+class AmbiguousArtifact(LoadFailed):
+    """Several files or formats fit, and nothing says which is meant."""
+
+
+class MissingExtra(LoadFailed):
+    def __init__(self, library: str, extra: str) -> None:
+        super().__init__(
+            f"the {extra} runtime needs {library}, which is not installed here:"
+            f" pip install 'turnout[functions,{extra}]'"
+        )
+
+
+class ConfigurationError(FunctionsError):
+    """Flags or environment are wrong; `problems` has one line each."""
+
+    exit_code: ClassVar[int] = 2
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(problems))

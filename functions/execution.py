@@ -1,0 +1,235 @@
+"""Where a model call runs: on the event loop, as a task, or on the model's own threads.
+
+* Sync user code runs on the model's threads, so that it never blocks a health check.
+* Async user code runs as a task on the loop.
+* Library code of short, measured duration (`ServedModel.inline`) runs on the loop itself: handing a
+  0.2 ms call to a thread and back costs about as much again, and the interpreter lock would be
+  contended. As soon as the measured duration passes `INLINE_LIMIT_S`, calls go to the threads.
+
+A call that passes its time limit is answered with 504 while its thread is still busy; when every
+thread is stuck like this the model is `wedged`, and the process asks to be replaced.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from .errors import FunctionsError, ModelTimeout, Overloaded
+
+logger = logging.getLogger(__name__)
+
+INLINE_LIMIT_S = 0.002
+"""A call longer than this does not run on the loop: health checks wait at most about this long."""
+
+INLINE_BODY_BYTES = 65536
+"""Nor does one with a larger body, whose decoding alone would take milliseconds."""
+
+Done = Callable[[Any, BaseException | None], None]
+"""Called on the loop, once: (result, None) or (None, the exception)."""
+
+
+class Job:
+    """One call: `function(*arguments)`, then `done` on the loop."""
+
+    __slots__ = (
+        "arguments",
+        "deadline",
+        "done",
+        "error",
+        "finished",
+        "function",
+        "queued_at",
+        "result",
+        "started",
+    )
+
+    def __init__(
+        self, function: Callable[..., Any], arguments: tuple[Any, ...], done: Done
+    ) -> None:
+        self.function = function
+        self.arguments = arguments
+        self.done = done
+        self.queued_at = time.perf_counter()
+        self.deadline = 0.0
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.finished = False
+        self.started = False
+
+
+class Runner:
+    """Runs the calls of one model. All methods are for the loop's thread, except `_work`."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        threads: int,
+        inline: bool,
+        timeout_s: float,
+        max_waiting: int = 0,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self.name = name
+        self.threads = max(1, threads)
+        self.timeout_s = timeout_s
+        self.max_waiting = max_waiting
+        self.loop = loop or asyncio.get_running_loop()
+        self.in_flight = 0
+        self._inline = inline
+        self._inline_s = 0.0
+        self._queue: deque[Job] = deque()
+        self._wake = threading.Semaphore(0)
+        self._started = 0
+        self._stuck = 0
+        self._closing = False
+        self._finished: deque[Job] = deque()
+        self._scheduled = False
+        self._pending: deque[Job] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- choosing ------------------------------------------------------------------------------
+
+    def inline_for(self, body_bytes: int) -> bool:
+        """May a call with this much input run on the loop right now?"""
+        return self._inline and body_bytes <= INLINE_BODY_BYTES and self._inline_s < INLINE_LIMIT_S
+
+    def measured(self, seconds: float) -> None:
+        """Feed the duration of a call run on the loop; a moving average with a quick rise."""
+        previous = self._inline_s
+        self._inline_s = seconds if previous == 0.0 else previous + (seconds - previous) * 0.2
+
+    @property
+    def wedged(self) -> bool:
+        """Every thread is busy with a call that has already been given up."""
+        return self._stuck >= self.threads
+
+    # --- threads -------------------------------------------------------------------------------
+
+    def submit(self, function: Callable[..., Any], arguments: tuple[Any, ...], done: Done) -> None:
+        """Run on a model thread. Raises Overloaded when too many calls wait already."""
+        if self.max_waiting and self.in_flight >= self.max_waiting:
+            raise Overloaded(f"{self.in_flight} requests are waiting for model {self.name}")
+        job = Job(function, arguments, done)
+        self.in_flight += 1
+        if self.timeout_s:
+            job.deadline = self.loop.time() + self.timeout_s
+            self._pending.append(job)
+            if self._timer is None:
+                self._timer = self.loop.call_later(min(0.1, self.timeout_s), self._expire)
+        self._queue.append(job)
+        if self._started < min(self.threads, self.in_flight):
+            self._start_thread()
+        self._wake.release()
+
+    def _start_thread(self) -> None:
+        self._started += 1
+        thread = threading.Thread(
+            target=self._work, name=f"model-{self.name}-{self._started}", daemon=True
+        )
+        thread.start()
+
+    def _work(self) -> None:
+        while True:
+            self._wake.acquire()
+            if self._closing:
+                return
+            try:
+                job = self._queue.popleft()
+            except IndexError:
+                continue
+            if job.finished:  # given up while it waited: nobody wants the answer
+                continue
+            job.started = True
+            try:
+                job.result = job.function(*job.arguments)
+            except BaseException as exc:
+                job.error = exc
+            self._finished.append(job)
+            if not self._scheduled:
+                self._scheduled = True
+                try:
+                    self.loop.call_soon_threadsafe(self._deliver)
+                except RuntimeError:  # the loop is closed: the process is on its way out
+                    return
+
+    def _deliver(self) -> None:
+        """On the loop: hand out everything that finished since the last time."""
+        self._scheduled = False
+        while self._finished:
+            job = self._finished.popleft()
+            self.in_flight -= 1
+            if job.finished:
+                self._stuck -= 1
+                logger.warning("a call of model %s came back after its time limit", self.name)
+                continue
+            job.finished = True
+            job.done(job.result, job.error)
+
+    def _expire(self) -> None:
+        """Give up calls whose time is over. Time limits are equal, so the oldest come first."""
+        self._timer = None
+        now = self.loop.time()
+        pending = self._pending
+        while pending and (pending[0].finished or pending[0].deadline <= now):
+            job = pending.popleft()
+            if job.finished:
+                continue
+            job.finished = True
+            if job.started:
+                self._stuck += 1
+            else:
+                self.in_flight -= 1
+            logger.error("model %s did not answer within %g s", self.name, self.timeout_s)
+            job.done(None, ModelTimeout(self.name, self.timeout_s))
+        if pending:
+            wait = max(0.001, min(0.1, pending[0].deadline - now))
+            self._timer = self.loop.call_later(wait, self._expire)
+
+    # --- tasks ---------------------------------------------------------------------------------
+
+    def spawn(self, awaitable: Awaitable[Any], done: Done) -> None:
+        """Run async user code as a task, under the same time limit."""
+        if self.max_waiting and self.in_flight >= self.max_waiting:
+            if asyncio.iscoroutine(awaitable):
+                awaitable.close()
+            raise Overloaded(f"{self.in_flight} requests are waiting for model {self.name}")
+        self.in_flight += 1
+        task = self.loop.create_task(self._run(awaitable, done))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, awaitable: Awaitable[Any], done: Done) -> None:
+        result: Any = None
+        error: BaseException | None = None
+        try:
+            async with asyncio.timeout(self.timeout_s or None) as limit:
+                result = await awaitable
+        except TimeoutError as exc:
+            error = ModelTimeout(self.name, self.timeout_s) if limit.expired() else exc
+        except Exception as exc:  # the request is owned here; `faults.classify` decides
+            error = exc
+        finally:
+            self.in_flight -= 1
+        done(result, error)
+
+    def close(self) -> None:
+        """Stop the threads once they are idle; waiting calls are answered as given up."""
+        self._closing = True
+        for _ in range(self._started):
+            self._wake.release()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        while self._queue:
+            job = self._queue.popleft()
+            if not job.finished:
+                job.finished = True
+                self.in_flight -= 1
+                job.done(None, FunctionsError(f"model {self.name} is being unloaded"))

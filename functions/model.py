@@ -1,0 +1,91 @@
+"""What the server needs of a loaded model, whatever library or user code is behind it.
+
+A runtime's `load` returns a `ServedModel`. The server calls `v1` and `v2` on it, on the event loop
+(`inline` and async models) or on a model thread, and never two at once on more than `threads`
+threads. No numpy here: payloads are passed through as they are.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .errors import NotSupported
+
+if TYPE_CHECKING:
+    from .wire.v2 import InferRequest, InferResponse
+
+STAGES = ("queue", "preprocess", "predict", "postprocess", "explain")
+
+
+class Call:
+    """One request on its way through a model: what hooks may see and change."""
+
+    __slots__ = ("headers", "request_id", "response_headers", "status", "timings")
+
+    def __init__(self, headers: dict[str, str], request_id: str = "") -> None:
+        self.headers = headers
+        """Request headers, lower-case names; mutable and shared by the hooks of one request."""
+        self.response_headers: dict[str, str] = {}
+        """Headers that user code adds to the answer."""
+        self.request_id = request_id
+        self.status = 0
+        """HTTP status chosen by user code (TorchServe's `set_response_status`); 0 is none."""
+        self.timings: dict[str, float] = {}
+        """Stage -> seconds spent; see `STAGES`."""
+
+    def spent(self, stage: str, since: float) -> None:
+        self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - since
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """Name, V2 datatype and shape of an input or output; -1 is any length."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
+
+
+@dataclass(slots=True, kw_only=True)
+class ModelInfo:
+    """What metadata endpoints tell about a model."""
+
+    platform: str
+    versions: tuple[str, ...] = ()
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    properties: dict[str, Any] = field(default_factory=dict)
+
+
+class ServedModel:
+    """Base of every loaded model. Subclasses override what they can do."""
+
+    info: ModelInfo
+    threads: int = 1
+    """Calls that may run at once in this process."""
+    inline: bool = False
+    """Calls are library code of bounded, measured duration: they may run on the event loop."""
+    is_async: bool = False
+    """`v1` and `v2` return awaitables that never block."""
+    batches: bool = False
+    """Several requests may be joined along the first dimension."""
+
+    def v1(self, verb: str, payload: Any, call: Call) -> Any | Awaitable[Any]:
+        """A V1 body (dict with `instances` or `inputs`, or bytes) -> the answer's body."""
+        raise NotSupported(f"this model does not support V1 {verb}")
+
+    def v2(self, request: InferRequest, call: Call) -> InferResponse | Awaitable[InferResponse]:
+        raise NotSupported("this model does not support V2 inference")
+
+    def close(self) -> None:
+        """Give back memory, threads and temporary files. Called once, after the last call returned."""
+
+
+def lower_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}

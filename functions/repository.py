@@ -1,0 +1,221 @@
+"""The models of this server: where they come from, what state they are in, loading and unloading.
+
+Loading happens on one loader thread, so that the listener answers (503, not ready) meanwhile and
+two models never load at once. State changes are made on the event loop only.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from . import artifacts, runtimes
+from .errors import FunctionsError, LoadFailed, ModelNotFound, ModelNotReady
+from .execution import Runner
+from .model import ServedModel
+from .settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class State(StrEnum):
+    """Names as the V2 repository index prints them."""
+
+    LOADING = "LOADING"
+    READY = "READY"
+    FAILED = "UNAVAILABLE"
+    UNLOADED = "UNLOADED"
+
+
+@dataclass(slots=True, kw_only=True)
+class Source:
+    """Where a model comes from."""
+
+    name: str
+    directory: Path
+    runtime: str
+    storage_uri: str = ""
+
+
+class Entry:
+    """One model by name, loaded or not."""
+
+    __slots__ = ("model", "name", "reason", "runner", "source", "state", "unloaded_on_purpose")
+
+    def __init__(self, source: Source) -> None:
+        self.name = source.name
+        self.source = source
+        self.state = State.UNLOADED
+        self.reason = ""
+        self.model: ServedModel | None = None
+        self.runner: Runner | None = None
+        self.unloaded_on_purpose = False
+
+
+class Repository:
+    """Models by name. Everything but `build` runs on the loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.entries: dict[str, Entry] = {}
+        self._ready: dict[str, Entry] = {}
+        self.draining = False
+        self._loader: ThreadPoolExecutor | None = None
+        self._load_lock = threading.Lock()
+        for source in sources(settings):
+            self.entries[source.name] = Entry(source)
+        self._required = tuple(self.entries)
+
+    # --- looking up ----------------------------------------------------------------------------
+
+    def ready_entry(self, name: str) -> Entry:
+        """The entry of a model that can be called. Raises ModelNotFound, ModelNotReady."""
+        entry = self._ready.get(name)
+        if entry is not None:
+            return entry
+        known = self.entries.get(name)
+        if known is None:
+            raise ModelNotFound(name)
+        raise ModelNotReady(name, known.reason)
+
+    def entry(self, name: str) -> Entry:
+        try:
+            return self.entries[name]
+        except KeyError:
+            raise ModelNotFound(name) from None
+
+    @property
+    def ready(self) -> bool:
+        """Readiness of the process: every model it was started with is loaded and can be called."""
+        if self.draining:
+            return False
+        for name in self._required:
+            entry = self._ready.get(name)
+            if entry is None:
+                # What an operator unloaded through the repository API is no fault of the process.
+                if not self.entries[name].unloaded_on_purpose:
+                    return False
+            elif entry.runner is not None and entry.runner.wedged:
+                return False
+        return True
+
+    # --- loading -------------------------------------------------------------------------------
+
+    async def load_all(self) -> None:
+        """Load the models given at start, one after the other. Raises the first failure."""
+        for name in self._required:
+            await self.load(name)
+
+    async def load(self, name: str) -> Entry:
+        """(Re)load one model; a loaded one goes on serving until its successor is there."""
+        entry = self.entry(name)
+        if entry.state is not State.READY:
+            entry.state, entry.reason = State.LOADING, "loading"
+        loop = asyncio.get_running_loop()
+        since = time.perf_counter()
+        try:
+            model = await loop.run_in_executor(self._executor(), self.build, entry.source)
+        except BaseException as exc:
+            if entry.state is not State.READY:
+                entry.state, entry.reason = State.FAILED, "it failed to load"
+            if isinstance(exc, FunctionsError) or not isinstance(exc, Exception):
+                raise
+            raise LoadFailed(f"{type(exc).__name__}: {exc}") from exc
+        self._install(entry, model)
+        logger.info(
+            "model %s is ready", name,
+            extra={"model": name, "platform": model.info.platform,
+                   "load_s": round(time.perf_counter() - since, 3)},
+        )  # fmt: skip
+        return entry
+
+    def build(self, source: Source) -> ServedModel:
+        """Fetch if need be, detect the format, load. On the loader thread."""
+        with self._load_lock:
+            if source.storage_uri:
+                artifacts.fetch_if_empty(
+                    source.storage_uri, source.directory, self.settings.environ
+                )
+            runtime = source.runtime or artifacts.detect_runtime(source.directory, self.settings)
+            return runtimes.build(runtime, source.name, source.directory, self.settings)
+
+    def _install(self, entry: Entry, model: ServedModel) -> None:
+        old_model, old_runner = entry.model, entry.runner
+        entry.model = model
+        entry.runner = Runner(
+            entry.name,
+            threads=self.settings.threads or model.threads,
+            inline=model.inline,
+            timeout_s=self.settings.timeout_s,
+            max_waiting=self.settings.max_concurrency,
+        )
+        entry.state, entry.reason = State.READY, ""
+        entry.unloaded_on_purpose = False
+        self._ready[entry.name] = entry
+        if old_model is not None and old_runner is not None:
+            self._retire(old_model, old_runner)
+
+    def unload(self, name: str) -> None:
+        entry = self.entry(name)
+        self._ready.pop(name, None)
+        model, runner = entry.model, entry.runner
+        entry.model = entry.runner = None
+        entry.state, entry.reason = State.UNLOADED, "unloaded"
+        entry.unloaded_on_purpose = True
+        if model is not None and runner is not None:
+            self._retire(model, runner)
+
+    def _retire(self, model: ServedModel, runner: Runner) -> None:
+        """Close a replaced model once its last call has returned."""
+        if runner.in_flight:
+            runner.loop.call_later(0.05, self._retire, model, runner)
+            return
+        runner.close()
+        self._executor().submit(_close_quietly, model)
+
+    def _executor(self) -> ThreadPoolExecutor:
+        if self._loader is None:
+            self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
+        return self._loader
+
+    def close(self) -> None:
+        """Give everything back at the end of the process."""
+        for entry in self.entries.values():
+            if entry.runner is not None:
+                entry.runner.close()
+            if entry.model is not None:
+                _close_quietly(entry.model)
+
+
+def _close_quietly(model: ServedModel) -> None:
+    try:
+        model.close()
+    except Exception:
+        logger.exception("closing a model failed")
+
+
+def sources(settings: Settings) -> list[Source]:
+    """The models that the settings name, the main one first."""
+    found = []
+    if settings.model_dir or settings.model_class or settings.predictor_host:
+        runtime = settings.runtime or (
+            "python" if settings.model_class or not settings.model_dir else ""
+        )
+        found.append(
+            Source(
+                name=settings.model_name,
+                directory=Path(settings.model_dir or "."),
+                runtime=runtime,
+                storage_uri=settings.storage_uri,
+            )
+        )
+    for name, location in settings.model:
+        runtime, colon, path = location.partition(":")
+        if not colon:
+            runtime, path = "", location
+        found.append(Source(name=name, directory=Path(path), runtime=runtime))
+    return found

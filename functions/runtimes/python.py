@@ -1,0 +1,188 @@
+"""The `python` runtime: a user's class or module with KServe's or Seldon's hooks, no SDK needed.
+
+KServe's order is preprocess -> predict | explain -> postprocess (spec "Model API"); hooks get
+`(payload, headers[, response_headers])`, as many of these as they take. Seldon's hooks get
+`(X, names[, meta])`. Which spelling a class uses is read from its signatures once, at load.
+"""
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from functions import hooks, loader
+from functions.errors import LoadFailed, NotSupported
+from functions.model import Call, ModelInfo, ServedModel
+
+if TYPE_CHECKING:
+    from functions.settings import Settings
+    from functions.wire.v2 import InferRequest, InferResponse
+
+logger = logging.getLogger(__name__)
+
+Hook = Callable[..., Any]
+
+_KSERVE_STAGES = ("preprocess", "predict", "postprocess", "explain")
+
+
+class KServeHooks(ServedModel):
+    """A user object whose hooks are spelled as KServe spells them."""
+
+    def __init__(self, target: Any, *, predict: Hook | None = None, threads: int = 1) -> None:
+        """`predict` stands in when the object has none (a transformer's call to its predictor)."""
+        self.target = target
+        self.threads = threads
+        self.info = ModelInfo(platform="python")
+        found = {stage: hooks.find(target, stage) for stage in _KSERVE_STAGES}
+        if found["predict"] is None:
+            found["predict"] = predict
+        self._async = {
+            name for name, hook in found.items() if hook is not None and hooks.is_async(hook)
+        }
+        self._hooks: dict[str, Hook] = {
+            name: hooks.trimmed(hook) for name, hook in found.items() if hook is not None
+        }
+        self.is_async = bool(self._async)
+
+    def v1(self, verb: str, payload: Any, call: Call) -> Any:
+        if self.is_async:
+            return self._run_async(verb, payload, call)
+        return self._run(verb, payload, call)
+
+    def v2(self, request: "InferRequest", call: Call) -> Any:
+        if self.is_async:
+            return self._infer_async(request, call)
+        return self._answer(self._run("predict", request, call), request)
+
+    async def _infer_async(self, request: "InferRequest", call: Call) -> "InferResponse":
+        return self._answer(await self._run_async("predict", request, call), request)
+
+    def _answer(self, result: Any, request: "InferRequest") -> "InferResponse":
+        from functions import tensors
+
+        return tensors.to_response(result, request)
+
+    def _plan(self, verb: str) -> list[tuple[str, Hook]]:
+        """The hooks to run for a verb, in order. Raises NotSupported when the main one is missing."""
+        main = self._hooks.get(verb)
+        if main is None:
+            raise NotSupported(f"this model has no {verb} method")
+        before = self._hooks.get("preprocess")
+        after = self._hooks.get("postprocess")
+        plan = [("preprocess", before)] if before else []
+        plan.append((verb, main))
+        if after:
+            plan.append(("postprocess", after))
+        return plan
+
+    def _run(self, verb: str, payload: Any, call: Call) -> Any:
+        for stage, hook in self._plan(verb):
+            since = time.perf_counter()
+            payload = hook(payload, call.headers, call.response_headers)
+            call.spent(stage, since)
+            if inspect.isawaitable(payload):
+                raise LoadFailed(
+                    f"{stage} returned an awaitable but is no coroutine function: declare it `async def`"
+                )
+        return payload
+
+    async def _run_async(self, verb: str, payload: Any, call: Call) -> Any:
+        """Async hooks run on the event loop; sync ones beside it, so they never block it."""
+        for stage, hook in self._plan(verb):
+            since = time.perf_counter()
+            if stage in self._async:
+                payload = await hook(payload, call.headers, call.response_headers)
+            else:
+                payload = await asyncio.to_thread(
+                    hook, payload, call.headers, call.response_headers
+                )
+            call.spent(stage, since)
+        return payload
+
+    def close(self) -> None:
+        stop = hooks.find(self.target, "stop")
+        if stop is not None and not hooks.is_async(stop):
+            hooks.trimmed(stop)()
+
+
+def is_seldon(target: Any) -> bool:
+    """Seldon's spelling: one of its own hooks, or a predict whose second argument is the names."""
+    own = (
+        "predict_raw",
+        "transform_input",
+        "transform_output",
+        "transform_input_raw",
+        "transform_output_raw",
+        "route",
+        "route_raw",
+        "aggregate",
+        "aggregate_raw",
+        "send_feedback",
+        "send_feedback_raw",
+        "health_status",
+        "init_metadata",
+    )
+    if any(callable(getattr(target, name, None)) for name in own):
+        return True
+    predict = getattr(target, "predict", None)
+    if not callable(predict):
+        return False
+    try:
+        names = list(inspect.signature(predict).parameters)
+    except (TypeError, ValueError):
+        return False
+    return len(names) > 1 and ("name" in names[1] or "meta" in names)
+
+
+def build(
+    name: str, directory: Path, settings: "Settings", predict: Hook | None = None
+) -> ServedModel:
+    """Find the user's code, construct it with its parameters, call `load` and wrap its hooks.
+
+    Raises LoadFailed (or whatever user code raises) when it cannot serve.
+    """
+    reference = settings.model_class
+    found = (
+        loader.load_object(reference, directory)
+        if reference
+        else loader.pick_model(loader.load_file(loader.find_python_file(directory)))
+    )
+    target = instantiate(found, name, directory, dict(settings.param))
+    threads = settings.threads or int(getattr(target, "threads", 0) or 0) or 4
+    if is_seldon(target):
+        from .seldon import SeldonHooks
+
+        return SeldonHooks(target, threads=threads)
+    return KServeHooks(target, predict=predict, threads=threads)
+
+
+def instantiate(found: Any, name: str, directory: Path, params: dict[str, Any]) -> Any:
+    """Construct (classes only) and load."""
+    offered = {
+        "name": name,
+        "model_name": name,
+        "model_dir": str(directory),
+        "model_uri": str(directory),
+    }
+    if isinstance(found, ModuleType) or not callable(found):
+        if params:
+            raise LoadFailed(f"--param is given, but {found!r} is no class that could take it")
+        target = found
+    else:
+        target = hooks.construct(found, offered, params)
+    load = hooks.find(target, "load")
+    if load is not None:
+        loaded = hooks.trimmed(load)(str(directory))
+        if inspect.isawaitable(loaded):
+            loaded = asyncio.run(_await(loaded))
+        if loaded is False:
+            raise LoadFailed(f"{type(target).__name__}.load() returned False")
+    return target
+
+
+async def _await(awaitable: Any) -> Any:
+    return await awaitable

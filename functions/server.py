@@ -1,0 +1,117 @@
+"""The gunicorn door: listener, worker processes, signals, drain and exit codes."""
+
+import logging
+import os
+import sys
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger
+
+from .settings import Settings
+from .wire import container
+
+logger = logging.getLogger(__name__)
+
+HANG_S = 120
+"""An event loop that does not turn for this long is killed and replaced by gunicorn."""
+
+
+class JsonLogger(Logger):  # type: ignore[misc]
+    """gunicorn's messages, through the process's own logging configuration."""
+
+    def setup(self, cfg: Any) -> None:
+        self.loglevel = logging.INFO
+        self.error_log.handlers = []
+        self.error_log.propagate = True
+        self.error_log.setLevel(logging.WARNING)  # its INFO is about itself; ours says what matters
+        self.access_log.handlers = []
+        self.access_log.propagate = False
+
+    def reopen_files(self) -> None:
+        """Logs go to stderr only."""
+
+    def close_on_exec(self) -> None:
+        """Logs go to stderr only."""
+
+    def access(self, resp: Any, req: Any, environ: Any, request_time: Any) -> None:
+        """No access log."""
+
+
+class Application(BaseApplication):  # type: ignore[misc]
+    """gunicorn, configured by our settings only (no config files, no command line of its own)."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        # Workers tell the master, over this pipe, why a model cannot be loaded.
+        self._failure_read, self._failure_write = os.pipe()
+        os.set_blocking(self._failure_read, False)
+        super().__init__()
+
+    def load_config(self) -> None:
+        settings = self.settings
+        values: dict[str, Any] = {
+            "bind": [f"{settings.host}:{settings.port}"],
+            "workers": settings.workers,
+            "worker_class": "functions.worker.FunctionsWorker",
+            "timeout": HANG_S,
+            "graceful_timeout": int(settings.drain_s) + 2,
+            "logger_class": JsonLogger,
+            "backlog": 2048,
+            "control_socket_disable": True,
+            "proc_name": f"functions {settings.model_name}",
+            "when_ready": _when_ready,
+        }
+        for key, value in values.items():
+            self.cfg.set(key, value)
+
+    def load(self) -> Any:
+        """There is no WSGI app to load: the worker class serves."""
+        return None
+
+    def report_failure(self, reason: str) -> None:
+        """In a worker: keep the reason for the master's last line."""
+        os.write(self._failure_write, reason.encode("utf-8", "replace")[:4000] + b"\0")
+
+    def failure(self) -> str:
+        """In the master: the first reason a worker gave, or an empty string."""
+        try:
+            return os.read(self._failure_read, 65536).split(b"\0")[0].decode("utf-8", "replace")
+        except BlockingIOError:
+            return ""
+
+
+def _when_ready(arbiter: Any) -> None:
+    for listener in arbiter.LISTENERS:
+        host, port = listener.sock.getsockname()[:2]
+        logger.info("listening on %s:%s", host, port, extra={"host": host, "port": port})
+
+
+def run(settings: Settings) -> int:
+    """Serve until a signal. The exit code: 0 drained, 1 a model or the listener failed."""
+    application = Application(settings)
+    try:
+        application.run()
+        code = 0
+    except SystemExit as exit_:
+        code = exit_.code if isinstance(exit_.code, int) else 1
+    if code == 0:
+        return container.EXIT_OK
+    reason = application.failure()
+    if reason:
+        message = f"model {settings.model_name} failed to load: {reason}"
+    else:
+        message = f"the server stopped (code {code})"
+    logger.critical("%s", message)
+    write_termination_log(message)
+    return container.EXIT_FAILED
+
+
+def write_termination_log(message: str) -> None:
+    """Kubernetes shows this text in `kubectl describe`; outside a pod the file does not exist."""
+    if os.path.exists(container.TERMINATION_LOG):
+        try:
+            with open(container.TERMINATION_LOG, "a", encoding="utf-8") as file:
+                file.write(message + "\n")
+        except OSError as exc:
+            sys.stderr.write(f"functions: cannot write {container.TERMINATION_LOG}: {exc}\n")

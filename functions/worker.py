@@ -1,0 +1,107 @@
+"""The gunicorn worker class: one uvloop, the shared HTTP/1.1 server, the models.
+
+gunicorn binds the listener before it forks, so connections are accepted from the first moment; this
+worker answers health checks at once and loads the models on a thread meanwhile. A model that cannot
+be loaded ends the process with `Arbiter.APP_LOAD_ERROR`, which makes gunicorn stop instead of
+trying again.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from typing import Any
+
+from gunicorn.arbiter import Arbiter
+from gunicorn.workers.base import Worker
+
+from .errors import FunctionsError
+from .repository import Repository
+from .wire.http1 import Limits, Server
+from .wsgi import WsgiBridge
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_S = 1.0
+"""How often gunicorn's master is told that the event loop turns."""
+
+
+class FunctionsWorker(Worker):  # type: ignore[misc]
+    """Serves until SIGTERM, then drains."""
+
+    def init_process(self) -> None:
+        # No wakeup pipe of gunicorn's: asyncio has its own.
+        super().init_process()
+
+    def load_wsgi(self) -> None:
+        """Nothing to load here: `app.py` is created at the first request that needs it."""
+
+    def init_signals(self) -> None:
+        super().init_signals()
+        signal.set_wakeup_fd(-1)
+
+    def run(self) -> None:
+
+        with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+            code = runner.run(self._serve())
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Threads of user code that never return must not keep the process alive.
+        os._exit(code)
+
+    async def _serve(self) -> int:
+        from .front import Front
+
+        settings = self.app.settings
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            loop.add_signal_handler(name, stop.set)
+        repository = Repository(settings)
+        front = Front(repository, WsgiBridge(lambda: _create_app(repository)))
+        limits = Limits(
+            max_body_bytes=settings.max_body_bytes, read_timeout_s=300.0, response_timeout_s=None
+        )
+        server = Server(front, limits)
+        await server.listen(sockets=self.sockets)
+        loading = loop.create_task(self._load(repository))
+        beating = loop.create_task(self._beat(repository, stop))
+        stopping = loop.create_task(stop.wait())
+        done, _ = await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if loading in done and not loading.result():
+            return int(Arbiter.APP_LOAD_ERROR)
+        await stopping
+        repository.draining = True
+        logger.info("draining")
+        await server.drain(settings.drain_s)
+        beating.cancel()
+        loading.cancel()
+        repository.close()
+        return 0
+
+    async def _load(self, repository: Repository) -> bool:
+        """Load every model. False when one cannot be: the process is of no use then."""
+        try:
+            await repository.load_all()
+        except Exception as error:
+            cause = error.__cause__ if isinstance(error, FunctionsError) else error
+            logger.error("loading failed", exc_info=cause or error)
+            self.app.report_failure(str(error))
+            return False
+        logger.info("ready", extra={"models": list(repository.entries)})
+        return True
+
+    async def _beat(self, repository: Repository, stop: asyncio.Event) -> None:
+        while True:
+            self.notify()
+            if os.getppid() != self.ppid:
+                logger.warning("the parent process is gone")
+                stop.set()
+            await asyncio.sleep(HEARTBEAT_S)
+
+
+def _create_app(repository: Repository) -> Any:
+    from .app import create_app
+
+    return create_app(repository)
