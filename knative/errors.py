@@ -8,7 +8,11 @@
 Errors of third-party libraries stop at the module that imports the library and arrive here chained.
 """
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from knative.api.problems import Problem
 
 
 class TurnoutError(Exception):
@@ -27,6 +31,16 @@ class ManifestError(TurnoutError):
     """The input manifests are not acceptable; the message lists every problem, one a line."""
 
     exit_code = 65
+
+    def __init__(self, problems: "Sequence[Problem] | str") -> None:
+        self.problems: list[Problem] = []
+        if isinstance(problems, str):
+            super().__init__(problems)
+            return
+        self.problems = sorted(problems, key=lambda p: p.key)
+        count = sum(p.level == "error" for p in self.problems)
+        lines = "\n".join(str(p) for p in self.problems)
+        super().__init__(f"{count} problem{'' if count == 1 else 's'} in the manifests\n{lines}")
 
 
 class TryAgain(TurnoutError):

@@ -1,0 +1,53 @@
+"""`turnout compile`: source manifests in, Knative manifests out."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from knative import compiler, emit, errors
+from knative.cli import compile_options
+
+EPILOG = """\
+examples:
+  turnout compile examples/dog-breed/*.yaml | kubectl apply -f -
+  turnout compile examples/dog-breed/ -o build/      one file per Service, for kn service create -f
+  turnout compile pets.yaml --profile stock          for a Knative without the init-container flag
+  turnout compile pets.yaml --image-prefix registry.example.com/ml
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb."""
+    parser.description = "Compile KServe and Seldon manifests to plain Knative manifests."
+    parser.epilog = EPILOG
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="YAML or JSON file, directory, or -"
+    )
+    parser.add_argument("-o", "--output", metavar="DIR", help="write one file per object into DIR")
+    parser.add_argument(
+        "--format", choices=("yaml", "json"), default="yaml", help="output format (default: yaml)"
+    )
+    compile_options.add(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compile and print or write; warnings go to stderr."""
+    result = compiler.compile_files(args.files, compile_options.read(args))
+    for problem in result.warnings:
+        print(problem, file=sys.stderr)
+    if args.output:
+        for name, text in emit.to_files(result.objects).items():
+            _write(Path(args.output) / name, text)
+        return 0
+    sys.stdout.write(
+        emit.to_json(result.objects) if args.format == "json" else emit.to_yaml(result.objects)
+    )
+    return 0
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise errors.TurnoutError(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,53 @@
+"""The options that every verb that compiles has."""
+
+import argparse
+
+from knative import errors
+from knative.options import DEFAULT_IMAGE_PREFIX, UNITS, CompileOptions, Profile
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add them to a parser."""
+    parser.add_argument(
+        "--profile",
+        choices=[p.value for p in Profile],
+        default=Profile.INIT.value,
+        help="how models arrive: by init container (default), or fetched by the server itself",
+    )
+    parser.add_argument("-n", "--namespace", default="default", help="for manifests that name none")
+    parser.add_argument(
+        "--image-prefix",
+        default=DEFAULT_IMAGE_PREFIX,
+        metavar="PREFIX",
+        help="registry and path of our images (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--image",
+        action="append",
+        default=[],
+        metavar="UNIT=REF",
+        help="one image in full, e.g. functions=ghcr.io/me/functions@sha256:…; per runtime: functions-pytorch=…",
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="refuse Turnout's extensions to KServe's grammar"
+    )
+
+
+def read(args: argparse.Namespace) -> CompileOptions:
+    """The parsed options; raises UsageError for a bad --image."""
+    images: dict[str, str] = {}
+    for text in args.image:
+        unit, sign, reference = text.partition("=")
+        known = unit in UNITS or unit.startswith("functions-")
+        if not (sign and reference and known):
+            raise errors.UsageError(
+                f"--image {text}: write UNIT=REF with UNIT one of {', '.join(UNITS)}"
+            )
+        images[unit] = reference
+    return CompileOptions(
+        profile=Profile(args.profile),
+        namespace=args.namespace,
+        image_prefix=args.image_prefix.rstrip("/"),
+        images=images,
+        strict=args.strict,
+    )

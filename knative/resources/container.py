@@ -1,0 +1,175 @@
+"""Containers: our defaults under the user's fields, hardened, in one fixed key order."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from knative import names
+
+JSON = Any
+Object = dict[str, JSON]
+
+DEFAULT_PORT = 8080
+"""Knative's default serving port; programs listen on $PORT."""
+
+SERVER_RESOURCES: Mapping[str, Mapping[str, str]] = {
+    "requests": {"cpu": "1", "memory": "2Gi"},
+    "limits": {"cpu": "1", "memory": "2Gi"},
+}
+"""KServe's default for every component."""
+
+ROUTER_RESOURCES: Mapping[str, Mapping[str, str]] = {
+    "requests": {"cpu": "100m", "memory": "100Mi"},
+    "limits": {"cpu": "1", "memory": "1Gi"},
+}
+"""KServe's default for graph routers."""
+
+FETCHER_RESOURCES: Mapping[str, Mapping[str, str]] = {
+    "requests": {"cpu": "100m", "memory": "100Mi"},
+    "limits": {"cpu": "1", "memory": "1Gi"},
+}
+"""KServe's default for the storage initializer; Knative gives init containers none of its own."""
+
+HARDENED: Mapping[str, JSON] = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+    "runAsNonRoot": True,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+"""Security context of our own images: they run as a numbered user and write below /tmp only."""
+
+GUARDED: Mapping[str, JSON] = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+"""Security context of images that are not ours: they may run as root or write beside their files."""
+
+_ORDER = (
+    "name",
+    "image",
+    "imagePullPolicy",
+    "command",
+    "args",
+    "workingDir",
+    "env",
+    "envFrom",
+    "ports",
+    "readinessProbe",
+    "livenessProbe",
+    "startupProbe",
+    "resources",
+    "securityContext",
+    "terminationMessagePath",
+    "terminationMessagePolicy",
+    "volumeMounts",
+)
+
+
+def merge(base: Mapping[str, JSON], user: Mapping[str, JSON]) -> Object:
+    """The user's container fields over ours.
+
+    args are appended; env, volumeMounts, resources and securityContext merge entry by entry with the
+    user's winning; everything else replaces.
+    """
+    result = dict(base)
+    for key, value in user.items():
+        if value is None:
+            continue
+        mine = base.get(key)
+        if key == "args" and mine:
+            result[key] = [*mine, *value]
+        elif key == "env" and mine:
+            result[key] = merge_env(mine, value)
+        elif key == "volumeMounts" and mine:
+            result[key] = _merge_by("mountPath", mine, value)
+        elif key == "resources" and mine:
+            result[key] = _merge_resources(mine, value)
+        elif key == "securityContext" and mine:
+            result[key] = {**mine, **value}
+        else:
+            result[key] = value
+    return tidy(result)
+
+
+def merge_env(mine: Sequence[Object], theirs: Sequence[Object]) -> list[Object]:
+    """Environment entries by name: theirs win, ours keep their place, new ones follow."""
+    return _merge_by("name", mine, theirs)
+
+
+def _merge_by(key: str, mine: Sequence[Object], theirs: Sequence[Object]) -> list[Object]:
+    given = {item.get(key): item for item in theirs}
+    kept = [given.pop(item.get(key), item) for item in mine]
+    return [*kept, *given.values()]
+
+
+def _merge_resources(mine: Mapping[str, JSON], theirs: Mapping[str, JSON]) -> Object:
+    """Requests and limits entry by entry; a request never stays above a limit the user lowered."""
+    limits = {**mine.get("limits", {}), **(theirs.get("limits") or {})}
+    requests = {**mine.get("requests", {}), **(theirs.get("requests") or {})}
+    asked = theirs.get("requests") or {}
+    limited = theirs.get("limits") or {}
+    for name in limited:
+        if name not in asked and name in requests:
+            requests[name] = limited[name]
+    for name in asked:
+        if name not in limited and name in limits:
+            limits[name] = asked[name]
+    return {"requests": requests, "limits": limits}
+
+
+def tidy(container: Mapping[str, JSON]) -> Object:
+    """Known keys in fixed order, empty ones dropped, the rest after them as given."""
+    result = {key: container[key] for key in _ORDER if container.get(key) not in (None, [], {})}
+    result |= {key: value for key, value in container.items() if key not in _ORDER}
+    return result
+
+
+def env(**variables: str) -> list[Object]:
+    """Environment entries from plain text values."""
+    return [{"name": name, "value": value} for name, value in variables.items()]
+
+
+def ready_probe() -> Object:
+    """True only when the unit says so; Knative's queue-proxy runs it aggressively on cold start."""
+    return {"httpGet": {"path": "/readyz"}}
+
+
+def ports(protocol: str = "") -> list[Object]:
+    """The one serving port; gRPC needs HTTP/2 end to end, which Knative reads from the name."""
+    if protocol.startswith("grpc"):
+        return [{"containerPort": DEFAULT_PORT, "name": "h2c"}]
+    return [{"containerPort": DEFAULT_PORT}]
+
+
+def tmp_mount() -> Object:
+    """Writable /tmp beside a read-only root."""
+    return {"name": names.TMP_VOLUME, "mountPath": "/tmp"}  # noqa: S108 (a path inside a container)
+
+
+def tmp_volume() -> Object:
+    """The volume behind `tmp_mount`."""
+    return {"name": names.TMP_VOLUME, "emptyDir": {}}
+
+
+def flag_value(container: Mapping[str, JSON], *flags: str) -> str:
+    """The value of the first of `flags` in a container's args, `--flag V` or `--flag=V`; else empty."""
+    words: Iterable[str] = [
+        str(w) for w in [*(container.get("command") or []), *(container.get("args") or [])]
+    ]
+    line = list(words)
+    for position, word in enumerate(line):
+        for flag in flags:
+            if word == flag and position + 1 < len(line):
+                return line[position + 1]
+            if word.startswith(f"{flag}="):
+                return word[len(flag) + 1 :]
+    return ""
+
+
+def env_value(container: Mapping[str, JSON], name: str) -> str:
+    """The literal value of an environment entry; empty if absent or taken from elsewhere."""
+    for item in container.get("env") or []:
+        if item.get("name") == name:
+            return str(item.get("value") or "")
+    return ""

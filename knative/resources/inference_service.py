@@ -1,0 +1,103 @@
+"""InferenceService to Knative Services: one per component, the callable one under its own name."""
+
+from typing import TYPE_CHECKING, Any
+
+from knative import keys, names
+from knative.api.resource import Resource
+from knative.resources import canary, container, protocol, servers, visibility
+from knative.resources.ksvc import Part, make_service
+
+if TYPE_CHECKING:
+    from knative.compiler import Context
+
+JSON = Any
+Object = dict[str, JSON]
+
+
+def make(resource: Resource, context: "Context") -> list[Object]:
+    """The Services of predictor, transformer and explainer."""
+    if visibility.is_stopped(resource, context):
+        return []
+    spec = resource.spec
+    public = visibility.is_public(resource, context)
+    fronted = spec.get("transformer") is not None
+    name = names.predictor(resource.name) if fronted else resource.name
+    objects = [_predictor(resource, context, name, public=public and not fronted)]
+    if fronted:
+        objects.append(_in_front(resource, context, "transformer", resource.name, public=public))
+    if spec.get("explainer") is not None:
+        objects.append(
+            _in_front(resource, context, "explainer", names.explainer(resource.name), public=public)
+        )
+    return objects
+
+
+def _labels(resource: Resource, component: str) -> dict[str, str]:
+    return {keys.INFERENCE_SERVICE: resource.name, keys.COMPONENT: component}
+
+
+def _predictor(resource: Resource, context: "Context", name: str, *, public: bool) -> Object:
+    predictor = resource.spec["predictor"]
+    server = servers.make(resource, context)
+    part = Part(
+        name=name,
+        unit=server.unit,
+        component={**server.pod, **predictor},
+        containers=server.containers,
+        init_containers=server.delivery.init_containers,
+        volumes=[*server.delivery.volumes, *server.volumes],
+        labels=_labels(resource, "predictor"),
+        annotations=server.annotations,
+        public=public,
+        **canary.split(resource, "predictor", name, context),
+    )
+    return make_service(resource, part)
+
+
+def _in_front(
+    resource: Resource, context: "Context", component: str, name: str, *, public: bool
+) -> Object:
+    """A transformer or explainer: the user's container, told where the predictor is."""
+    fields = resource.spec[component]
+    behind = (
+        resource.name
+        if resource.spec.get("transformer") is None
+        else names.predictor(resource.name)
+    )
+    first, *sidecars = fields["containers"]
+    ours = servers.is_ours(first)
+    wired = {
+        **first,
+        "args": [*(first.get("args") or []), *_wiring(resource, first, behind, ours=ours)],
+    }
+    delivery, wired = servers.deliver_custom(resource, context, wired, ours=ours)
+    serving = servers.custom_container(resource, wired, delivery, ours=ours)
+    part = Part(
+        name=name,
+        unit="functions" if ours else "custom",
+        component=fields,
+        containers=[serving, *(servers.sidecar(s) for s in sidecars)],
+        init_containers=delivery.init_containers,
+        volumes=[*delivery.volumes, *([container.tmp_volume()] if ours else [])],
+        labels=_labels(resource, component),
+        public=public,
+        **canary.split(resource, component, name, context),
+    )
+    return make_service(resource, part)
+
+
+def _wiring(resource: Resource, given: Object, behind: str, *, ours: bool) -> list[str]:
+    """KServe's arguments for a component in front of a predictor, where the user gave none."""
+    spoken = protocol.of_predictor(resource.spec["predictor"])
+    wanted = [
+        ("model_name", protocol.model_name(resource)),
+        ("predictor_host", names.host(behind, resource.namespace)),
+    ]
+    if ours or spoken != "v1":
+        wanted.append(("predictor_protocol", spoken))
+    words: list[str] = []
+    for flag, value in wanted:
+        spellings = (f"--{flag}", f"--{flag.replace('_', '-')}")
+        if not container.flag_value(given, *spellings):
+            words += [spellings[1] if ours else spellings[0], value]
+    return words

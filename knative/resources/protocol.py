@@ -1,0 +1,96 @@
+"""Which protocol an InferenceService speaks and under which model name; asked by servers and by callers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from knative.api.formats import FRAMEWORKS, V2_BY_DEFAULT
+from knative.resources import container
+
+if TYPE_CHECKING:
+    from knative.api.resource import Resource
+
+JSON = Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelServer:
+    """A predictor's model field, whichever of KServe's two spellings it uses."""
+
+    format: str
+    version: str
+    fields: Mapping[str, JSON]
+    path: tuple[str | int, ...]
+    """Where it is in the manifest, for messages."""
+
+
+def model_of(predictor: Mapping[str, JSON]) -> ModelServer | None:
+    """`predictor.model` or the old per-framework field; None for custom containers."""
+    model = predictor.get("model")
+    if model is not None:
+        format_ = model.get("modelFormat") or {}
+        return ModelServer(
+            format=format_.get("name", "").lower(),
+            version=str(format_.get("version") or ""),
+            fields=model,
+            path=("spec", "predictor", "model"),
+        )
+    for name, format_name in FRAMEWORKS.items():
+        if predictor.get(name) is not None:
+            return ModelServer(
+                format=format_name,
+                version="",
+                fields=predictor[name],
+                path=("spec", "predictor", name),
+            )
+    return None
+
+
+def of_predictor(predictor: Mapping[str, JSON]) -> str:
+    """v1, v2, grpc-v1 or grpc-v2: what the predictor's callers speak (spec/kserve_graph 2.5)."""
+    model = model_of(predictor)
+    if model is not None:
+        given = model.fields.get("protocolVersion")
+        return str(given) if given else ("v2" if model.format in V2_BY_DEFAULT else "v1")
+    return _of_containers(predictor.get("containers") or [])
+
+
+def of_service(resource: "Resource") -> str:
+    """What the service's callers speak: the transformer's protocol when there is one."""
+    spec = resource.spec
+    transformer = spec.get("transformer")
+    if transformer is not None:
+        own = _declared(transformer.get("containers") or [])
+        return own or of_predictor(spec["predictor"])
+    return of_predictor(spec["predictor"])
+
+
+def _of_containers(containers: list[Mapping[str, JSON]]) -> str:
+    return _declared(containers) or "v1"
+
+
+def _declared(containers: list[Mapping[str, JSON]]) -> str:
+    """KServe's control input PROTOCOL, our `--protocol`, or a port named h2c."""
+    for item in containers:
+        given = container.env_value(item, "PROTOCOL") or container.flag_value(item, "--protocol")
+        if given:
+            return given.split(",")[0]
+        if any((port.get("name") or "") == "h2c" for port in item.get("ports") or []):
+            return "grpc-v2"
+    return ""
+
+
+def model_name(resource: "Resource") -> str:
+    """Name of the model in inference paths (spec/kserve_graph 2.5, in that order)."""
+    spec = resource.spec
+    candidates: list[str] = []
+    transformer = (spec.get("transformer") or {}).get("containers") or []
+    candidates += [container.flag_value(c, "--model_name", "--model-name") for c in transformer]
+    predictor = spec["predictor"]
+    model = model_of(predictor)
+    if model is not None:
+        candidates.append(container.env_value(model.fields, "MLSERVER_MODEL_NAME"))
+        candidates.append(container.flag_value(model.fields, "--model_name", "--model-name"))
+    for item in predictor.get("containers") or []:
+        candidates.append(container.flag_value(item, "--model_name", "--model-name"))
+    return next((c for c in candidates if c), resource.name)

@@ -1,0 +1,95 @@
+"""InferenceGraph to the Knative Service that runs it: `python -m router_fn` with the resolved graph."""
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from knative import keys, names
+from knative.api.inference_graph import routing_spec
+from knative.api.resource import Resource
+from knative.resources import calls, container, visibility
+from knative.resources.ksvc import Part, make_service
+
+if TYPE_CHECKING:
+    from knative.compiler import Context
+
+JSON = Any
+Object = dict[str, JSON]
+
+MAX_ENV_BYTES = 100_000
+"""Larger graphs travel in a ConfigMap: Linux allows 128 KiB for one environment string."""
+
+_GRAPH_DIR = "/etc/turnout/graph"
+_GRAPH_FILE = "graph.json"
+
+
+def make(resource: Resource, context: "Context") -> list[Object]:
+    """The router's Service, and a ConfigMap when the graph is too large for an environment variable."""
+    if visibility.is_stopped(resource, context):
+        return []
+    text = json.dumps(_resolved(resource, context), ensure_ascii=False, indent=2)
+    small = len(text.encode()) <= MAX_ENV_BYTES
+    extra: list[Object] = []
+    router: Object = {
+        "name": names.ROUTER_CONTAINER,
+        "image": context.options.image("router-fn"),
+        "command": ["python", "-m", "router_fn"],
+        "ports": container.ports(),
+        "readinessProbe": container.ready_probe(),
+        "resources": {k: dict(v) for k, v in container.ROUTER_RESOURCES.items()},
+        "securityContext": dict(container.HARDENED),
+        "volumeMounts": [container.tmp_mount()],
+    }
+    volumes = [container.tmp_volume()]
+    annotations: dict[str, str] = {}
+    if small:
+        router["env"] = container.env(GRAPH_JSON=text)
+    else:
+        router["args"] = ["--graph-file", f"{_GRAPH_DIR}/{_GRAPH_FILE}"]
+        router["volumeMounts"].append({"name": "graph", "mountPath": _GRAPH_DIR, "readOnly": True})
+        volumes.append({"name": "graph", "configMap": {"name": names.graph_config(resource.name)}})
+        annotations[keys.GRAPH_DIGEST] = hashlib.sha256(text.encode()).hexdigest()[:16]
+        extra.append(_config_map(resource, text))
+    overrides = {"resources": resource.spec["resources"]} if resource.spec.get("resources") else {}
+    part = Part(
+        name=resource.name,
+        unit="router-fn",
+        component={**resource.spec, "automountServiceAccountToken": False},
+        containers=[container.merge(router, overrides)],
+        volumes=volumes,
+        labels={keys.GRAPH: resource.name, keys.INFERENCE_GRAPH: resource.name},
+        annotations=annotations,
+        public=visibility.is_public(resource, context),
+    )
+    return [*extra, make_service(resource, part)]
+
+
+def _resolved(resource: Resource, context: "Context") -> Object:
+    """The routing part of the spec with a serviceUrl beside every serviceName."""
+    spec: Object = json.loads(json.dumps(routing_spec(resource.spec)))
+    for path, step in calls.steps(spec):
+        name = step.get("serviceName")
+        if name and not step.get("serviceUrl"):
+            step["serviceUrl"] = context.service_url(resource, name, (*path, "serviceName"))
+    return spec
+
+
+def _config_map(resource: Resource, text: str) -> Object:
+    from knative.emit import ordered
+
+    return ordered(
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {
+                "name": names.graph_config(resource.name),
+                "namespace": resource.namespace,
+                "labels": {
+                    keys.GRAPH: resource.name,
+                    keys.MANAGED_BY: keys.MANAGED_BY_TURNOUT,
+                },
+                "annotations": {keys.SOURCE: resource.source},
+            },
+            "data": {_GRAPH_FILE: text},
+        }
+    )

@@ -1,0 +1,37 @@
+"""Who may call a service from outside, and whether it runs at all."""
+
+from typing import TYPE_CHECKING
+
+from knative import keys
+from knative.api.resource import Resource
+
+if TYPE_CHECKING:
+    from knative.compiler import Context
+
+
+def is_public(resource: Resource, context: "Context") -> bool:
+    """Entries are public: what no other manifest of the input calls.
+
+    The annotation turnout.dev/visibility decides over the rule, KServe's label over both.
+    """
+    if resource.labels.get(keys.KNATIVE_VISIBILITY) == keys.CLUSTER_LOCAL:
+        return False
+    given = resource.annotations.get(keys.VISIBILITY)
+    if given in ("public", keys.CLUSTER_LOCAL):
+        return given == "public"
+    if given is not None:
+        context.report(resource).error(
+            ("metadata", "annotations", keys.VISIBILITY),
+            f'must be "public" or "cluster-local", not "{given}"',
+        )
+    return not context.is_called(resource.namespace, resource.name)
+
+
+def is_stopped(resource: Resource, context: "Context") -> bool:
+    """KServe's stop annotation: the service is left out, as KServe would delete it."""
+    if resource.annotations.get(keys.KSERVE_STOP, "").lower() != "true":
+        return False
+    context.report(resource).warning(
+        ("metadata", "annotations", keys.KSERVE_STOP), "is stopped: no Service is made for it"
+    )
+    return True

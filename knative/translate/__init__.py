@@ -1,0 +1,1 @@
+"""Foreign manifests (Seldon, old KServe spellings) to the shapes the compiler knows, with a report."""
