@@ -1,0 +1,65 @@
+"""What one engine leaves behind, or another one does, never gets in the way of the next."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import local
+
+pytestmark = pytest.mark.e2e
+
+SERVICE = """\
+apiVersion: serving.kserve.io/v1beta1
+kind: InferenceService
+metadata:
+  name: {name}
+spec:
+  predictor:
+    model:
+      modelFormat: {{name: pytorch}}
+      storageUri: {uri}
+"""
+
+
+def _service(folder: Path, name: str, uri: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.yaml"
+    path.write_text(SERVICE.format(name=name, uri=uri))
+    return path
+
+
+def test_two_engines_side_by_side_answer_for_themselves(models: Path, tmp_path: Path) -> None:
+    """The same service name in both, another model behind it; stopping one leaves the other."""
+    uri = "file://{}/{}.mar"
+    first = _service(tmp_path / "1", "judge", uri.format(models, "animal-plant/animal-plant"))
+    second = _service(tmp_path / "2", "judge", uri.format(models, "dog-breed/cat-dog-classifier"))
+    cat = local.instances(local.photograph(local.CHELSEA))
+    with (
+        local.up(first, folder=tmp_path / "a") as a,
+        local.up(second, folder=tmp_path / "b") as b,
+    ):
+        path = "/v1/models/judge:predict"
+        assert a.post("judge", cat, path=path)[:2] == (200, {"predictions": ["animal"]})
+        assert b.post("judge", cat, path=path)[:2] == (200, {"predictions": ["It's a cat!"]})
+        assert a.stop() == 0
+        assert b.post("judge", cat, path=path)[:2] == (200, {"predictions": ["It's a cat!"]})
+        below = local.descendants(b.process.pid)
+        assert b.stop(signal.SIGINT) == 0
+        local.wait_gone(below)
+
+
+def test_a_second_run_in_the_same_state_directory_works_even_after_a_kill(
+    models: Path, tmp_path: Path
+) -> None:
+    manifest = _service(tmp_path, "judge", f"file://{models}/animal-plant/animal-plant.mar")
+    flower = local.instances(local.photograph(local.FLOWER))
+    for attempt in range(2):
+        with local.up(manifest, folder=tmp_path / "same") as engine:
+            status, answer, _ = engine.post("judge", flower, path="/v1/models/judge:predict")
+            assert (status, answer) == (200, {"predictions": ["plant"]})
+            if attempt == 0:
+                below = local.descendants(engine.process.pid)
+                engine.process.kill()
+                engine.process.wait(10)
+                local.wait_gone(below)
