@@ -1,0 +1,450 @@
+"""GJSON path syntax: text to steps.
+
+What a piece of a path means depends on the container that it meets, so a `Path` is read lazily
+and separately for its three uses: at the start of a lookup (`head`), as a key of an object
+(`object_step`) and as an index or query of an array (`array_step`). Each reading is done once.
+Any text is a path; text that makes no sense simply finds nothing.
+
+Source: GJSON 1.18.0 path syntax; the router's condition vectors pin it.
+"""
+
+from functools import cached_property
+from typing import Final, NamedTuple
+
+from .globs import Glob, compile_glob
+from .values import balanced_end, squash, unescape
+
+MODIFIERS: Final = frozenset(
+    b"pretty ugly reverse this flatten join valid keys values tostr fromstr group dig".split()
+)
+_DOT, _PIPE, _HASH, _BACKSLASH, _QUOTE = b'.|#\\"'
+_OPENERS: Final = frozenset(b"([{")
+_CLOSERS: Final = frozenset(b")]}")
+
+
+class ObjectStep(NamedTuple):
+    """A key of an object: `key`, or a glob; then `rest` (after a dot) or `pipe` (after a bar)."""
+
+    key: bytes
+    glob: Glob | None
+    rest: "Path | None"
+    pipe: "Path | None"
+
+
+class Query(NamedTuple):
+    """`#(path op value)`, and with a second hash: every match instead of the first."""
+
+    path: "Path"
+    operator: bytes
+    value: bytes
+    every: bool
+
+
+class ArrayStep(NamedTuple):
+    """A position (-1: none can match), or one of the forms that begin with a hash."""
+
+    position: int
+    hashed: bool  # there is a hash in it: elements are never entered by index
+    counts: bool  # `#`
+    each: "Path | None"  # `#.rest`
+    query: Query | None
+    rest: "Path | None"
+    pipe: "Path | None"
+
+
+class Plain(NamedTuple):
+    path: "Path"
+
+
+class Lines(NamedTuple):
+    """`..path`: the text is read as an array of its top-level values."""
+
+    path: "Path"
+
+
+class Modifier(NamedTuple):
+    name: bytes
+    argument: bytes
+    rest: "Path | None"
+
+
+class Literal(NamedTuple):
+    """`!value`"""
+
+    text: bytes
+    rest: "Path | None"
+
+
+class Multi(NamedTuple):
+    """`[a,b]` or `{x:a,y:b}`: a new document from several paths; `keys` are JSON strings."""
+
+    opener: bytes
+    members: tuple[tuple[bytes, "Path"], ...]
+    rest: "Path | None"
+
+
+Head = Plain | Lines | Modifier | Literal | Multi
+
+
+class Path:
+    """One path text and its readings."""
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return f"Path({self.text!r})"
+
+    @cached_property
+    def head(self) -> Head:
+        return _read_head(self)
+
+    @cached_property
+    def object_step(self) -> ObjectStep:
+        return _read_object_step(self.text)
+
+    @cached_property
+    def array_step(self) -> ArrayStep:
+        return _read_array_step(self.text)
+
+    @cached_property
+    def split_at_pipe(self) -> "tuple[Path, Path | None]":
+        """The part before the first bar outside a query, and the part after it."""
+        at = _find_pipe(self.text)
+        if at < 0:
+            return self, None
+        return Path(self.text[:at]), Path(self.text[at + 1 :])
+
+
+def trim(text: bytes) -> bytes:
+    """Without leading and trailing bytes up to and including the space."""
+    return text.strip(_BLANKS)
+
+
+_BLANKS: Final = bytes(range(0x21))
+
+
+# --- keys -------------------------------------------------------------------------------------
+
+
+def _read_object_step(text: bytes) -> ObjectStep:
+    part = bytearray()
+    wild = False
+    i, end = 0, len(text)
+    while i < end:
+        char = text[i]
+        if char == _PIPE:
+            return _object_step(part, wild, None, Path(text[i + 1 :]))
+        if char == _DOT:
+            rest = Path(text[i + 1 :])
+            if _starts_like_pipe(text, i + 1):
+                return _object_step(part, wild, None, rest)
+            return _object_step(part, wild, rest, None)
+        if char == _BACKSLASH:
+            i += 1
+            if i < end:
+                part.append(text[i])
+        else:
+            if char in b"*?":
+                wild = True
+            part.append(char)
+        i += 1
+    return _object_step(part, wild, None, None)
+
+
+def _object_step(part: bytearray, wild: bool, rest: Path | None, pipe: Path | None) -> ObjectStep:
+    key = bytes(part)
+    return ObjectStep(key, compile_glob(key) if wild else None, rest, pipe)
+
+
+def _starts_like_pipe(text: bytes, at: int) -> bool:
+    """A dot before a modifier or a multipath works like a bar."""
+    if at >= len(text):
+        return False
+    if text[at : at + 1] == b"@":
+        stop = at + 1
+        while stop < len(text) and text[stop] not in b".|:":
+            stop += 1
+        return text[at + 1 : stop] in MODIFIERS
+    return text[at] in b"[{"
+
+
+# --- indexes and queries ----------------------------------------------------------------------
+
+
+def _read_array_step(text: bytes) -> ArrayStep:
+    hashed = False
+    each: Path | None = None
+    query: Query | None = None
+    i, end = 0, len(text)
+    part = text
+    rest = pipe = None
+    while i < end:
+        char = text[i]
+        if char == _PIPE:
+            part, pipe = text[:i], Path(text[i + 1 :])
+            break
+        if char == _DOT:
+            part = text[:i]
+            if not hashed and _starts_like_pipe(text, i + 1):
+                pipe = Path(text[i + 1 :])
+            else:
+                rest = Path(text[i + 1 :])
+            break
+        if char == _HASH:
+            hashed = True
+            if i == 0 and end > 1:
+                if text[1] == _DOT:
+                    each = Path(text[2:])
+                elif text[1] in b"[(":
+                    query, stop = _read_query(text)
+                    if stop < 0:
+                        break
+                    i = stop - 1
+        i += 1
+    index = -1 if hashed else _index(part)
+    return ArrayStep(index, hashed, part == b"#", each, query, rest, pipe)
+
+
+def _index(part: bytes) -> int:
+    """An unsigned decimal; as in Go it wraps at 2**64."""
+    if not part or part.strip(b"0123456789"):
+        return -1
+    value: int = int(part[-64:]) & 0xFFFFFFFFFFFFFFFF
+    return value if value < 1 << 63 else -1
+
+
+def _read_query(text: bytes) -> tuple[Query, int]:
+    """Read `#(…)` or `#[…]` at the start of `text`: the query and where it ends, -1 if it does not.
+
+    An unfinished query is one without path, operator and value; that is what it matches as, too.
+    """
+    i, end = 2, len(text)
+    split = 0  # where operator and value begin
+    depth = 1
+    escapes = False
+    while i < end:
+        char = text[i]
+        if depth == 1 and not split and char in b"!=<>%":
+            split = i
+        elif char == _BACKSLASH:
+            i += 1
+        elif char in b"[(":
+            depth += 1
+        elif char in b"])":
+            depth -= 1
+            if not depth:
+                break
+        elif char == _QUOTE:
+            i += 1
+            while i < end and text[i] != _QUOTE:
+                if text[i] == _BACKSLASH:
+                    escapes = True
+                    i += 1
+                i += 1
+        i += 1
+    if depth:
+        return Query(Path(b""), b"", b"", False), -1
+    every = text[i + 1 : i + 2] == b"#"
+    if not split:
+        return Query(Path(trim(text[2:i])), b"", b"", every), i + 1
+    operator, value = _read_comparison(trim(text[split:i]))
+    if len(value) >= 2 and value[0] == value[-1] == _QUOTE:
+        value = value[1:-1]
+        if escapes:
+            value = unescape(value)
+    return Query(Path(trim(text[2:split])), operator, value, every), i + 1
+
+
+def _read_comparison(text: bytes) -> tuple[bytes, bytes]:
+    """Split `op value`; `==` is `=`. A lone `!` before other text is no operator at all."""
+    if text[:2] == b"==":
+        return b"=", trim(text[2:])
+    if text[:2] in (b"!=", b"!%", b"<=", b">="):
+        return text[:2], trim(text[2:])
+    if text[:1] == b"!" and len(text) > 1:
+        return b"", text
+    return text[:1], trim(text[1:])
+
+
+def _find_pipe(text: bytes) -> int:
+    """Where the first bar outside queries (and outside a leading `{…}`) is, or -1."""
+    if b"|" not in text:
+        return -1
+    end = len(text)
+    if text[:1] == b"{":
+        stop = balanced_end(text, 1, end) if end > 1 else end
+        return stop if stop < end and text[stop] == _PIPE else -1
+    i = 0
+    while i < end:
+        char = text[i]
+        if char == _BACKSLASH:
+            i += 1
+        elif char == _PIPE:
+            return i
+        elif char == _DOT:
+            if i == end - 1:
+                return -1
+            if text[i + 1] == _HASH:
+                i += 2
+                if i == end:
+                    return -1
+                if text[i] in b"[(":
+                    i = _query_end(text, i)
+        i += 1
+    return -1
+
+
+def _query_end(text: bytes, i: int) -> int:
+    """The closing bracket of the kind that opens at `i`."""
+    opener = text[i]
+    closer = opener + (2 if opener == 0x5B else 1)
+    depth = 1
+    i += 1
+    while i < len(text):
+        char = text[i]
+        if char == _BACKSLASH:
+            i += 1
+        elif char == opener:
+            depth += 1
+        elif char == closer:
+            depth -= 1
+            if not depth:
+                break
+        elif char == _QUOTE:
+            i += 1
+            while i < len(text) and text[i] != _QUOTE:
+                i += 2 if text[i] == _BACKSLASH else 1
+        i += 1
+    return i
+
+
+# --- starts -----------------------------------------------------------------------------------
+
+
+def _rest(text: bytes) -> Path | None:
+    """What follows a modifier, a literal or a multipath; anything but a dot or a bar is dropped."""
+    return Path(text[1:]) if text[:1] in (b".", b"|") else None
+
+
+def _read_head(path: Path) -> Head:
+    text = path.text
+    if len(text) > 1:
+        head: Head | None = None
+        if text[0] == 0x40:
+            head = _read_modifier(text)
+        elif text[0] == 0x21:
+            head = _read_literal(text)
+        elif text[0] in b"[{":
+            head, text = _read_multi(text)
+            path = Path(text)
+        if head is not None:
+            return head
+    if text[:2] == b"..":
+        return Lines(Path(text[2:]))
+    return Plain(path)
+
+
+def _name_end(text: bytes, stops: bytes) -> int:
+    i = 1
+    while i < len(text) and text[i] not in stops:
+        i += 1
+    return i
+
+
+def _read_modifier(text: bytes) -> Modifier | None:
+    stop = _name_end(text, b":|.")
+    name = text[1:stop]
+    if name not in MODIFIERS:
+        return None
+    if text[stop : stop + 1] != b":":
+        return Modifier(name, b"", _rest(text[stop:]))
+    after = text[stop + 1 :]
+    argument = squash(after) if after[:1] in (b"{", b"[", b'"') else _simple_argument(after)
+    return Modifier(name, argument, _rest(after[len(argument) :]))
+
+
+def _simple_argument(text: bytes) -> bytes:
+    i = 0
+    while i < len(text) and text[i] != _PIPE:
+        i += len(squash(text[i:])) if text[i] in b'{["(' else 1
+    return text[:i]
+
+
+def _read_literal(text: bytes) -> Literal | None:
+    if text[1] in b'{["+-0123456789':
+        # Read like a bracketed run even if it is a string or a number: it ends at the closing
+        # bracket that nothing opened, usually at the end of the path.
+        stop = balanced_end(text, 1, len(text))
+        return Literal(text[1:stop], _rest(text[stop:]))
+    stop = _name_end(text, b"|.")
+    name = text[1:stop]
+    if name.lower() in (b"true", b"false", b"null", b"nan", b"inf"):
+        return Literal(name, _rest(text[stop:]))
+    return None
+
+
+def _read_multi(text: bytes) -> tuple[Multi | None, bytes]:
+    """A multipath, or what is left to look up if it is none."""
+    members, tail = _read_selectors(text)
+    if members is None:
+        return None, b""
+    if tail and tail[0] not in b".|":
+        return None, tail
+    opener = text[:1]
+    named = tuple(
+        (_key_of(name, path) if opener == b"{" else b"", Path(path)) for name, path in members
+    )
+    return Multi(opener, named, _rest(tail)), b""
+
+
+def _read_selectors(text: bytes) -> tuple[list[tuple[bytes, bytes]] | None, bytes]:
+    """Cut `[…,…]` or `{name:…,…}` into (name, path) pairs; also what follows the bracket."""
+    members: list[tuple[bytes, bytes]] = []
+    depth, start, colon, in_modifier = 1, 1, 0, False
+    i = 1
+    while i < len(text):
+        char = text[i]
+        if char == _BACKSLASH:
+            i += 1
+        elif char == 0x40:
+            in_modifier = in_modifier or text[i - 1] in b".|"
+        elif char == 0x3A:
+            if not in_modifier and not colon and depth == 1:
+                colon = i
+        elif char == _QUOTE:
+            i += 1
+            while i < len(text) and text[i] != _QUOTE:
+                i += 2 if text[i] == _BACKSLASH else 1
+        elif char in _OPENERS:
+            depth += 1
+        elif char in _CLOSERS:
+            depth -= 1
+        if (char == 0x2C and depth == 1) or depth == 0:
+            name = text[start:colon] if colon else b""
+            members.append((name, text[colon + 1 if colon else start : i]))
+            colon, start, in_modifier = 0, i + 1, False
+            if depth == 0:
+                return members, text[i + 1 :]
+        i += 1
+    return None, b""
+
+
+def _key_of(name: bytes, path: bytes) -> bytes:
+    """The JSON string under which a member of `{…}` is put."""
+    from .modifiers import quote
+    from .validity import is_valid
+
+    if name:
+        return name if name[:1] == b'"' and is_valid(name) else quote(name)
+    last = _last_component(path)
+    if any(char < 0x20 or char in b"[]{}()#|!" for char in last):
+        return b'"_"'
+    return quote(last)
+
+
+def _last_component(path: bytes) -> bytes:
+    for i in range(len(path) - 1, -1, -1):
+        if path[i] in b"|." and not (i > 0 and path[i - 1] == _BACKSLASH):
+            return path[i + 1 :]
+    return path
