@@ -71,7 +71,7 @@ def running(folder: Path, environ: Mapping[str, str]) -> Iterator[Server]:
     config.write_text(json.dumps(_identities()))
     for attempt in range(_ATTEMPTS):
         ports = children.free_ports(8)
-        command = _command(_program(), folder / "data", config, ports)
+        command = _command(program(), folder / "data", config, ports)
         (folder / "data").mkdir(exist_ok=True)
         child = children.Child(
             command, log=folder / "weed.log", environ=environ, cwd=folder, patience_s=_STOP_S
@@ -94,7 +94,7 @@ def running(folder: Path, environ: Mapping[str, str]) -> Iterator[Server]:
             raise errors.TurnoutError(f"the S3 server (weed) did not start:\n{child.tail()}")
 
 
-def _program() -> str:
+def program() -> str:
     beside = Path(sys.executable).parent / "weed"
     found = str(beside) if beside.exists() else shutil.which("weed")
     if not found:

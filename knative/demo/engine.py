@@ -1,0 +1,107 @@
+"""`turnout up` as a child process, and what the demo asks it: who runs, what a graph answers."""
+
+import contextlib
+import http.client
+import json
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from knative import errors
+from knative.demo import children
+
+START_TIMEOUT_S = 60.0
+REQUEST_TIMEOUT_S = 120.0
+"""One request may wait for several models to start on a busy machine."""
+_STOP_S = 20.0
+
+_RUN = "from knative.cli.main import run; raise SystemExit(run())"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What came back for one request."""
+
+    status: int
+    body: str
+    seconds: float
+    trace_id: str
+
+    def prediction(self) -> object:
+        """The first prediction; raises `TurnoutError` with the answer if there is none."""
+        try:
+            return json.loads(self.body)["predictions"][0]
+        except (ValueError, LookupError, TypeError):
+            text = f"the graph answered {self.status}: {self.body[:500]}"
+            raise errors.TurnoutError(text) from None
+
+
+class Engine:
+    """A running local engine."""
+
+    def __init__(self, child: children.Child, port: int) -> None:
+        self.child = child
+        self.port = port
+
+    def post(self, service: str, body: bytes) -> Reply:
+        """POST to a service or graph by the host name it has in the cluster."""
+        trace_id = secrets.token_hex(16)
+        headers = {
+            "Host": f"{service}.default.example.com",
+            "Content-Type": "application/json",
+            "traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01",
+        }
+        started = time.monotonic()
+        status, text = self._request("POST", "/", body, headers, REQUEST_TIMEOUT_S)
+        seconds = time.monotonic() - started
+        return Reply(status=status, body=text, seconds=seconds, trace_id=trace_id)
+
+    def _request(
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str], timeout_s: float
+    ) -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
+        try:
+            connection.request(method, path, body or None, dict(headers))
+            response = connection.getresponse()
+            return response.status, response.read().decode("utf-8", "replace")
+        except (OSError, http.client.HTTPException) as error:
+            raise errors.TurnoutError(f"the engine does not answer: {error}") from error
+        finally:
+            connection.close()
+
+
+@contextlib.contextmanager
+def running(
+    files: Sequence[Path],
+    *,
+    folder: Path,
+    root: Path,
+    environ: Mapping[str, str],
+    options: Sequence[str] = (),
+    note: Callable[[str], None] = lambda _: None,
+) -> Iterator[Engine]:
+    """`turnout up FILES` from its `ready` line on; its state and its log are kept in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (port,) = children.free_ports(1)
+    command = [sys.executable, "-c", _RUN, "up", *map(str, files)]
+    command += ["--port", str(port), "--state-dir", str(folder / "state"), *options]
+    log = folder / "up.log"
+    with children.Child(command, log=log, environ=environ, cwd=root, patience_s=_STOP_S) as child:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not _says_ready(log):
+            if child.exit_code() is not None:
+                raise errors.TurnoutError(f"turnout up failed:\n{child.tail(20)}")
+            if time.monotonic() > deadline:
+                raise errors.TurnoutError(
+                    f"turnout up was not ready after {START_TIMEOUT_S:g} s:\n{child.tail(20)}"
+                )
+            note(child.tail(1).strip())
+            time.sleep(0.02)
+        yield Engine(child, port)
+
+
+def _says_ready(log: Path) -> bool:
+    return "ready" in log.read_text(encoding="utf-8", errors="replace").splitlines()

