@@ -1,0 +1,23 @@
+"""What a step or a node answered."""
+
+from functions.wire.http1_head import ResponseHead
+
+
+class Reply:
+    """An answer of any status. `head` is None when we made the answer ourselves. Slots, not frozen: one a call."""
+
+    __slots__ = ("body", "head", "status")
+
+    def __init__(self, status: int, body: bytes, head: ResponseHead | None = None) -> None:
+        self.status = status
+        self.body = body
+        self.head = head
+
+    @property
+    def good(self) -> bool:
+        """2xx, which is what `dependency: Hard` asks for."""
+        return 200 <= self.status < 300
+
+
+STREAMED = Reply(200, b"")
+"""The answer has gone to the client piece by piece; there is nothing left to send."""
