@@ -351,7 +351,7 @@ class _Members(Wait[int]):
         self._left -= 1
         if self._ensemble.first_wins:
             self._first(wait)
-        elif wait.failed:
+        elif wait.is_error:
             self.fail(wait.error)
         else:
             self._in_order(wait.result())
@@ -370,12 +370,12 @@ class _Members(Wait[int]):
             self.resolve(-1)
 
     def _first(self, wait: Wait[Reply]) -> None:
-        if not wait.failed and wait.result().good:
+        if not wait.is_error and wait.result().good:
             self.resolve(next(i for i, one in enumerate(self._waits) if one is wait))
         elif self._left == 0:
             # Nobody was good: the first answer in step order, else the first error.
             for index, one in enumerate(self._waits):
-                if not one.failed:
+                if not one.is_error:
                     self.resolve(index)
                     return
             self.fail(self._waits[0].error)

@@ -42,7 +42,7 @@ class Wait(Generic[T]):
         return self._state == _PENDING
 
     @property
-    def failed(self) -> bool:
+    def is_error(self) -> bool:
         return self._state == _FAILED
 
     @property

@@ -7,11 +7,15 @@ called (KServe's behaviour), with a warning from `graph_checks`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from router_fn import body as bodies
-from router_fn import combiners, conditions, engine, policies
+from router_fn import conditions, engine, policies
 from router_fn.graph import ROOT, Graph, Node, Step
 from router_fn.urls import Url, parse_url
+
+if TYPE_CHECKING:
+    from router_fn.combiners import Combiner
 
 Bind = Callable[[Url, Step], object]
 """Gives a leaf its target: the transport's part of building a plan."""
@@ -132,8 +136,10 @@ class _Builder:
         return leaf
 
 
-def make_combiner(node: Node) -> combiners.Combiner:
+def make_combiner(node: Node) -> "Combiner":
     """The combiner of an Ensemble. Raises ValueError for unknown names and options."""
+    from router_fn import combiners  # loaded only by graphs that have one
+
     assert node.combiner is not None
     names = [step.name or str(index) for index, step in enumerate(node.steps)]
     options = dict(node.combiner.options)

@@ -96,7 +96,7 @@ class Policy:
             waits.append(Fiber(self._timed(context, step, body, previous, False)))
             first = await FirstOf(waits)
             other = waits[1 - first]
-            if not waits[first].failed and waits[first].result().status < 500:
+            if not waits[first].is_error and waits[first].result().status < 500:
                 return waits[first].result()
             # The quicker one is no good: the slower one decides.
             try:

@@ -20,7 +20,6 @@ from router_fn.calls import Call, Incoming, Target
 from router_fn.errors import DeadlineExceeded, RequestFailed, UpstreamError
 from router_fn.fibers import Fiber, Wait
 from router_fn.graph import Graph, Step
-from router_fn.header_patterns import compile_patterns
 from router_fn.pool import Pool, PoolLimits
 from router_fn.proxies import make_chooser
 from router_fn.replies import STREAMED, Reply
@@ -202,7 +201,7 @@ class Run:
         """The graph is through."""
         self._stop_timer()
         exchange = self.exchange
-        if not fiber.failed:
+        if not fiber.is_error:
             reply = fiber.result()
             if reply is not STREAMED:
                 self.router.answer(exchange, reply)
@@ -325,10 +324,14 @@ class _StepCall(Call):
 
 def _header_plan(graph: Graph, settings: Settings) -> Callable[[Headers], Headers]:
     """Which of a client's headers go upstream: the graph's list, else KServe's variable, else none."""
+    wanted: str | list[str] = settings.propagate_headers or ""
     if graph.propagate_headers is not None:
-        patterns = compile_patterns(
-            list(graph.propagate_headers), ignore_case=graph.propagate_ignore_case
-        )
-    else:
-        patterns = compile_patterns(settings.propagate_headers or "")
+        wanted = list(graph.propagate_headers)
+    if not wanted:
+        return lambda headers: []
+    from router_fn.header_patterns import compile_patterns
+
+    patterns = compile_patterns(wanted, ignore_case=graph.propagate_ignore_case)
+    for problem in patterns.problems:
+        logger.warning("PROPAGATE_HEADERS: %s", problem)
     return patterns.select
