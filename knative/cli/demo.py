@@ -44,7 +44,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def _stop(number: int, frame: types.FrameType | None) -> None:
-    """Unwind once, stopping what was started; an impatient second Ctrl-C must not leave it half done."""
+    """Unwind once and stop what was started; an impatient second Ctrl-C changes nothing."""
     for each in _SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     if number == signal.SIGINT:

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 BUCKET = "turnout-examples"
 PIPELINES = ("animal-plant", "dog-breed")
 WINDOW_S = 6
-"""Stable window of the demo's services: Knative's smallest, so that nobody waits a minute for zero."""
+"""Stable window of the demo's services: Knative's smallest, so that zero is not a minute away."""
 ZERO_TIMEOUT_S = 60.0
 WARM_REQUESTS = 5
 
