@@ -4,7 +4,7 @@
     identify  document to Resource: kind, name, namespace          knative.api.identify
     check     field tables and rules between fields                knative.api.*
     make      Resource to Knative objects, pure                    knative.resources.*
-    verify    what was made, by Knative's own rules                knative.api.knative_service
+    verify    what was made, by Knative's own rules                knative.verify
     order     dependencies first, then kind and name               knative.order
 
 Problems of all files and stages are collected and raised together. The same input gives the same
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from knative import errors, order
+from knative import errors, order, verify
 from knative.api import identify, kinds, reader, schema
 from knative.api.problems import Level, Problem, Report
 from knative.api.resource import Resource
@@ -69,7 +69,8 @@ class Context:
         yield from self._reports.values()
 
     def is_called(self, namespace: str, name: str) -> bool:
-        """Whether another manifest of the input calls this service, so that it need not be public."""
+        """Whether another manifest of the input calls this service, so that it need not be
+        public."""
         if self._called is None:
             from knative.resources import calls
 
@@ -77,9 +78,11 @@ class Context:
         return (namespace, name) in self._called
 
     def service_url(self, caller: Resource, name: str, path: tuple[str | int, ...]) -> str:
-        """URL of an InferenceService, graph or Service in the caller's namespace (spec/kserve_graph 2.5).
+        """URL of an InferenceService, graph or Service in the caller's namespace
+        (spec/kserve_graph 2.5).
 
-        A name that is not in the input is assumed to exist in the cluster, with a warning at `path`.
+        A name that is not in the input is assumed to exist in the cluster, with a warning at
+        `path`.
         """
         from knative.resources import calls
 
@@ -127,7 +130,9 @@ def _compile(
     sound = [r for r in resources if _check(r, context)]
     objects: list[dict[str, JSON]] = []
     for resource in sound:
-        objects += kinds.require(resource).make(resource, context)
+        made = kinds.require(resource).make(resource, context)
+        _verify(made, resource, context)
+        objects += made
     found += order.clashes(objects, context)
     found += [p for report in context.reports() for p in report.problems]
     if any(p.level is Level.ERROR for p in found):
@@ -148,6 +153,16 @@ def _check(resource: Resource, context: Context) -> bool:
     if not report.failed:
         kind.check(resource, report)
     return not report.failed
+
+
+def _verify(made: Sequence[dict[str, JSON]], resource: Resource, context: Context) -> None:
+    """Knative's rules on what was made from a manifest of another kind and found sound so far."""
+    report = context.report(resource)
+    if resource.kind == "Service" or report.failed:
+        return
+    for item in made:
+        if item["kind"] == "Service":
+            verify.check(item, resource, report)
 
 
 def _flags(context: Context) -> dict[str, str]:

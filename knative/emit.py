@@ -1,6 +1,7 @@
 """Objects to text: YAML that every reader understands the same way, deterministic to the byte.
 
-PyYAML's own writer leaves strings such as `1e3`, `0o17` or `y` without quotes, which Go readers take
+PyYAML's own writer leaves strings such as `1e3`, `0o17` or `y` without quotes, which Go readers
+take
 for numbers or booleans. This writer quotes everything that is not plainly a word.
 """
 
@@ -14,7 +15,7 @@ from knative import keys
 JSON = Any
 
 _PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./@-]*\Z")
-_WORDS = frozenset("y n yes no on off true false null nan inf".split())
+_WORDS = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf"))
 """YAML 1.1 words that are not strings, lower case."""
 
 _TOP = ("apiVersion", "kind", "metadata", "data", "type", "spec")
@@ -92,9 +93,10 @@ def _blockable(text: str) -> bool:
 
 
 def _printable(text: str) -> bool:
-    """No control characters, no line separators but newline, nothing outside the BMP's safe part."""
+    """No control characters, no line separators but newline, nothing outside the BMP's safe
+    part."""
     return all(
-        " " <= c <= "~" or "\xa0" <= c <= "\ud7ff" and c not in "\u2028\u2029\x85" for c in text
+        " " <= c <= "~" or ("\xa0" <= c <= "\ud7ff" and c not in "\u2028\u2029\x85") for c in text
     )
 
 
@@ -125,7 +127,8 @@ def _text(value: str) -> str:
 
 
 def _quoted(value: str) -> str:
-    """Double quotes with JSON escapes, which are YAML escapes too; printable letters stay readable."""
+    """Double quotes with JSON escapes, which are YAML escapes too; printable letters stay
+    readable."""
     if value.isascii() or _printable(value):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\x7f")
     return "".join(['"', *(_escape(c) for c in value), '"'])
@@ -162,7 +165,8 @@ def ordered(value: dict[str, JSON]) -> dict[str, JSON]:
 
 
 def file_name(value: dict[str, JSON], *, taken: Iterable[str] = ()) -> str:
-    """File for one object with `-o DIR`: `NAME.yaml` for Services, `kind-NAME.yaml` for the rest."""
+    """File for one object with `-o DIR`: `NAME.yaml` for Services, `kind-NAME.yaml` for the
+    rest."""
     metadata = value["metadata"]
     name = (
         metadata["name"]

@@ -12,19 +12,23 @@ Values: `functions`, `router-fn`, `events`, or `custom` for a container that is 
 """
 
 GRAPH = "turnout.dev/graph"
-"""Label on a router's Service and pods: the graph it runs, e.g. `turnout.dev/graph: dog-breed-pipeline`."""
+"""Label on a router's Service and pods: the graph it runs, e.g. `turnout.dev/graph:
+dog-breed-pipeline`."""
 
 SOURCE = "turnout.dev/source"
-"""Annotation on every compiled object: the manifest it came from, e.g. `InferenceGraph default/pets`.
+"""Annotation on every compiled object: the manifest it came from, e.g. `InferenceGraph
+default/pets`.
 
 It is also the comment line above the object in printed YAML, so both survive a second compilation.
 """
 
 VISIBILITY = "turnout.dev/visibility"
-"""Annotation, read from source manifests: `public` or `cluster-local`, overriding the entry rule."""
+"""Annotation, read from source manifests: `public` or `cluster-local`, overriding the entry
+rule."""
 
 RUNTIME = "turnout.dev/runtime"
-"""Annotation, read from source manifests: `functions` or `stock`: who serves a known model format."""
+"""Annotation, read from source manifests: `functions` or `stock`: who serves a known model
+format."""
 
 MODEL_SIZE = "turnout.dev/model-size"
 """Annotation, read from source manifests: size of the artifact as a quantity, e.g. `4Gi`.
@@ -36,7 +40,8 @@ IMAGE_VOLUME = "turnout.dev/image-volume"
 """Annotation, read from source manifests: `true` mounts an `oci://` model as an image volume."""
 
 STABLE_REVISION = "turnout.dev/stable-revision"
-"""Annotation, read from source manifests: the revision that keeps the traffic a canary does not get."""
+"""Annotation, read from source manifests: the revision that keeps the traffic a canary does not
+get."""
 
 CANARY_PERCENT = "turnout.dev/canary-percent"
 """Annotation on a compiled Service: the share of a canary whose counterpart only the cluster knows.
@@ -45,14 +50,16 @@ CANARY_PERCENT = "turnout.dev/canary-percent"
 """
 
 GRAPH_DIGEST = "turnout.dev/graph-digest"
-"""Template annotation: digest of a graph that travels in a ConfigMap, so that a change makes a revision."""
+"""Template annotation: digest of a graph that travels in a ConfigMap, so that a change makes a
+revision."""
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGED_BY_TURNOUT = "turnout"
 """Label on everything we compile; `turnout apply --prune` and `get` select on it."""
 
 APPLY_SET = "turnout.dev/set"
-"""Label `turnout apply` adds: which set of manifests an object belongs to, so prune knows its own."""
+"""Label `turnout apply` adds: which set of manifests an object belongs to, so prune knows its
+own."""
 
 # --- KServe's -----------------------------------------------------------------------------------
 INFERENCE_SERVICE = "serving.kserve.io/inferenceservice"

@@ -1,6 +1,7 @@
 """Every derived name and address, one small function each.
 
-Kubernetes names that end up in a host name are DNS labels of at most 63 characters; longer ones keep
+Kubernetes names that end up in a host name are DNS labels of at most 63 characters; longer ones
+keep
 their beginning and get a hash of the whole, so they stay unique and stable.
 """
 

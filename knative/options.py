@@ -11,7 +11,8 @@ UNITS = ("functions", "router-fn", "storage-initializer", "events")
 """Programs that have an image, by image name."""
 
 DEFAULT_IMAGE_PREFIX = "dev.local/turnout"
-"""Images built by `make images`. Knative does not ask a registry about `dev.local` (no digest lookup)."""
+"""Images built by `make images`. Knative does not ask a registry about `dev.local` (no digest
+lookup)."""
 
 
 class Profile(StrEnum):

@@ -1,7 +1,9 @@
 """The order of compiled objects, computed from the objects alone so that it survives a round trip.
 
-By kind (what others mount first, triggers last), then callees before callers, then namespace and name.
-A Service calls another one when a cluster-local URL of it appears in a container's command, args or env.
+By kind (what others mount first, triggers last), then callees before callers, then namespace and
+name.
+A Service calls another one when a cluster-local URL of it appears in a container's command, args
+or env.
 """
 
 import re
@@ -49,13 +51,9 @@ def clashes(objects: Sequence[dict[str, JSON]], context: "Context") -> list[Prob
         )
         source = (metadata.get("annotations") or {}).get(keys.SOURCE) or item["kind"]
         if identity in seen:
-            problems.append(
-                Problem(
-                    level=Level.ERROR,
-                    message=f"{item['kind']} {metadata['name']} is made twice: from {seen[identity]}"
-                    f" and from {source}; rename one",
-                )
-            )
+            name = f"{item['kind']} {metadata['name']}"
+            message = f"{name} is made twice: from {seen[identity]} and from {source}; rename one"
+            problems.append(Problem(level=Level.ERROR, message=message))
         seen.setdefault(identity, source)
     return problems
 

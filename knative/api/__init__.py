@@ -1,4 +1,5 @@
-"""Source grammars: reading YAML with positions, field tables per kind, validation that reports all problems.
+"""Source grammars: reading YAML with positions, field tables per kind, validation that reports all
+problems.
 
 Nothing here makes output; that is `knative.resources`.
 """

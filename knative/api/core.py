@@ -1,7 +1,8 @@
 """Kubernetes types that source manifests and Knative Services share, cut to what Knative carries.
 
 Source: Knative's field masks and validation (spec/knative 1.2-1.7). A field that Knative refuses is
-here as refused with the reason, so users hear it from us, with a line number, and not from a cluster.
+here as refused with the reason, so users hear it from us, with a line number, and not from a
+cluster.
 """
 
 from knative import keys

@@ -59,11 +59,15 @@ class _Part:
     def locate(self, path: Path) -> tuple[int, int]:
         return self.document.locate((*self.prefix, *path))
 
+    def spelling(self, path: Path) -> str:
+        return self.document.spelling((*self.prefix, *path))
+
 
 def identify(
     documents: Sequence[Document], options: CompileOptions
 ) -> tuple[list[Resource], list[Problem]]:
-    """The resources of an input and what is wrong with those that are none. Duplicates are errors."""
+    """The resources of an input and what is wrong with those that are none. Duplicates are
+    errors."""
     resources: dict[tuple[str, str, str], Resource] = {}
     problems: list[Problem] = []
     for data, part in _items(documents):
@@ -128,8 +132,8 @@ def _unknown(api_version: str, name: str) -> str:
     versions = sorted({v for k in kinds.KINDS if k.name == name for v in k.versions})
     if versions:
         return f"{name} of {api_version} is not known; {' and '.join(versions)} are"
-    known = ", ".join(dict.fromkeys(k.name for k in kinds.KINDS))
-    return f"kind {name} is not known{suggest(name, [k.name for k in kinds.KINDS])}; Turnout reads {known}"
+    known = list(dict.fromkeys(k.name for k in kinds.KINDS))
+    return f"kind {name} is not known{suggest(name, known)}; Turnout reads {', '.join(known)}"
 
 
 def _twice(found: Resource, first: Resource) -> Problem:

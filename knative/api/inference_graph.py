@@ -1,6 +1,8 @@
-"""KServe's InferenceGraph (`serving.kserve.io/v1alpha1`): pod-level fields here, routing grammar in the router.
+"""KServe's InferenceGraph (`serving.kserve.io/v1alpha1`): pod-level fields here, routing grammar
+in the router.
 
-The grammar of nodes and steps belongs to `router_fn.graph`; this module checks only what the router never
+The grammar of nodes and steps belongs to `router_fn.graph`; this module checks only what the
+router never
 sees (replicas, resources, placement) and lifts the router's findings into our problems.
 """
 
@@ -62,9 +64,5 @@ def check(resource: Resource, report: Report) -> None:
         if spec.get(key) is not None:
             one = Obj(name="InferenceGraphSpec", fields={key: known})
             schema.check({key: spec[key]}, one, ("spec",), report)
-    try:
-        found = graph.check(routing_spec(spec), resolved=False)
-    except ImportError:  # SEAM: until router_fn.conditions lands
-        found = []
-    for level, path, message in found:
+    for level, path, message in graph.check(routing_spec(spec), resolved=False):
         report.add(problems.Level(level), ("spec", *problems.parse(path)), message)

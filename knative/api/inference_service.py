@@ -81,7 +81,7 @@ MODEL = Obj(
         ),
         "runtime": Field(
             type=core.OBJECT_NAME,
-            becomes="a ServingRuntime of the input, a stock runtime of KServe (kserve-…), or turnout-functions",
+            becomes="a ServingRuntime of the input, or a stock runtime of KServe (kserve-…)",
         ),
         **_MODEL_COMMON,
     },
@@ -268,8 +268,8 @@ def _check_scaling(component: dict[str, object], path: Path, report: Report) -> 
         if not low:
             report.error(
                 (*path, "scaleMetric"),
-                f"scaling on {component['scaleMetric']} needs Knative's hpa class, which cannot scale to"
-                " zero: set minReplicas to 1 or more, or scale on concurrency or rps",
+                f"scaling on {component['scaleMetric']} needs Knative's hpa class, which cannot"
+                " scale to zero: set minReplicas to 1 or more, or scale on concurrency or rps",
             )
         annotations = component.get("annotations")
         given = (

@@ -1,10 +1,14 @@
-"""The kinds we read. One line per kind; its modules are imported when a manifest of that kind turns up.
+"""The kinds we read. One line per kind; its modules are imported when a manifest of that kind
+turns up.
 
 A kind has two modules with fixed names inside:
 
-    api module        FIELDS: dict[str, schema.Field]   top-level fields beside apiVersion, kind, metadata
-                      check(resource, report) -> None   rules between fields; runs when the tables found no error
-    resources module  make(resource, context) -> list[dict]   the Knative objects, pure; see knative.compiler.Context
+    api module        FIELDS: dict[str, schema.Field]   top-level fields beside apiVersion, kind,
+    metadata
+                      check(resource, report) -> None   rules between fields; runs when the tables
+                      found no error
+    resources module  make(resource, context) -> list[dict]   the Knative objects, pure; see
+    knative.compiler.Context
 
 To add a kind, write the two modules and add a line here.
 """
@@ -50,7 +54,7 @@ class Kind:
 
 
 _KSERVE = "serving.kserve.io/"
-_PASS = "knative.resources.passthrough"
+_UNCHANGED = "knative.resources.passthrough"
 
 KINDS: tuple[Kind, ...] = (
     Kind(
@@ -65,12 +69,12 @@ KINDS: tuple[Kind, ...] = (
         "knative.api.inference_graph",
         "knative.resources.router",
     ),
-    Kind("Service", ("serving.knative.dev/v1",), "knative.api.knative_service", _PASS),
-    Kind("Broker", ("eventing.knative.dev/v1",), "knative.api.eventing_broker", _PASS),
-    Kind("Trigger", ("eventing.knative.dev/v1",), "knative.api.eventing_trigger", _PASS),
-    Kind("Secret", ("v1",), "knative.api.plain_objects", _PASS),
-    Kind("ConfigMap", ("v1",), "knative.api.plain_objects", _PASS),
-    Kind("ServiceAccount", ("v1",), "knative.api.plain_objects", _PASS),
+    Kind("Service", ("serving.knative.dev/v1",), "knative.api.knative_service", _UNCHANGED),
+    Kind("Broker", ("eventing.knative.dev/v1",), "knative.api.eventing_broker", _UNCHANGED),
+    Kind("Trigger", ("eventing.knative.dev/v1",), "knative.api.eventing_trigger", _UNCHANGED),
+    Kind("Secret", ("v1",), "knative.api.plain_objects", _UNCHANGED),
+    Kind("ConfigMap", ("v1",), "knative.api.plain_objects", _UNCHANGED),
+    Kind("ServiceAccount", ("v1",), "knative.api.plain_objects", _UNCHANGED),
 )
 
 

@@ -1,4 +1,5 @@
-"""Pod-level fields and volumes, cut to what Knative carries and with the feature flag each one needs.
+"""Pod-level fields and volumes, cut to what Knative carries and with the feature flag each one
+needs.
 
 Source: spec/knative 1.2 (flags), 1.3 (masks), 1.5 (volumes).
 """
@@ -69,6 +70,19 @@ _NO_SOURCE = (
     "Knative carries secret, configMap, projected, emptyDir, persistentVolumeClaim, image, csi, \
 hostPath and ephemeral volumes only"
 )
+_OTHER_SOURCES = (
+    *(
+        "nfs",
+        "iscsi",
+        "cephfs",
+        "rbd",
+        "downwardAPI",
+        "gcePersistentDisk",
+        "azureFile",
+        "azureDisk",
+    ),
+    *("awsElasticBlockStore", "glusterfs", "fc", "gitRepo", "cinder", "flexVolume"),
+)
 _SOURCES: dict[str, Field] = {
     "secret": Field(type=_SECRET),
     "configMap": Field(type=_CONFIG_MAP),
@@ -105,27 +119,7 @@ _SOURCES: dict[str, Field] = {
     "hostPath": Field(type=Free(), flag=keys.FLAG_HOST_PATH),
     "csi": Field(type=Free(), flag=keys.FLAG_CSI),
     "ephemeral": Field(type=Free(), flag=keys.FLAG_EPHEMERAL),
-    **{
-        source: refused(_NO_SOURCE)
-        for source in (
-            "nfs",
-            "iscsi",
-            "cephfs",
-            "rbd",
-            "downwardAPI",
-            "gcePersistentDisk",
-            "azureFile",
-        )
-        + (
-            "awsElasticBlockStore",
-            "azureDisk",
-            "glusterfs",
-            "fc",
-            "gitRepo",
-            "cinder",
-            "flexVolume",
-        )
-    },
+    **{source: refused(_NO_SOURCE) for source in _OTHER_SOURCES},
 }
 VOLUME = Obj(
     name="Volume",

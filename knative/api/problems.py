@@ -28,7 +28,8 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One finding. `line` and `column` count from 1; 0 means unknown (no file, or the whole file)."""
+    """One finding. `line` and `column` count from 1; 0 means unknown (no file, or the whole
+    file)."""
 
     level: Level
     message: str
@@ -42,7 +43,8 @@ class Problem:
     """Identifier of the lint rule that found it, empty for the grammar's own checks."""
 
     def __str__(self) -> str:
-        """One line: `FILE:LINE:COLUMN: level: SUBJECT: PATH: MESSAGE [rule]`, empty parts left out."""
+        """One line: `FILE:LINE:COLUMN: level: SUBJECT: PATH: MESSAGE [rule]`, empty parts left
+        out."""
         place = ":".join([self.file, *(str(n) for n in (self.line, self.column) if n)])
         parts = [p for p in (place, self.level.value, self.subject, self.path) if p]
         return ": ".join([*parts, self.message]) + (f" [{self.rule}]" if self.rule else "")
@@ -62,6 +64,9 @@ class Located(Protocol):
 
     def locate(self, path: Path) -> tuple[int, int]:
         """Line and column (from 1) of the deepest existing part of `path`."""
+
+    def spelling(self, path: Path) -> str:
+        """How the number, boolean or null at `path` is written in the file; empty if unknown."""
 
 
 class Report:
@@ -90,6 +95,10 @@ class Report:
                 rule=rule,
             )
         )
+
+    def spelling(self, path: Path) -> str:
+        """How the number, boolean or null at `path` is written; empty if unknown."""
+        return self._document.spelling(path)
 
     def error(self, path: Path, message: str) -> None:
         """The manifest cannot be compiled as it is."""

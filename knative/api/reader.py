@@ -5,8 +5,9 @@ limits hold while reading: nesting depth, number of values after expanding alias
 What Kubernetes would refuse or silently misread is refused here with a place: duplicate keys,
 tabs, foreign tags, keys that are not text, recursive aliases.
 
-A place is `(line, column)` for a scalar and `(line, column, children)` for a collection, where
-children maps a key or index to `((line, column) of the key, place of the value)`.
+A place is `(line, column)` for text and `(line, column, children)` for a collection, where children
+maps a key or index to `((line, column) of the key, place of the value)`. Numbers, booleans and null
+have no children and keep their spelling: `(line, column, {}, "1e3")`.
 """
 
 from collections.abc import Iterator
@@ -55,7 +56,8 @@ class ReadError(Exception):
 
 @dataclass(slots=True)
 class Document:
-    """One YAML document: its value, where its parts are, and what is wrong with how it was written."""
+    """One YAML document: its value, where its parts are, and what is wrong with how it was
+    written."""
 
     file: str
     data: JSON
@@ -66,7 +68,8 @@ class Document:
     NOWHERE: ClassVar[tuple[int, int]] = (0, 0)
 
     def locate(self, path: Path) -> tuple[int, int]:
-        """Line and column (from 1) of the key or item at `path`, or of the deepest part that exists."""
+        """Line and column (from 1) of the key or item at `path`, or of the deepest part that
+        exists."""
         place = self.place
         found: tuple[int, int] = (place[0], place[1]) if place else self.NOWHERE
         for part in path:
@@ -74,6 +77,15 @@ class Document:
                 break
             found, place = place[2][part]
         return found
+
+    def spelling(self, path: Path) -> str:
+        """How the number, boolean or null at `path` is written; empty for everything else."""
+        place = self.place
+        for part in path:
+            if place is None or len(place) < 3 or part not in place[2]:
+                return ""
+            place = place[2][part][1]
+        return str(place[3]) if place and len(place) == 4 else ""
 
 
 class _Builder:
@@ -115,7 +127,9 @@ class _Builder:
         if event.anchor:
             self._anchors[event.anchor] = None
         if isinstance(event, yaml.ScalarEvent):
-            value, place = self._scalar(event, line, column), (line, column)
+            value = self._scalar(event, line, column)
+            plain = isinstance(value, str)
+            place = (line, column) if plain else (line, column, {}, event.value)
         elif isinstance(event, yaml.MappingStartEvent):
             value, place = self._mapping(event, depth, line, column)
         else:

@@ -1,7 +1,9 @@
-"""Plain YAML scalars to JSON values, as Kubernetes' YAML reader understands them (YAML 1.1 with care).
+"""Plain YAML scalars to JSON values, as Kubernetes' YAML reader understands them (YAML 1.1 with
+care).
 
 `resolve` is the only entry. Values JSON cannot carry (`.inf`, `.nan`) are refused; spellings that
-surprise people (`no`, `on`, `0777`, `1_000`, `12:30:45`) are resolved as Kubernetes does and reported.
+surprise people (`no`, `on`, `0777`, `1_000`, `12:30:45`) are resolved as Kubernetes does and
+reported.
 """
 
 import re

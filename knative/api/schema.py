@@ -1,10 +1,12 @@
-"""Field tables: what a manifest may say, what each field becomes, and the one walker that checks it.
+"""Field tables: what a manifest may say, what each field becomes, and the one walker that checks
+it.
 
-A kind's grammar is data: `Obj` of `Field`s of types. The same tables drive validation (`check`), the
-generated documentation (`knative.api.fields_doc`) and the editors' JSON Schema (`knative.api.json_schema`),
-so the three cannot drift apart.
+A kind's grammar is data: `Obj` of `Field`s of types. The same tables drive validation (`check`),
+the generated documentation (`knative.api.fields_doc`) and the editors' JSON Schema
+(`knative.api.json_schema`), so the three cannot drift apart.
 
-The walker reports everything: unknown fields with a suggestion, wrong types with what to write, fields
+The walker reports everything: unknown fields with a suggestion, wrong types with what to write,
+fields
 that Knative cannot carry with the reason, flags a field needs. It never changes the value.
 """
 
@@ -156,7 +158,8 @@ _QUANTITY = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(m|u|n|[kMGTPE]i?|Ki|[
 
 
 def check(value: JSON, type_: Type, path: Path, report: Report) -> None:
-    """Report everything wrong with `value` against `type_`; null is the same as absent for fields."""
+    """Report everything wrong with `value` against `type_`; null is the same as absent for
+    fields."""
     match type_:
         case Obj():
             _check_object(value, type_, path, report)
@@ -277,14 +280,15 @@ def _check_text(value: JSON, type_: Str, path: Path, report: Report) -> None:
     if not isinstance(value, str):
         hint = ""
         if isinstance(value, bool | int | float):
-            shown = str(value).lower() if isinstance(value, bool) else value
+            shown = report.spelling(path) or (
+                str(value).lower() if value in (True, False) else value
+            )
             hint = f'; write "{shown}" in quotes'
         report.error(path, f"must be text, not {describe(value)}{hint}")
     elif type_.enum and value not in type_.enum:
-        report.error(
-            path,
-            f"must be one of {', '.join(type_.enum)}, not {describe(value)}{suggest(value, type_.enum)}",
-        )
+        known = ", ".join(word for word in type_.enum if word)
+        hint = suggest(value, type_.enum)
+        report.error(path, f"must be one of {known}, not {describe(value)}{hint}")
     elif len(value) < type_.min_length:
         report.error(path, "must not be empty")
     elif type_.max_length and len(value) > type_.max_length:

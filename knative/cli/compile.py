@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from knative import compiler, emit, errors
+from knative import compiler, emit, errors, features
 from knative.cli import compile_options
 
 EPILOG = """\
@@ -33,8 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compile and print or write; warnings go to stderr."""
     result = compiler.compile_files(args.files, compile_options.read(args))
-    for problem in result.warnings:
-        print(problem, file=sys.stderr)
+    say(result)
     if args.output:
         for name, text in emit.to_files(result.objects).items():
             _write(Path(args.output) / name, text)
@@ -43,6 +42,14 @@ def run(args: argparse.Namespace) -> int:
         emit.to_json(result.objects) if args.format == "json" else emit.to_yaml(result.objects)
     )
     return 0
+
+
+def say(result: compiler.CompileResult) -> None:
+    """Warnings and needed feature flags, to stderr."""
+    for problem in result.warnings:
+        print(problem, file=sys.stderr)
+    if advice := features.advice(result.flags):
+        print(advice, file=sys.stderr)
 
 
 def _write(path: Path, text: str) -> None:

@@ -26,7 +26,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="UNIT=REF",
-        help="one image in full, e.g. functions=ghcr.io/me/functions@sha256:…; per runtime: functions-pytorch=…",
+        help="one image in full: functions=ghcr.io/me/functions@sha256:…; per runtime:"
+        " functions-pytorch=…",
     )
     parser.add_argument(
         "--strict", action="store_true", help="refuse Turnout's extensions to KServe's grammar"

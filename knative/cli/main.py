@@ -1,6 +1,8 @@
-"""`turnout`: the command line. Parses, dispatches to one verb's module, turns errors into exit codes.
+"""`turnout`: the command line. Parses, dispatches to one verb's module, turns errors into exit
+codes.
 
-Verbs live one per file in this package, each with `configure(parser)` and `run(args) -> int`; only the
+Verbs live one per file in this package, each with `configure(parser)` and `run(args) -> int`; only
+the
 verb that is called gets imported, so `turnout --help` stays instant.
 """
 
@@ -39,7 +41,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; returns the exit code (0 ok, 1 failed, 2 usage, 65 manifest, 75 try again)."""
+    """Run one command line; returns the exit code (0 ok, 1 failed, 2 usage, 65 manifest, 75 try
+    again)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] not in VERBS:
         make_parser().parse_args(arguments or ["--help"])

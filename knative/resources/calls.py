@@ -1,4 +1,5 @@
-"""Who calls whom: the URL behind a service name, and which services are called by others of the input."""
+"""Who calls whom: the URL behind a service name, and which services are called by others of the
+input."""
 
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,8 @@ _CALLABLE = ("InferenceService", "InferenceGraph", "SeldonDeployment", "Service"
 
 
 def service_url(context: "Context", caller: Resource, name: str, path: Path) -> str:
-    """The URL a caller uses for `name` in its namespace; reports what is wrong with it at `path`."""
+    """The URL a caller uses for `name` in its namespace; reports what is wrong with it at
+    `path`."""
     namespace = caller.namespace
     target = context.find("InferenceService", namespace, name)
     if target is not None:
@@ -32,8 +34,8 @@ def service_url(context: "Context", caller: Resource, name: str, path: Path) -> 
     ]
     context.report(caller).warning(
         path,
-        f"{name} is not in the input{suggest(name, known)}; taken for an InferenceService that already runs"
-        f" in namespace {namespace} and speaks v1 (use serviceUrl for anything else)",
+        f"{name} is not in the input{suggest(name, known)}; taken for an InferenceService that"
+        f" already runs in namespace {namespace} and speaks v1 (serviceUrl names anything else)",
     )
     return names.url(name, namespace, names.predict_path(name, "v1"))
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 def split(resource: Resource, component: str, name: str, context: "Context") -> dict[str, Any]:
     """`traffic` and `service_annotations` of a Part.
 
-    The other side of the split is a revision that only the cluster knows. It is taken from the annotation
+    The other side of the split is a revision that only the cluster knows. It is taken from the
+    annotation
     turnout.dev/stable-revision; without it the share is left to `turnout apply`, which looks it up.
     """
     percent = resource.spec[component].get("canaryTrafficPercent")
@@ -27,7 +28,8 @@ def split(resource: Resource, component: str, name: str, context: "Context") -> 
         return {"traffic": [latest, previous]}
     context.report(resource).warning(
         ("spec", component, "canaryTrafficPercent"),
-        f"only the cluster knows the revision that keeps {100 - percent} %: use `turnout apply`, or name it in"
-        f" the annotation {keys.STABLE_REVISION}; plain kubectl sends all traffic to the new revision",
+        f"only the cluster knows the revision that keeps {100 - percent} %: use `turnout apply`, or"
+        f" name it in the annotation {keys.STABLE_REVISION}; plain kubectl sends all traffic to the"
+        " new revision",
     )
     return {"service_annotations": {keys.CANARY_PERCENT: str(percent)}}

@@ -43,7 +43,8 @@ GUARDED: Mapping[str, JSON] = {
     "capabilities": {"drop": ["ALL"]},
     "seccompProfile": {"type": "RuntimeDefault"},
 }
-"""Security context of images that are not ours: they may run as root or write beside their files."""
+"""Security context of images that are not ours: they may run as root or write beside their
+files."""
 
 _ORDER = (
     "name",
@@ -69,7 +70,8 @@ _ORDER = (
 def merge(base: Mapping[str, JSON], user: Mapping[str, JSON]) -> Object:
     """The user's container fields over ours.
 
-    args are appended; env, volumeMounts, resources and securityContext merge entry by entry with the
+    args are appended; env, volumeMounts, resources and securityContext merge entry by entry with
+    the
     user's winning; everything else replaces.
     """
     result = dict(base)
@@ -153,7 +155,8 @@ def tmp_volume() -> Object:
 
 
 def flag_value(container: Mapping[str, JSON], *flags: str) -> str:
-    """The value of the first of `flags` in a container's args, `--flag V` or `--flag=V`; else empty."""
+    """The value of the first of `flags` in a container's args, `--flag V` or `--flag=V`; else
+    empty."""
     words: Iterable[str] = [
         str(w) for w in [*(container.get("command") or []), *(container.get("args") or [])]
     ]

@@ -44,7 +44,8 @@ class Part:
     unit: str
     """Value of the unit label."""
     component: Mapping[str, JSON]
-    """The component's fields: replicas, scaling, timeout, placement, labels, annotations, volumes."""
+    """The component's fields: replicas, scaling, timeout, placement, labels, annotations,
+    volumes."""
     containers: list[Object]
     init_containers: list[Object] = field(default_factory=list)
     volumes: list[Object] = field(default_factory=list)

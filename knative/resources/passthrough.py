@@ -21,7 +21,8 @@ _SERVER_SIDE = (
 
 
 def make(resource: Resource, context: "Context") -> list[dict[str, Any]]:
-    """The object itself, without what only the API server writes, and with its namespace made explicit."""
+    """The object itself, without what only the API server writes, and with its namespace made
+    explicit."""
     data = {key: value for key, value in resource.data.items() if key != "status"}
     metadata = {
         k: v for k, v in data["metadata"].items() if k not in _SERVER_SIDE and v is not None

@@ -1,4 +1,5 @@
-"""Which protocol an InferenceService speaks and under which model name; asked by servers and by callers."""
+"""Which protocol an InferenceService speaks and under which model name; asked by servers and by
+callers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,5 @@
-"""InferenceGraph to the Knative Service that runs it: `python -m router_fn` with the resolved graph."""
+"""InferenceGraph to the Knative Service that runs it: `python -m router_fn` with the resolved
+graph."""
 
 import hashlib
 import json
@@ -24,7 +25,8 @@ _GRAPH_FILE = "graph.json"
 
 
 def make(resource: Resource, context: "Context") -> list[Object]:
-    """The router's Service, and a ConfigMap when the graph is too large for an environment variable."""
+    """The router's Service, and a ConfigMap when the graph is too large for an environment
+    variable."""
     if visibility.is_stopped(resource, context):
         return []
     text = json.dumps(_resolved(resource, context), ensure_ascii=False, indent=2)

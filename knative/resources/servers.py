@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from knative import keys, names
+from knative.api import core
 from knative.api.formats import OWN_RUNTIMES
 from knative.api.resource import Resource
 from knative.resources import container, protocol, storage
@@ -74,11 +75,7 @@ def _own(resource: Resource, context: "Context", model: protocol.ModelServer) ->
     )
 
 
-_CONTAINER_KEYS = frozenset(
-    "name image imagePullPolicy command args env envFrom workingDir ports resources readinessProbe"
-    " livenessProbe startupProbe securityContext terminationMessagePath terminationMessagePolicy"
-    " volumeMounts".split()
-)
+_CONTAINER_KEYS = frozenset(core.CONTAINER.fields)
 
 
 def _image(context: "Context", model: protocol.ModelServer) -> str:
@@ -140,7 +137,8 @@ def is_ours(given: Mapping[str, JSON]) -> bool:
 def deliver_custom(
     resource: Resource, context: "Context", given: Object, *, ours: bool
 ) -> tuple[storage.Delivery, Object]:
-    """Delivery for a container that asks with env STORAGE_URI, which afterwards says where the files are."""
+    """Delivery for a container that asks with env STORAGE_URI, which afterwards says where the
+    files are."""
     uri = storage.storage_env(given)
     if not uri or uri.startswith("/"):
         return storage.Delivery(), given

@@ -53,7 +53,8 @@ def deliver(uri: str, options: CompileOptions, access: Access, *, own_server: bo
 def fetch_first(
     pairs: Sequence[tuple[str, str]], root: str, options: CompileOptions, access: Access
 ) -> Delivery:
-    """An init container that fetches all (uri, directory) pairs into one emptyDir mounted at `root`."""
+    """An init container that fetches all (uri, directory) pairs into one emptyDir mounted at
+    `root`."""
     mount = {"name": names.MODEL_VOLUME, "mountPath": root}
     fetcher = container.tidy(
         {

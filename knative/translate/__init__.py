@@ -1,1 +1,2 @@
-"""Foreign manifests (Seldon, old KServe spellings) to the shapes the compiler knows, with a report."""
+"""Foreign manifests (Seldon, old KServe spellings) to the shapes the compiler knows, with a
+report."""
