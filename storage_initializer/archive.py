@@ -1,0 +1,296 @@
+"""Unpacking a single archive without trusting it.
+
+tar (plain, gzip, bzip2, xz) and zip. Refused as a whole, before anything is published: absolute
+paths, `..`, links that lead out of the tree, hard links to nothing, devices and pipes, encrypted
+members, two members of one name where one is a directory, and bombs (limits on bytes, members and
+the ratio of output to input). Written are regular files, directories and inner symbolic links;
+owners, special permission bits and times are not taken over. Links are made last, so that no
+member is ever written through one.
+"""
+
+import os
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from .errors import NoSpace, UnsafeArchive, UnsafePath
+from .items import RESERVED, safe_path
+from .retry import Control
+from .settings import MIB, Settings
+from .staging import FileRecord, Staging
+
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+ZIP_SUFFIXES = (".zip",)
+RATIO_FROM = 64 * MIB
+"""Below this much output the ratio is not judged: small text compresses a thousandfold."""
+_CHUNK = MIB
+
+
+def is_archive(name: str) -> bool:
+    """By its name, as KServe does. A `.mar` is a zip that the model server wants whole."""
+    return name.lower().endswith(TAR_SUFFIXES + ZIP_SUFFIXES)
+
+
+@dataclass(slots=True, kw_only=True)
+class Member:
+    """One archive member, whatever the format."""
+
+    path: str
+    kind: str
+    """`file`, `directory`, `symlink` or `hardlink`."""
+    size: int = 0
+    target: str = ""
+    executable: bool = False
+    source: tarfile.TarInfo | zipfile.ZipInfo | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Limits:
+    """What may come out, counted while it does (headers lie)."""
+
+    archive: str
+    packed: int
+    max_bytes: int
+    max_files: int
+    max_ratio: int
+    bytes_out: int = 0
+    files_out: int = 0
+    control: Control = field(repr=False)
+
+    def member(self) -> None:
+        self.files_out += 1
+        if self.files_out > self.max_files:
+            raise UnsafeArchive(
+                self.archive, f"more than {self.max_files} members (STORAGE_UNPACK_MAX_FILES)"
+            )
+
+    def chunk(self, count: int) -> None:
+        self.control.check("unpacking")
+        self.bytes_out += count
+        if self.bytes_out > self.max_bytes:
+            raise UnsafeArchive(
+                self.archive,
+                f"unpacks to more than {self.max_bytes:,} bytes "
+                "(STORAGE_UNPACK_MAX_BYTES, or the free space)",
+            )
+        if self.bytes_out > RATIO_FROM and self.bytes_out > self.packed * self.max_ratio:
+            raise UnsafeArchive(
+                self.archive,
+                f"unpacks to more than {self.max_ratio} times its size (STORAGE_UNPACK_MAX_RATIO)",
+            )
+
+
+def unpack_staged(
+    staging: Staging, dest: Path, record: FileRecord, settings: Settings, control: Control
+) -> tuple[Path, list[FileRecord], dict[str, str]]:
+    """Unpack the one staged archive; (tree to publish, its files, its symbolic links)."""
+    archive = staging.tree / record.path
+    if not archive.exists():  # published unchanged by an earlier run that did not unpack
+        archive = dest / record.path
+    tree = staging.root / "unpacked"
+    _remove(tree)
+    tree.mkdir()
+    status = os.statvfs(staging.root)
+    free = status.f_bavail * status.f_frsize
+    limits = Limits(
+        archive=os.path.basename(record.path),
+        packed=max(1, record.size),
+        max_bytes=min(settings.unpack_max_bytes or free, free),
+        max_files=settings.unpack_max_files,
+        max_ratio=settings.unpack_max_ratio,
+        control=control,
+    )
+    return (tree, *unpack(archive, tree, limits))
+
+
+def _remove(tree: Path) -> None:
+    import shutil
+
+    if tree.exists():
+        shutil.rmtree(tree)
+
+
+def unpack(archive: Path, tree: Path, limits: Limits) -> tuple[list[FileRecord], dict[str, str]]:
+    """Extract `archive` into the empty directory `tree`. Raises UnsafeArchive or NoSpace."""
+    reader = _zip if limits.archive.lower().endswith(ZIP_SUFFIXES) else _tar
+    extraction = _Extraction(tree, limits)
+    try:
+        for member, content in reader(archive, limits.archive):
+            extraction.add(member, content)
+        return extraction.finish()
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, ValueError) as exc:
+        raise UnsafeArchive(limits.archive, f"damaged or not an archive: {exc}") from exc
+    except (NotImplementedError, RuntimeError) as exc:  # zipfile's words for "encrypted"
+        raise UnsafeArchive(limits.archive, str(exc)) from exc
+    except OSError as exc:
+        import errno
+
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpace(str(tree), None, None) from exc
+        if exc.errno is None:  # gzip and bz2 raise bare OSErrors about their data
+            raise UnsafeArchive(limits.archive, f"damaged: {exc}") from exc
+        raise
+
+
+Entries = Iterator[tuple[Member, IO[bytes] | None]]
+
+
+def _tar(archive: Path, name: str) -> Entries:
+    with tarfile.open(archive, "r:*") as tar:
+        for info in tar:
+            member = Member(path=info.name, kind="file", size=info.size, source=info)
+            member.executable = bool(info.mode & 0o111)
+            if info.isdir():
+                member.kind = "directory"
+            elif info.issym():
+                member.kind, member.target = "symlink", info.linkname
+            elif info.islnk():
+                member.kind, member.target = "hardlink", info.linkname
+            elif not info.isreg():
+                raise UnsafeArchive(name, f"{info.name!r} is a device, pipe or unknown type")
+            yield member, tar.extractfile(info) if info.isreg() else None
+
+
+def _zip(archive: Path, name: str) -> Entries:
+    with zipfile.ZipFile(archive) as packed:
+        for info in packed.infolist():
+            mode = info.external_attr >> 16
+            member = Member(path=info.filename, kind="file", size=info.file_size, source=info)
+            member.executable = bool(mode & 0o111)
+            if info.flag_bits & 1:
+                raise UnsafeArchive(name, f"{info.filename!r} is encrypted")
+            if info.is_dir():
+                member.kind = "directory"
+            elif stat.S_ISLNK(mode):
+                if info.file_size > 4096:
+                    raise UnsafeArchive(name, f"{info.filename!r} has an endless link target")
+                member.kind = "symlink"
+                member.target = packed.read(info).decode("utf-8", "surrogateescape")
+            elif stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+                raise UnsafeArchive(name, f"{info.filename!r} is a device, pipe or unknown type")
+            if member.kind == "file":
+                with packed.open(info) as content:
+                    yield member, content
+            else:
+                yield member, None
+
+
+class _Extraction:
+    """Writes members below `tree`; remembers links for the end."""
+
+    def __init__(self, tree: Path, limits: Limits) -> None:
+        self._tree = tree
+        self._limits = limits
+        self._links: dict[str, str] = {}
+        self._written: dict[str, FileRecord] = {}
+        self._buffer = memoryview(bytearray(_CHUNK))
+
+    def add(self, member: Member, content: IO[bytes] | None) -> None:
+        self._limits.member()
+        name = self._limits.archive
+        if member.path.rstrip("/") in (".", "") and member.kind == "directory":
+            return
+        if "\\" in member.path:
+            raise UnsafeArchive(name, f"{member.path!r} has a backslash")
+        try:
+            path = safe_path(name, member.path).rstrip("/")
+        except UnsafePath as exc:
+            raise UnsafeArchive(name, str(exc)) from exc
+        if path.split("/")[0] in RESERVED:
+            return
+        self._check_parents(path)
+        target = self._tree / path
+        if member.kind == "directory":
+            target.mkdir(parents=True, exist_ok=True)
+        elif member.kind == "symlink":
+            if path in self._written:
+                raise UnsafeArchive(name, f"{path!r} is in it twice")
+            self._links[path] = self._inner(path, member.target)
+        elif member.kind == "hardlink":
+            self._hard_link(path, member.target)
+        elif content is not None:
+            self._write(path, content, member)
+
+    def _check_parents(self, path: str) -> None:
+        """No member may lie below a file or a link of the same archive."""
+        parent = os.path.dirname(path)
+        while parent:
+            if parent in self._links or parent in self._written:
+                raise UnsafeArchive(self._limits.archive, f"{path!r} lies below a file or link")
+            parent = os.path.dirname(parent)
+        if path in self._links:
+            raise UnsafeArchive(self._limits.archive, f"{path!r} is in it twice")
+
+    def _inner(self, path: str, target: str) -> str:
+        """The link's target if it stays inside the tree, judged by names alone."""
+        inside = os.path.normpath(os.path.join(os.path.dirname(path), target))
+        if not target or target.startswith("/") or inside.split("/")[0] == "..":
+            raise UnsafeArchive(
+                self._limits.archive, f"the link {path!r} leads out of the archive ({target!r})"
+            )
+        return target
+
+    def _hard_link(self, path: str, target: str) -> None:
+        try:
+            inner = safe_path(self._limits.archive, target)
+        except UnsafePath as exc:
+            raise UnsafeArchive(self._limits.archive, str(exc)) from exc
+        if inner not in self._written:
+            raise UnsafeArchive(
+                self._limits.archive, f"{path!r} is a hard link to {target!r}, which is not there"
+            )
+        destination = self._tree / path
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        destination.unlink(missing_ok=True)
+        os.link(self._tree / inner, destination)
+        self._remember(path)
+
+    def _write(self, path: str, content: IO[bytes], member: Member) -> None:
+        target = self._tree / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
+            raise UnsafeArchive(self._limits.archive, f"{path!r} is a file and a directory")
+        target.unlink(missing_ok=True)  # a later member of the same name replaces the earlier one
+        crc = 0
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(target, flags, 0o755 if member.executable else 0o644)
+        try:
+            total = 0
+            while chunk := content.read(_CHUNK):
+                self._limits.chunk(len(chunk))
+                crc = zlib.crc32(chunk, crc)
+                total += len(chunk)
+                view = memoryview(chunk)
+                while view:
+                    view = view[os.write(fd, view) :]
+        finally:
+            os.close(fd)
+        if total != member.size:
+            raise UnsafeArchive(
+                self._limits.archive, f"{path!r} has {total} bytes, its header says {member.size}"
+            )
+        self._remember(path, f"crc32:{crc:08x}")
+
+    def _remember(self, path: str, found: str = "") -> None:
+        status = (self._tree / path).stat()
+        self._written[path] = FileRecord(path, status.st_size, "", found, status.st_mtime_ns)
+
+    def finish(self) -> tuple[list[FileRecord], dict[str, str]]:
+        """Make the links; each must resolve inside the tree even through other links."""
+        for path, target in self._links.items():
+            link = self._tree / path
+            link.parent.mkdir(parents=True, exist_ok=True)
+            os.symlink(target, link)
+        root = os.path.realpath(self._tree)
+        for path in self._links:
+            real = os.path.realpath(self._tree / path)
+            if real != root and not real.startswith(root + os.sep):
+                raise UnsafeArchive(self._limits.archive, f"the link {path!r} leads out of it")
+        if not self._written:
+            raise UnsafeArchive(self._limits.archive, "holds no file")
+        return list(self._written.values()), self._links

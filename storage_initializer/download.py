@@ -1,0 +1,550 @@
+"""The download engine: threads that turn items into verified files in a staging tree.
+
+Theory of operation. `submit` puts a file into one queue; each of N threads takes the next task.
+A small file is one request. A big file whose source takes ranges becomes parts of
+`part_bytes`, put at the *front* of the queue so that big files finish early; each part is written
+at its offset (`pwrite`, no shared position) and noted in the journal with its CRC, so that a
+killed run goes on where it stopped. The thread that finishes the last part verifies the file.
+Within a part every failure resumes at the byte that was reached. The first final error stops all
+threads; `close` waits for them. One buffer of a megabyte per thread is all the memory the data
+needs.
+"""
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from . import digest, retry
+from .errors import (
+    Changed,
+    Corrupt,
+    DestinationError,
+    LimitExceeded,
+    StorageError,
+    Throttled,
+    TransferFailed,
+    from_os_error,
+)
+from .items import CopySource, HttpSource, Item, Source
+from .progress import Progress
+from .retry import Control, Retry
+from .settings import Settings
+from .staging import FileRecord, Staging
+from .wire import Client, Response, ShortBody
+
+logger = logging.getLogger(__name__)
+
+BUFFER_BYTES = 1 << 20
+CORRUPT_ATTEMPTS = 3
+"""A wrong checksum is fetched again this often in all: the damage may be in transit."""
+
+
+class Receiver(Protocol):
+    """Who hears of a file's end, in a worker thread."""
+
+    def done(self, record: FileRecord) -> None: ...
+
+    def changed(self, error: Changed) -> None:
+        """The source changed under the download: this file's owner must list again."""
+
+
+class RangesIgnored(Exception):
+    """The server answered a range request with the whole object."""
+
+
+class File:
+    """One file being downloaded."""
+
+    __slots__ = (
+        "abandoned", "began", "checks", "corrupt", "crcs", "fd", "item", "lock", "part_bytes",
+        "parts", "path", "receiver", "source", "staging",
+    )  # fmt: skip
+
+    def __init__(self, source: Source, item: Item, staging: Staging, receiver: Receiver) -> None:
+        self.source = source
+        self.item = item
+        self.staging = staging
+        self.receiver = receiver
+        self.abandoned = False
+        self.path: Path = staging.tree / item.path
+        self.fd = -1
+        self.lock = threading.Lock()
+        self.parts = 0
+        self.part_bytes = 0
+        self.crcs: dict[int, int] = {}
+        self.checks: Mapping[str, str] = item.checks
+        self.corrupt = 0
+        self.began = 0.0
+
+    @property
+    def where(self) -> str:
+        return f"{self.source.shown} ({self.item.path})"
+
+    def restart(self) -> None:
+        self.staging.forget(self.item.path)
+        self.crcs.clear()
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __del__(self) -> None:
+        # Parts of an abandoned file may still be at work in other threads: the descriptor goes
+        # with the last of them, never earlier (its number could be reused under a writer).
+        self.close()
+
+
+class Engine:
+    """Threads, queue and failure state. `client` and `control` are shared with the providers."""
+
+    def __init__(
+        self, settings: Settings, client: Client, control: Control, progress: Progress
+    ) -> None:
+        self._settings = settings
+        self._client = client
+        self._control = control
+        self._progress = progress
+        self._queue: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()
+        self._wakeup = threading.Condition()
+        self._closing = False
+        self._local = threading.local()
+        self._threads: list[threading.Thread] = []
+        self.error: BaseException | None = None
+
+    # -- the queue ---------------------------------------------------------------------------------
+
+    def submit(self, source: Source, item: Item, staging: Staging, receiver: Receiver) -> None:
+        """Download `item`; `receiver` is told in a worker thread."""
+        file = File(source, item, staging, receiver)
+        self._put(self._start, file)
+
+    def call(self, function: Callable[..., None], *args: object) -> None:
+        """Run anything else in a worker thread (cache hits, copies)."""
+        self._put(function, *args)
+
+    def _put(self, function: Callable[..., None], *args: object, front: bool = False) -> None:
+        with self._wakeup:
+            (self._queue.appendleft if front else self._queue.append)((function, args))
+            idle = len(self._threads)
+            if idle < self._settings.concurrency and not self._closing:
+                thread = threading.Thread(target=self._work, name=f"fetch-{idle}", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+            self._wakeup.notify()
+
+    def _work(self) -> None:
+        while True:
+            with self._wakeup:
+                while not self._queue:
+                    if self._closing:
+                        return
+                    self._wakeup.wait()
+                function, args = self._queue.popleft()
+            if self._control.stopped.is_set():
+                continue
+            try:
+                function(*args)
+            except retry.Cancelled:
+                continue
+            except Changed as exc:
+                self._abandon(args[0], exc)
+            except OSError as exc:
+                self.fail(from_os_error(exc, ""))
+            except BaseException as exc:  # this thread owns the task; the error is raised in wait
+                self.fail(exc)
+
+    def _abandon(self, task: object, error: Changed) -> None:
+        if not isinstance(task, File):
+            self.fail(error)
+            return
+        with task.lock:
+            first, task.abandoned = not task.abandoned, True
+        if first:
+            task.restart()
+            task.receiver.changed(error)
+
+    def fail(self, error: BaseException) -> None:
+        """Remember the first error and stop everything."""
+        with self._wakeup:
+            if self.error is None and not self._control.stopped.is_set():
+                self.error = error
+            self._control.stopped.set()
+            self._queue.clear()
+            self._wakeup.notify_all()
+        self._client.abort()
+
+    def close(self) -> None:
+        with self._wakeup:
+            self._closing = True
+            self._wakeup.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    # -- files -------------------------------------------------------------------------------------
+
+    def _buffer(self) -> memoryview:
+        view: memoryview | None = getattr(self._local, "view", None)
+        if view is None:
+            view = self._local.view = memoryview(bytearray(BUFFER_BYTES))
+        return view
+
+    def _start(self, file: File) -> None:
+        file.began = time.monotonic()
+        item, source = file.item, file.source
+        file.path = file.staging.target(item.path)
+        if isinstance(source, CopySource):
+            self._copy(file, source)
+            return
+        if not isinstance(source, HttpSource):
+            raise TypeError(f"{type(source).__name__} is neither an HttpSource nor a CopySource")
+        size = item.size
+        if item.ranges and size is not None and size > self._settings.part_bytes * 3 // 2:
+            self._start_parts(file, source, size)
+        else:
+            self._whole(file, source)
+
+    def _copy(self, file: File, source: CopySource) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            file.path.unlink()
+        policy = Retry(self._control)
+        while True:
+            try:
+                source.copy(file.item, file.path)
+                break
+            except StorageError as exc:
+                with contextlib.suppress(FileNotFoundError):
+                    file.path.unlink()
+                policy.failed(exc)
+        size = file.path.stat().st_size
+        if file.item.size is not None and size != file.item.size:
+            raise Changed(file.where)
+        self._progress.add(size)
+        check = digest.choose(file.item.checks, self._settings.verify)
+        found = ""
+        if check:
+            actual = digest.of_file(file.path, check[0])
+            if actual != check[1]:
+                raise Corrupt(file.where, check[0], check[1], actual)
+            found = f"{check[0]}:{actual}"
+        elif self._settings.verify == "full":
+            found = f"crc32:{digest.of_file(file.path, 'crc32')}"
+        self._finish(file, found)
+
+    def _whole(self, file: File, source: HttpSource) -> None:
+        """One stream, resumed where it broke when the server can."""
+        policy = Retry(self._control)
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        file.fd = os.open(file.path, flags, 0o644)
+        try:
+            stream = _Stream(file, self._settings.verify)
+            while True:
+                before = stream.position
+                try:
+                    self._read_stream(stream, file, source)
+                    break
+                except StorageError as exc:
+                    self._limits(file)
+                    policy.failed(exc, progressed=stream.position > before)
+                    if not (file.item.ranges and file.item.version):
+                        self._progress.add(-stream.position)
+                        stream.restart()
+            found = stream.digest()
+        finally:
+            file.close()
+        expected = stream.check
+        if expected and found != f"{expected[0]}:{expected[1]}":
+            self._damaged(file, expected, found.partition(":")[2])
+            return
+        self._finish(file, found)
+
+    def _read_stream(self, stream: "_Stream", file: File, source: HttpSource) -> None:
+        """One request; everything that arrives goes to disk and into the checksum."""
+        start = stream.position
+        stop = None
+        if start and start == file.item.size:
+            return
+        response = self._ask(file, source, start, stop)
+        try:
+            if start and response.status != 206:  # the whole again: the server cannot resume
+                self._progress.add(-start)
+                stream.restart()
+                start = 0
+            total = _total_length(response, start, file.where)
+            if file.item.size is not None and total is not None and total != file.item.size:
+                raise Changed(file.where)
+            if start == 0:
+                stream.begin(source.checks(file.item, response.headers))
+            self._pump(response, stream.write, file)
+            expected = file.item.size if file.item.size is not None else total
+            if expected is not None and stream.position < expected:
+                raise TransferFailed(
+                    file.where, f"body ended at byte {stream.position} of {expected}"
+                )
+            if expected is not None and stream.position > expected:
+                raise Changed(file.where)
+        except BaseException:
+            response.discard()
+            raise
+        response.done()
+
+    def _ask(self, file: File, source: HttpSource, start: int, stop: int | None) -> Response:
+        """Send one request for a range; refusals become errors, an answer of 200/206 returns."""
+        self._control.gate()
+        self._control.check()
+        response = self._client.send(source.request(file.item, start, stop))
+        status = response.status
+        if status not in (200, 206):
+            if status == 416 and start == 0 and not file.item.size:
+                response.done()
+                response = self._client.send(source.request(file.item, 0, None))
+                if response.status == 200:
+                    return response
+                status = response.status
+            headers = response.headers
+            body = response.read(1 << 20)
+            raise _refusal(source, file.item, status, headers, body)
+        return response
+
+    def _pump(self, response: Response, write: Callable[[memoryview], None], file: File) -> None:
+        buffer = self._buffer()
+        settings = self._settings
+        while True:
+            try:
+                count = response.read_into(buffer)
+            except ShortBody as exc:
+                if exc.got:
+                    write(buffer[: exc.got])
+                    self._progress.add(exc.got)
+                raise
+            if not count:
+                return
+            write(buffer[:count])
+            self._progress.add(count)
+            if settings.file_timeout_s or settings.deadline_s:
+                self._limits(file)
+
+    def _limits(self, file: File) -> None:
+        self._control.check(f"downloading {file.item.path}")
+        limit = self._settings.file_timeout_s
+        if limit and time.monotonic() - file.began > limit:
+            raise LimitExceeded(
+                f"{file.where}: not done after {limit:g} s", "STORAGE_FILE_TIMEOUT_SECONDS"
+            )
+
+    # -- big files ---------------------------------------------------------------------------------
+
+    def _start_parts(self, file: File, source: HttpSource, size: int) -> None:
+        item, step = file.item, self._settings.part_bytes
+        file.part_bytes, file.parts = step, -(-size // step)
+        file.crcs = file.staging.parts(item.path, item.version, size, step)
+        file.fd = os.open(file.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if os.fstat(file.fd).st_size != size:
+            file.restart()
+            os.ftruncate(file.fd, size)
+        for known in file.crcs:
+            self._progress.bytes_skipped += min(step, size - known * step)
+        missing = [index for index in range(file.parts) if index not in file.crcs]
+        if not missing:
+            self._finish_parts(file, source, size)
+        for index in reversed(missing):
+            self._put(self._part, file, source, size, index, front=True)
+
+    def _part(self, file: File, source: HttpSource, size: int, index: int) -> None:
+        if file.abandoned:
+            return
+        start = index * file.part_bytes
+        stop = min(size, start + file.part_bytes)
+        policy = Retry(self._control)
+        part = _Part(file.fd, start, stop)
+        while part.position < stop:
+            before = part.position
+            try:
+                self._read_part(part, file, source, stop, size)
+            except RangesIgnored:
+                self._without_ranges(file, source)
+                return
+            except StorageError as exc:
+                self._limits(file)
+                policy.failed(exc, progressed=part.position > before)
+        item = file.item
+        if item.version:
+            file.staging.record_part(
+                item.path, item.version, size, file.part_bytes, index, part.crc.value
+            )
+        with file.lock:
+            file.crcs[index] = part.crc.value
+            last = len(file.crcs) == file.parts
+        if last:
+            self._finish_parts(file, source, size)
+
+    def _read_part(
+        self, part: "_Part", file: File, source: HttpSource, stop: int, size: int
+    ) -> None:
+        response = self._ask(file, source, part.position, stop)
+        try:
+            if response.status == 200:
+                raise RangesIgnored
+            if _total_length(response, part.position, file.where) not in (size, None):
+                raise Changed(file.where)
+            if response.length is not None and response.length != stop - part.position:
+                raise TransferFailed(
+                    file.where,
+                    f"asked for {stop - part.position} bytes, the answer has {response.length}",
+                )
+            self._pump(response, part.write, file)
+            if part.position < stop:
+                raise TransferFailed(file.where, f"range ended {stop - part.position} bytes early")
+        except BaseException:
+            response.discard()
+            raise
+        response.done()
+
+    def _without_ranges(self, file: File, source: HttpSource) -> None:
+        """The first part to notice takes the file over as one stream; the others just end."""
+        with file.lock:
+            if file.parts == 0:
+                return
+            file.parts, file.abandoned = 0, True
+        logger.info("no ranges: %s ignores them, fetching in one stream", file.where)
+        whole = File(file.source, _unranged(file.item), file.staging, file.receiver)
+        whole.path, whole.began = file.path, file.began
+        self._whole(whole, source)
+
+    def _finish_parts(self, file: File, source: HttpSource, size: int) -> None:
+        crc = 0
+        for index in range(file.parts):
+            length = min(file.part_bytes, size - index * file.part_bytes)
+            crc = digest.combine_crc32(crc, file.crcs[index], length)
+        file.close()
+        expected = digest.choose(source.checks(file.item, {}), self._settings.verify)
+        found = f"{crc:08x}"
+        if expected and expected[0] != "crc32":
+            found = digest.of_file(file.path, expected[0])
+        if expected and found != expected[1]:
+            self._damaged(file, expected, found)
+            return
+        self._finish(file, f"{expected[0] if expected else 'crc32'}:{found}")
+
+    def _damaged(self, file: File, expected: tuple[str, str], found: str) -> None:
+        error = Corrupt(file.where, expected[0], expected[1], found)
+        file.corrupt += 1
+        file.restart()
+        file.path.unlink()
+        if file.corrupt >= CORRUPT_ATTEMPTS:
+            raise error
+        logger.warning("wrong checksum, fetching again: %s", error)
+        self._control.retries += 1
+        self._start(file)
+
+    def _finish(self, file: File, found: str) -> None:
+        status = file.path.stat()
+        if file.item.mode & 0o111:
+            file.path.chmod(0o755)
+        record = FileRecord(
+            file.item.path, status.st_size, file.item.version, found, status.st_mtime_ns
+        )
+        file.staging.record(record)
+        self._progress.file_done()
+        file.receiver.done(record)
+
+
+class _Stream:
+    """A file written in order, with its checksum."""
+
+    def __init__(self, file: File, mode: str) -> None:
+        self._file = file
+        self._mode = mode
+        self.position = 0
+        self.check: tuple[str, str] | None = None
+        self._hasher: digest.Hasher = digest.Crc32()
+        self._name = "crc32"
+
+    def begin(self, checks: Mapping[str, str]) -> None:
+        """The headers have told which checksum to compute."""
+        size = self._file.item.size
+        checks = {k: v for k, v in checks.items() if k != "gitsha1" or size is not None}
+        self.check = digest.choose(checks, self._mode)
+        self._name = self.check[0] if self.check else "crc32"
+        hasher = digest.new_for(self._name, size or 0)
+        if hasher is None:
+            raise DestinationError(str(self._file.path), f"cannot compute {self._name}")
+        self._hasher = hasher
+
+    def write(self, data: memoryview) -> None:
+        self._hasher.update(data)
+        _write_all(self._file.fd, data, self.position)
+        self.position += len(data)
+
+    def restart(self) -> None:
+        os.ftruncate(self._file.fd, 0)
+        self.position = 0
+
+    def digest(self) -> str:
+        return f"{self._name}:{self._hasher.hexdigest()}"
+
+
+class _Part:
+    """A range of a file with its CRC."""
+
+    def __init__(self, fd: int, start: int, stop: int) -> None:
+        self._fd = fd
+        self.position = start
+        self._stop = stop
+        self.crc = digest.Crc32()
+
+    def write(self, data: memoryview) -> None:
+        data = data[: self._stop - self.position]
+        self.crc.update(data)
+        _write_all(self._fd, data, self.position)
+        self.position += len(data)
+
+
+def _write_all(fd: int, data: memoryview, offset: int) -> None:
+    while data:
+        written = os.pwrite(fd, data, offset)
+        data = data[written:]
+        offset += written
+
+
+def _unranged(item: Item) -> Item:
+    return Item(
+        path=item.path,
+        size=item.size,
+        version=item.version,
+        checks=item.checks,
+        ref=item.ref,
+        ranges=False,
+        mode=item.mode,
+    )
+
+
+def _total_length(response: Response, start: int, where: str) -> int | None:
+    """Size of the whole object according to the answer; None when it does not say."""
+    if response.status == 200:
+        return response.length
+    text = response.headers.get("content-range", "")
+    unit, _, rest = text.partition(" ")
+    span, _, total = rest.partition("/")
+    first = span.partition("-")[0]
+    if unit != "bytes" or not first.isdigit() or int(first) != start:
+        raise TransferFailed(where, f"asked from byte {start}, got Content-Range {text!r}")
+    return int(total) if total.isdigit() else None
+
+
+def _refusal(
+    source: HttpSource, item: Item, status: int, headers: Mapping[str, str], body: bytes
+) -> StorageError:
+    """The provider's explanation; statuses that ask for patience are the same everywhere."""
+    error = source.explain(item, status, headers, body)
+    if status in retry.THROTTLING and not isinstance(error, Throttled):
+        return Throttled(
+            f"{source.shown} ({item.path})", f"answered {status}", retry.retry_after_s(headers)
+        )
+    return error

@@ -1,0 +1,504 @@
+"""`fetch`: sources to destinations, start to end.
+
+For each destination: lock its staging directory → is it complete already? → list the sources →
+hand every missing file to the engine → unpack a single archive → publish with the done-marker.
+Destinations go in parallel and share one engine; the first error stops everything, publishes
+nothing further, and keeps the staging directories for the next run.
+"""
+
+import hashlib
+import importlib
+import json
+import logging
+import os
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from . import publish, retry
+from .context import Context
+from .download import Engine
+from .errors import (
+    Changed,
+    DeadlineExceeded,
+    DestinationError,
+    InvalidUri,
+    LimitExceeded,
+    NoSpace,
+    NotFound,
+    StorageError,
+    TransferFailed,
+    from_os_error,
+)
+from .items import RESERVED, Filter, FinishingSource, Item, Source, safe_path
+from .progress import Progress, Reporter
+from .publish import Marker
+from .settings import Settings
+from .staging import FileRecord, Staging, boot_id
+from .uri import Uri, apply_mirrors, parse
+from .wire import Client
+
+logger = logging.getLogger(__name__)
+
+CHANGED_ATTEMPTS = 3
+"""Listing and download start again this often when the source changes meanwhile."""
+REVALIDATE_ATTEMPTS = 2
+"""Tries to reach the source of a complete destination before it is taken as it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a fetch did for one destination."""
+
+    sources: tuple[str, ...]
+    """Without secrets."""
+    dest: str
+    outcome: str
+    """`fetched`, `complete` (nothing to do) or `provided` (read-only, not ours)."""
+    files: int
+    bytes: int
+    """Size of the published tree."""
+    bytes_fetched: int
+    """Bytes that came from the source in this run; over all destinations of the run."""
+    seconds: float
+    retries: int = 0
+
+    @property
+    def mb_per_s(self) -> float:
+        return self.bytes_fetched / self.seconds / 1e6 if self.seconds else 0.0
+
+
+@dataclass(kw_only=True)
+class Destination:
+    """One directory and what goes into it."""
+
+    path: Path
+    uris: list[Uri] = field(default_factory=list)
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        return tuple(uri.shown for uri in self.uris)
+
+    def identity(self, settings: Settings) -> str:
+        parts = [[uri.identity for uri in self.uris]]
+        parts += [list(settings.allow_patterns), list(settings.ignore_patterns)]
+        parts.append([str(settings.unpack), settings.local_mode])
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def fetch(source: str, dest: str | Path, settings: Settings | None = None) -> Report:
+    """Fetch one source into the directory `dest`; returns when it is published and complete.
+
+    Raises a StorageError otherwise; then nothing has been published, and calling again resumes.
+    """
+    return fetch_all([(source, dest)], settings)[0]
+
+
+def is_complete(dest: str | Path) -> bool:
+    """Whether `dest` holds a published tree whose files are all there. Asks no source."""
+    marker = publish.read_marker(Path(dest))
+    return marker is not None and publish.matches(Path(dest), marker)
+
+
+def fetch_all(
+    pairs: Sequence[tuple[str, str | Path]], settings: Settings | None = None
+) -> list[Report]:
+    """Fetch several sources; pairs with the same destination are merged into one tree."""
+    settings = settings or Settings.from_env()
+    return Fetch(plan(pairs, settings), settings).run()
+
+
+def plan(pairs: Sequence[tuple[str, str | Path]], settings: Settings) -> list[Destination]:
+    """Parse everything before anything is touched."""
+    destinations: dict[str, Destination] = {}
+    for source, dest in pairs:
+        if not str(dest):
+            raise InvalidUri(repr(str(dest)), "the destination is empty; name a directory")
+        real = os.path.realpath(dest)
+        if os.path.dirname(real) == real:
+            raise DestinationError(real, "the root directory is no destination")
+        destination = destinations.setdefault(real, Destination(path=Path(real)))
+        destination.uris.append(parse(apply_mirrors(source, settings.mirrors)))
+    return list(destinations.values())
+
+
+class Fetch:
+    """One run over all destinations."""
+
+    def __init__(self, destinations: list[Destination], settings: Settings) -> None:
+        self._destinations = destinations
+        self._settings = settings
+        self._control = retry.Control(
+            attempts=settings.attempts,
+            back_off_s=settings.back_off_s,
+            back_off_max_s=settings.back_off_max_s,
+            deadline_s=settings.deadline_s,
+        )
+        self._client = Client(
+            connect_timeout_s=settings.connect_timeout_s,
+            stall_s=settings.stall_s,
+            min_speed=settings.min_speed,
+            proxies=settings.proxies,
+            no_proxy=settings.no_proxy,
+            ca_file=settings.ca_bundle,
+        )
+        self._progress = Progress()
+        self._engine = Engine(settings, self._client, self._control, self._progress)
+        self._context = Context(settings, self._client, self._control)
+        self._listing = len(destinations)
+        self._lock = threading.Lock()
+
+    def run(self) -> list[Report]:
+        connected = [
+            (destination, [self._connect(uri) for uri in destination.uris])
+            for destination in self._destinations
+        ]
+        reports: list[Report | None] = [None] * len(connected)
+        watchdog = self._watch_deadline()
+
+        def one(index: int) -> None:
+            try:
+                reports[index] = self._destination(*connected[index])
+            except retry.Cancelled:
+                pass
+            except OSError as exc:
+                self._engine.fail(from_os_error(exc, str(connected[index][0].path)))
+            except BaseException as exc:  # this thread owns its destination; raised below
+                self._engine.fail(exc)
+
+        try:
+            with Reporter(self._progress, self._settings.progress_s):
+                threads = [
+                    threading.Thread(target=one, args=(index,), daemon=True)
+                    for index in range(1, len(connected))
+                ]
+                for thread in threads:
+                    thread.start()
+                one(0)
+                for thread in threads:
+                    thread.join()
+        finally:
+            self._engine.close()
+            if watchdog:
+                watchdog.cancel()
+            self._client.close()
+        if self._engine.error is not None:
+            raise self._engine.error
+        return [report for report in reports if report is not None]
+
+    def _connect(self, uri: Uri) -> Source:
+        module = importlib.import_module(f".providers.{uri.provider}", __package__)
+        source: Source = module.connect(uri, self._context)
+        return source
+
+    def _watch_deadline(self) -> threading.Timer | None:
+        seconds = self._settings.deadline_s
+        if not seconds:
+            return None
+
+        def expire() -> None:
+            state = f"{self._progress.files_done} of {self._progress.files_total} files are there"
+            self._engine.fail(DeadlineExceeded(seconds, state))
+
+        timer = threading.Timer(seconds, expire)
+        timer.daemon = True
+        timer.start()
+        return timer
+
+    # -- one destination ---------------------------------------------------------------------------
+
+    def _destination(self, destination: Destination, sources: list[Source]) -> Report:
+        dest = destination.path
+        publish.check_destination(dest)
+        identity = destination.identity(self._settings)
+        if ready := self._ready(destination, sources, identity):
+            return ready
+        if not publish.writable(dest):
+            return self._not_writable(destination, identity)
+        staging = Staging.open(dest, identity, self._control)
+        try:
+            if ready := self._ready(destination, sources, identity):  # while waiting for the lock
+                staging.remove()
+                return ready
+            for attempt in range(1, CHANGED_ATTEMPTS + 1):
+                try:
+                    return self._fill(destination, sources, staging, identity)
+                except Changed as exc:
+                    if attempt == CHANGED_ATTEMPTS:
+                        raise
+                    logger.warning("listing again: %s", exc)
+            raise AssertionError("unreachable")
+        finally:
+            staging.close()
+
+    def _ready(
+        self, destination: Destination, sources: list[Source], identity: str
+    ) -> Report | None:
+        """A report if the destination is complete and, as far as can be told, current."""
+        marker = publish.read_marker(destination.path)
+        if marker is None or marker.identity != identity:
+            return None
+        reread = self._settings.verify == "full"
+        if not publish.matches(destination.path, marker, reread=reread):
+            return None
+        if self._settings.revalidate and not self._current(destination, sources, marker):
+            return None
+        self._listed()
+        return self._report(destination, "complete", marker.files)
+
+    def _current(self, destination: Destination, sources: list[Source], marker: Marker) -> bool:
+        attempts, self._control.attempts = self._control.attempts, REVALIDATE_ATTEMPTS
+        try:
+            found = {item.path: (item.size, item.version) for _, item in self._items(sources)}
+        except TransferFailed as exc:
+            logger.warning(
+                "%s is complete and its source cannot be reached, keeping it: %s",
+                destination.path,
+                exc,
+            )
+            return True
+        finally:
+            self._control.attempts = attempts
+        if any(not version and not path.endswith("/") for path, (_, version) in found.items()):
+            return found.keys() == marker.items.keys() and all(
+                size == marker.items[path][0] for path, (size, _) in found.items()
+            )
+        return found == dict(marker.items)
+
+    def _not_writable(self, destination: Destination, identity: str) -> Report:
+        """Read-only: what somebody else has put there is taken; half of ours is not."""
+        dest = destination.path
+        if publish.is_provided(dest):
+            logger.warning("%s is read-only and not empty: taken as it is", dest)
+            return self._report(destination, "provided", ())
+        marker = publish.read_marker(dest)
+        if marker is not None and marker.identity != identity:
+            cause = f"is read-only and holds {', '.join(marker.sources)}"
+        else:
+            cause = "cannot be written to and is not complete; mount it writable"
+        raise DestinationError(str(dest), cause)
+
+    # -- filling -----------------------------------------------------------------------------------
+
+    def _items(self, sources: list[Source]) -> Iterable[tuple[Source, Item]]:
+        """Every wanted item of every source, with a safe and unique path."""
+        settings = self._settings
+        chosen = Filter(settings.allow_patterns, settings.ignore_patterns)
+        seen: set[str] = set()
+        for source in sources:
+            matched = 0
+            for item in source.items():
+                self._control.check("listing")
+                path = safe_path(source.shown, item.path)
+                if path.split("/")[0] in RESERVED:
+                    continue
+                if source.filtered and not chosen.wants(path):
+                    continue
+                matched += 1
+                if path in seen:
+                    raise StorageError(f"{source.shown}: two files are called {path!r}")
+                seen.add(path)
+                if len(seen) > settings.max_files:
+                    raise LimitExceeded(
+                        f"{source.shown}: more than {settings.max_files} files",
+                        "STORAGE_MAX_FILES",
+                    )
+                yield source, item if path == item.path else _renamed(item, path)
+            if not matched:
+                raise NotFound(source.shown, "no file passes STORAGE_ALLOW/IGNORE_PATTERNS")
+
+    def _fill(
+        self, destination: Destination, sources: list[Source], staging: Staging, identity: str
+    ) -> Report:
+        old = publish.read_marker(destination.path)
+        published = {record.path: record for record in old.files} if old else {}
+        work = Batch()
+        items: dict[str, Item] = {}
+        kept: list[FileRecord] = []
+        needed = 0
+        for source, item in self._items(sources):
+            items[item.path] = item
+            size = item.size or 0
+            self._progress.expect(1, size)
+            if item.path.endswith("/"):
+                staging.target(item.path + "x")
+                self._progress.skip(0)
+            elif record := self._have(staging, item, old, published):
+                self._progress.skip(size)
+                kept.append(record)
+            else:
+                needed += size
+                self._check_space(destination, needed)
+                work.add()
+                self._engine.submit(source, item, staging, work)
+        self._listed()
+        records = [*kept, *work.wait(self._control)]
+        self._conflicts(records)
+        tree, files = staging.tree, records
+        links: dict[str, str] = {}
+        for source in sources:
+            if isinstance(source, FinishingSource):
+                source.finish(tree)
+                files = scan(tree)
+        if self._settings.unpack and len(records) == 1 and len(items) == 1:
+            from . import archive
+
+            if archive.is_archive(records[0].path):
+                tree, files, links = archive.unpack_staged(
+                    staging, destination.path, records[0], self._settings, self._control
+                )
+        marker = Marker(
+            identity=identity,
+            sources=destination.shown,
+            items={path: (item.size, item.version) for path, item in items.items()},
+            files=tuple(files),
+            links=links,
+            boot=boot_id(),
+            synced=self._settings.sync,
+        )
+        self._control.check("publishing")
+        publish.publish(staging, tree, marker, old)
+        return self._report(destination, "fetched", files)
+
+    def _have(
+        self,
+        staging: Staging,
+        item: Item,
+        old: Marker | None,
+        published: Mapping[str, FileRecord],
+    ) -> FileRecord | None:
+        """The record of a file that need not be fetched: staged, or published and unchanged."""
+        record = staging.files.get(item.path)
+        if record is not None:
+            if not item.version or (record.version, record.size) != (item.version, item.size):
+                staging.forget(item.path)
+                return None
+            for base in (staging.tree, staging.dest):
+                if _is(base / item.path, record):
+                    return record
+            staging.forget(item.path)
+            return None
+        known = published.get(item.path)
+        if old is None or known is None or not item.version:
+            return None
+        unchanged = old.items.get(item.path) == (item.size, item.version)
+        if unchanged and _is(staging.dest / item.path, known):
+            staging.record(replace(known, version=item.version))
+            return known
+        return None
+
+    def _check_space(self, destination: Destination, needed: int) -> None:
+        limit = self._settings.max_bytes
+        if limit and needed > limit:
+            raise LimitExceeded(
+                f"{', '.join(destination.shown)}: more than {limit:,} bytes", "STORAGE_MAX_BYTES"
+            )
+        place = destination.path
+        while not place.exists():
+            place = place.parent
+        status = os.statvfs(place)
+        free = status.f_bavail * status.f_frsize
+        if needed - self._progress.bytes_done > free:
+            raise NoSpace(str(destination.path), needed, free)
+
+    def _conflicts(self, records: list[FileRecord]) -> None:
+        paths = {record.path for record in records}
+        for path in paths:
+            parent = os.path.dirname(path)
+            while parent:
+                if parent in paths:
+                    raise StorageError(f"the source has both a file and a directory {parent!r}")
+                parent = os.path.dirname(parent)
+
+    def _listed(self) -> None:
+        with self._lock:
+            self._listing -= 1
+            self._progress.listed = self._listing <= 0
+
+    def _report(
+        self, destination: Destination, outcome: str, files: Sequence[FileRecord]
+    ) -> Report:
+        return Report(
+            sources=destination.shown,
+            dest=str(destination.path),
+            outcome=outcome,
+            files=len(files),
+            bytes=sum(record.size for record in files),
+            bytes_fetched=self._progress.bytes_done,
+            seconds=self._progress.elapsed_s,
+            retries=self._control.retries,
+        )
+
+
+class Batch:
+    """The files of one destination that are under way."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._open = 0
+        self._records: list[FileRecord] = []
+        self._changed_error: Changed | None = None
+
+    def add(self) -> None:
+        with self._changed:
+            self._open += 1
+
+    def done(self, record: FileRecord) -> None:
+        with self._changed:
+            self._open -= 1
+            self._records.append(record)
+            if not self._open:
+                self._changed.notify_all()
+
+    def changed(self, error: Changed) -> None:
+        with self._changed:
+            self._open -= 1
+            self._changed_error = error
+            self._changed.notify_all()
+
+    def wait(self, control: retry.Control) -> list[FileRecord]:
+        """All records; Changed when the source must be listed again, Cancelled when all failed.
+
+        The other files of the batch are waited for in any case: they are needed again.
+        """
+        with self._changed:
+            while self._open:
+                self._changed.wait(0.05)
+                if control.stopped.is_set():
+                    raise retry.Cancelled
+            if self._changed_error is not None:
+                raise self._changed_error
+            return self._records
+
+
+def scan(tree: Path) -> list[FileRecord]:
+    """Records of what is in a tree, without digests."""
+    records = []
+    for directory, _, names in os.walk(tree):
+        for name in names:
+            path = os.path.join(directory, name)
+            status = os.lstat(path)
+            relative = os.path.relpath(path, tree)
+            records.append(FileRecord(relative, status.st_size, "", "", status.st_mtime_ns))
+    return records
+
+
+def _is(path: Path, record: FileRecord) -> bool:
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    return status.st_size == record.size and status.st_mtime_ns == record.mtime_ns
+
+
+def _renamed(item: Item, path: str) -> Item:
+    return Item(
+        path=path,
+        size=item.size,
+        version=item.version,
+        checks=item.checks,
+        ref=item.ref,
+        ranges=item.ranges,
+        mode=item.mode,
+    )

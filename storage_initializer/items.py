@@ -1,0 +1,116 @@
+"""What providers and the download engine say to each other.
+
+A `Source` lists `Item`s. An HTTP-speaking source (`HttpSource`: s3, gs, azure, http, hf, webhdfs,
+oci) only builds requests and explains refusals: connections, ranges, retries, verification and
+resume belong to the engine. A `CopySource` (local files, git, hdfs through its library) moves the
+bytes itself. No I/O here.
+"""
+
+import fnmatch
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from .errors import StorageError, UnsafePath
+from .wire import Request
+
+MARKER_NAME = ".turnout-storage.json"
+"""Done-marker at the top of a published destination."""
+STAGING_NAME = ".turnout-staging"
+"""Staging directory inside a destination that cannot be renamed (a mount point)."""
+RESERVED = frozenset({MARKER_NAME, STAGING_NAME})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One file of a source."""
+
+    path: str
+    """Relative to the destination, `/`-separated, checked by `safe_path`; ends with `/` for an
+    empty directory."""
+    size: int | None
+    """Bytes; None when the source does not tell before the download."""
+    version: str = ""
+    """What changes when the content does (ETag, generation, commit, mtime); empty: unknown."""
+    checks: Mapping[str, str] = field(default_factory=dict)
+    """Checksums the source tells in its listing: algorithm → lower-case hex."""
+    ref: str = ""
+    """The provider's own name of the object (key, URL)."""
+    ranges: bool = True
+    """Whether parts of it can be asked for."""
+    mode: int = 0o644
+    """Permission bits; only the execute bits are meaningful."""
+
+
+class Source(Protocol):
+    """One parsed and connected URI."""
+
+    shown: str
+    """The URI without secrets, for messages."""
+    filtered: bool
+    """Whether include and exclude patterns apply (a tree) or not (an exact object)."""
+
+    def items(self) -> Iterator[Item]:
+        """All items, lazily, in any order. Raises NotFound when there are none."""
+
+
+@runtime_checkable
+class HttpSource(Source, Protocol):
+    def request(self, item: Item, start: int, stop: int | None) -> Request:
+        """A complete (signed) GET for bytes `start` to `stop` (exclusive, None: to the end)."""
+
+    def checks(self, item: Item, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """Checksums of the whole item, given the headers of a whole-object answer."""
+
+    def explain(
+        self, item: Item | None, status: int, headers: Mapping[str, str], body: bytes
+    ) -> StorageError:
+        """The error for a refusal; retryable or final by its class."""
+
+
+@runtime_checkable
+class CopySource(Source, Protocol):
+    def copy(self, item: Item, target: Path) -> None:
+        """Write the item to `target` (absent; parent exists); all or an exception."""
+
+
+@runtime_checkable
+class FinishingSource(Source, Protocol):
+    def finish(self, tree: Path) -> None:
+        """Turn downloaded raw material (image layers) into the tree to publish."""
+
+
+def safe_path(where: str, path: str) -> str:
+    """`path` normalised (`//`, `./` collapsed), or UnsafePath.
+
+    Refused: absolute, `..`, NUL and control characters, components over 255 bytes, our own
+    reserved names are the caller's business.
+    """
+    if "\0" in path or any(ord(char) < 32 for char in path):
+        raise UnsafePath(where, path, "control characters")
+    if path.startswith("/"):
+        raise UnsafePath(where, path, "absolute")
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if not parts:
+        raise UnsafePath(where, path, "empty")
+    for part in parts:
+        if part == "..":
+            raise UnsafePath(where, path, "leads out of the destination (`..`)")
+        if len(part.encode("utf-8", "surrogateescape")) > 255:
+            raise UnsafePath(where, path, "a component is longer than 255 bytes")
+    return "/".join(parts) + ("/" if path.endswith("/") else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Include and exclude patterns, fnmatch on the whole relative path (KServe's semantics)."""
+
+    allow: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+
+    def wants(self, path: str) -> bool:
+        bare = path.rstrip("/")
+        if self.allow and not any(fnmatch.fnmatchcase(bare, p) for p in self.allow):
+            return False
+        return not any(fnmatch.fnmatchcase(bare, p) for p in self.ignore)

@@ -1,0 +1,267 @@
+"""Publishing a staged tree, and telling whether a destination is complete.
+
+The done-marker (`MARKER_NAME`) is written last and lists every file with size, mtime and digest.
+A destination without it, or whose files do not match it, is incomplete, whatever it contains.
+
+*Whole*: the staging directory is a sibling; the tree gets its marker and is renamed over the
+absent or empty destination: one atomic step, so even a reader that knows nothing of markers sees
+nothing or everything. *Entry by entry*: a mount point cannot be renamed; the marker (if any) is
+removed first, then each top-level entry is renamed into place, then the marker is written. A kill
+in between leaves no marker, and the next run finds the moved files by their records.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import digest
+from .errors import StorageError, from_os_error
+from .items import MARKER_NAME, RESERVED
+from .staging import FileRecord, Staging, boot_id
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marker:
+    """What a done-marker says."""
+
+    identity: str
+    """Digest over sources and filters: another request is another identity."""
+    sources: tuple[str, ...]
+    """Shown URIs, for people."""
+    items: Mapping[str, tuple[int | None, str]] = field(default_factory=dict)
+    """The source's files: path → (size, version). Differs from `files` after unpacking."""
+    files: tuple[FileRecord, ...] = ()
+    """The published files."""
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Symbolic links of an unpacked archive: path → target."""
+    boot: str = ""
+    synced: bool = False
+
+
+def read_marker(dest: Path) -> Marker | None:
+    """The marker of `dest`; None when there is none or it cannot be understood."""
+    try:
+        data: Any = json.loads((dest / MARKER_NAME).read_bytes())
+        if data["format"] != FORMAT:
+            return None
+        return Marker(
+            identity=data["identity"],
+            sources=tuple(data["sources"]),
+            items={path: (size, version) for path, size, version in data["items"]},
+            files=tuple(
+                FileRecord(path, size, "", found, mtime)
+                for path, size, mtime, found in data["files"]
+            ),
+            links=dict(data["links"]),
+            boot=data["boot"],
+            synced=data["synced"],
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def matches(dest: Path, marker: Marker, *, reread: bool = False) -> bool:
+    """Whether every file of the marker is there with its size and mtime.
+
+    The content is read again when asked for, or when the node was rebooted since and nothing had
+    been flushed: sizes prove little then.
+    """
+    reread = reread or (not marker.synced and marker.boot != boot_id())
+    for record in marker.files:
+        path = dest / record.path
+        try:
+            status = path.stat()
+        except OSError:
+            return False
+        if status.st_size != record.size:
+            return False
+        if not reread:
+            if status.st_mtime_ns != record.mtime_ns:
+                return False
+        elif record.digest:
+            algorithm, _, expected = record.digest.partition(":")
+            if digest.new_for(algorithm, 0) is not None and (
+                digest.of_file(path, algorithm) != expected
+            ):
+                return False
+    return all(os.path.islink(dest / path) for path in marker.links)
+
+
+def write_marker(directory: Path, marker: Marker) -> None:
+    """Atomically: a temporary file, then a rename."""
+    data = {
+        "format": FORMAT,
+        "identity": marker.identity,
+        "sources": list(marker.sources),
+        "completed": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "boot": marker.boot,
+        "synced": marker.synced,
+        "items": [[path, size, version] for path, (size, version) in marker.items.items()],
+        "files": [[r.path, r.size, r.mtime_ns, r.digest] for r in marker.files],
+        "links": dict(marker.links),
+    }
+    temporary = directory / f"{MARKER_NAME}.tmp"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    with open(fd, "w", encoding="utf-8") as file:
+        json.dump(data, file, separators=(",", ":"))
+        if marker.synced:
+            file.flush()
+            os.fsync(fd)
+    os.replace(temporary, directory / MARKER_NAME)
+
+
+def publish(staging: Staging, tree: Path, marker: Marker, old: Marker | None) -> None:
+    """Make `tree` the content of the destination, with `marker`. Wraps file system errors."""
+    dest = staging.dest
+    try:
+        if marker.synced:
+            sync_filesystem(tree)
+        if not staging.inside and not (dest.exists() and any(dest.iterdir())):
+            write_marker(tree, marker)
+            if _rename_whole(tree, dest):
+                if marker.synced:
+                    _sync_directory(dest.parent)
+                staging.remove()
+                return
+            (tree / MARKER_NAME).unlink()
+        _publish_entries(staging, tree, marker, old)
+    except OSError as exc:
+        raise from_os_error(exc, str(dest)) from exc
+
+
+def _rename_whole(tree: Path, dest: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        tree.chmod(dest.stat().st_mode & 0o7777)
+    try:
+        os.rename(tree, dest)
+    except OSError:  # a mount point after all, or somebody has put a file into it
+        return False
+    return True
+
+
+def _publish_entries(staging: Staging, tree: Path, marker: Marker, old: Marker | None) -> None:
+    dest = staging.dest
+    dest.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        (dest / MARKER_NAME).unlink()
+    _merge(tree, dest)
+    if old is not None:
+        wanted = {record.path for record in marker.files} | set(marker.links)
+        remove_files(dest, (r.path for r in old.files if r.path not in wanted))
+        remove_files(dest, (path for path in old.links if path not in wanted))
+    if marker.synced:
+        sync_filesystem(dest)
+    write_marker(dest, marker)
+    if marker.synced:
+        _sync_directory(dest)
+    staging.remove()
+
+
+def _merge(source: Path, target: Path) -> None:
+    """Rename the entries of `source` into `target`; directories that exist are merged."""
+    for entry in sorted(os.listdir(source)):
+        here, there = source / entry, target / entry
+        real = here.is_dir() and not here.is_symlink()
+        if real and there.is_dir() and not there.is_symlink():
+            _merge(here, there)
+            continue
+        if there.is_dir() and not there.is_symlink() and not real:
+            shutil.rmtree(there)
+        elif real and (there.exists() or there.is_symlink()):
+            there.unlink()
+        os.rename(here, there)
+
+
+def remove_files(dest: Path, paths: Iterable[str]) -> None:
+    """Remove files and the directories that become empty by it."""
+    parents = set()
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            (dest / path).unlink()
+        parents.add(os.path.dirname(path))
+    for parent in sorted(parents, key=len, reverse=True):
+        while parent:
+            try:
+                (dest / parent).rmdir()
+            except OSError:
+                break
+            parent = os.path.dirname(parent)
+
+
+def is_provided(dest: Path) -> bool:
+    """A destination that nobody can write to and that holds something that is not half ours."""
+    try:
+        entries = set(os.listdir(dest))
+    except OSError:
+        return False
+    return bool(entries - RESERVED) and not entries & RESERVED
+
+
+def writable(dest: Path) -> bool:
+    """Whether entries can be made in `dest`, or `dest` itself can be made."""
+    place = dest
+    while not place.exists():
+        if place == place.parent:
+            return False
+        place = place.parent
+    if not place.is_dir():
+        return False
+    probe = place / f".turnout-probe-{os.getpid()}"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError:
+        return False
+    return True
+
+
+def sync_filesystem(directory: Path) -> None:
+    """`syncfs`: all of a file system's dirty data, one call for any number of files."""
+    fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.syncfs(fd) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(directory))
+    finally:
+        os.close(fd)
+
+
+def _sync_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def check_destination(dest: Path) -> None:
+    """A file in the place of the destination is an error with a name."""
+    if dest.exists() and not dest.is_dir():
+        from .errors import DestinationError
+
+        raise DestinationError(str(dest), "is a file; name a directory")
+
+
+__all__ = [
+    "Marker",
+    "StorageError",
+    "check_destination",
+    "is_provided",
+    "matches",
+    "publish",
+    "read_marker",
+    "remove_files",
+    "sync_filesystem",
+    "writable",
+    "write_marker",
+]

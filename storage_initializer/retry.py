@@ -1,0 +1,116 @@
+"""When to try again, how long to wait, when to give up. Pure but for the waiting itself."""
+
+import random
+import threading
+import time
+from collections.abc import Mapping
+
+from .errors import DeadlineExceeded, StorageError, Throttled
+
+RETRY_AFTER_MAX_S = 300.0
+"""A server may ask for this long; more would be a failure in disguise."""
+TOTAL_ATTEMPTS_FACTOR = 25
+"""Even with progress each time, `attempts` × this many tries of one range are the end."""
+
+TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524})
+"""Statuses worth another try."""
+THROTTLING = frozenset({429, 503, 509})
+
+
+class Control:
+    """What all threads of a fetch share: the stop flag, the deadline, the throttling gate."""
+
+    def __init__(
+        self, *, attempts: int, back_off_s: float, back_off_max_s: float, deadline_s: float = 0.0
+    ) -> None:
+        self.attempts = attempts
+        self.back_off_s = back_off_s
+        self.back_off_max_s = back_off_max_s
+        self.deadline_s = deadline_s
+        self._ends = time.monotonic() + deadline_s if deadline_s else None
+        self._open_at = 0.0
+        self.stopped = threading.Event()
+        self.retries = 0
+
+    def remaining_s(self) -> float | None:
+        """Seconds to the deadline; None without one."""
+        return None if self._ends is None else self._ends - time.monotonic()
+
+    def check(self, state: str = "waiting") -> None:
+        """Raise if the deadline has passed or the fetch was stopped."""
+        if self.stopped.is_set():
+            raise Cancelled
+        left = self.remaining_s()
+        if left is not None and left <= 0:
+            raise DeadlineExceeded(self.deadline_s, state)
+
+    def gate(self) -> None:
+        """Before a request: wait while a server asked everybody to slow down."""
+        wait = self._open_at - time.monotonic()
+        if wait > 0:
+            self.sleep(wait * (1 + random.random() * 0.25))  # noqa: S311 (jitter)
+
+    def slow_down(self, wait_s: float) -> None:
+        self._open_at = max(self._open_at, time.monotonic() + wait_s)
+
+    def sleep(self, seconds: float) -> None:
+        left = self.remaining_s()
+        self.stopped.wait(seconds if left is None else max(0.0, min(seconds, left)))
+        self.check("waiting to try again")
+
+
+class Cancelled(StorageError):
+    """Another thread's failure (or a signal) ended the fetch; never shown."""
+
+    def __init__(self) -> None:
+        super().__init__("cancelled")
+
+
+class Retry:
+    """Counts the tries of one range. `failed` waits, or raises the error it was given."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self._fruitless = 0
+        self._total = 0
+
+    def failed(self, error: StorageError, *, progressed: bool = False) -> None:
+        control = self._control
+        control.check(str(error))
+        if not error.retryable:
+            raise error
+        self._total += 1
+        self._fruitless = 0 if progressed else self._fruitless + 1
+        exhausted = self._total >= control.attempts * TOTAL_ATTEMPTS_FACTOR
+        if self._fruitless >= control.attempts or exhausted:
+            raise error
+        control.retries += 1
+        if isinstance(error, Throttled):
+            asked = error.wait_s
+            if asked is None:
+                asked = self._delay(max(1, self._fruitless))
+            control.slow_down(min(asked, RETRY_AFTER_MAX_S))
+            control.gate()
+        elif not progressed:
+            control.sleep(self._delay(self._fruitless))
+
+    def _delay(self, attempt: int) -> float:
+        """Full jitter: anything between half and the whole of an exponentially growing step."""
+        control = self._control
+        step = min(control.back_off_max_s, control.back_off_s * 2.0 ** min(attempt - 1, 30))
+        return step * (0.5 + random.random() / 2)  # noqa: S311 (jitter)
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """`Retry-After` in seconds, from its number or date form; None when absent or unreadable."""
+    text = headers.get("retry-after", "").strip()
+    if not text:
+        return None
+    if text.isascii() and text.isdigit():
+        return float(text)
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return None

@@ -1,0 +1,100 @@
+"""The unit as a subprocess against a real S3 server (SeaweedFS), with and without authorization."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests import seaweed
+
+MARKER = ".turnout-storage.json"
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[seaweed.S3Server]:
+    with seaweed.running(bucket="models") as server:
+        yield server
+
+
+def initialize(
+    *arguments: object, environ: Mapping[str, str] | None = None, timeout_s: float = 60
+) -> "subprocess.CompletedProcess[str]":
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": os.getcwd(), "HOME": "/nonexistent"}
+    return subprocess.run(
+        [sys.executable, "-m", "storage_initializer", *map(str, arguments)],
+        env={**env, "STORAGE_BACKOFF_SECONDS": "0.02", **(environ or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+    )
+
+
+def tree(directory: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(directory).as_posix(): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file() and path.name != MARKER
+    }
+
+
+def last_line(done: "subprocess.CompletedProcess[str]") -> dict[str, object]:
+    line: dict[str, object] = json.loads(done.stderr.strip().splitlines()[-1])
+    return line
+
+
+def test_a_prefix_is_bounded_by_a_slash(s3: seaweed.S3Server, tmp_path: Path) -> None:
+    for key, data in {
+        "bounded/1/model.bin": b"right",
+        "bounded/empty": b"",
+        "bounded/a/b/c/deep": b"deep",
+        "bounded-old/model.bin": b"wrong",
+        "bounded2": b"wrong",
+    }.items():
+        s3.put("models", key, data)
+    done = initialize("s3://models/bounded", tmp_path / "m", environ=s3.environ())
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path / "m") == {"1/model.bin": b"right", "empty": b"", "a/b/c/deep": b"deep"}
+
+
+def test_a_big_object_comes_in_parallel_ranges_and_is_exact(
+    s3: seaweed.S3Server, tmp_path: Path
+) -> None:
+    parts = [random.Random(index).randbytes(5 << 20) for index in range(5)]
+    s3.put_multipart("models", "big/model.bin", parts)
+    environ = s3.environ() | {"STORAGE_PART_BYTES": "1Mi"}
+    done = initialize("s3://models/big/model.bin", tmp_path / "m", environ=environ)
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path / "m") == {"model.bin": b"".join(parts)}
+
+
+def test_a_second_run_fetches_nothing(s3: seaweed.S3Server, tmp_path: Path) -> None:
+    s3.put("models", "again/model.bin", b"x" * 1000)
+    first = initialize("s3://models/again", tmp_path / "m", environ=s3.environ())
+    second = initialize("s3://models/again", tmp_path / "m", environ=s3.environ())
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert last_line(first)["bytes_fetched"] == 1000
+    assert last_line(second)["outcome"] == "complete"
+    assert last_line(second)["bytes_fetched"] == 0
+
+
+def test_missing_things_are_named(s3: seaweed.S3Server, tmp_path: Path) -> None:
+    done = initialize("s3://models/not-there", tmp_path / "m", environ=s3.environ())
+    assert done.returncode == 1
+    assert "no object 'not-there' and nothing below 'not-there/'" in str(last_line(done)["message"])
+    assert not (tmp_path / "m").exists()
+    done = initialize("s3://no-such-bucket/x", tmp_path / "m", environ=s3.environ())
+    assert "bucket 'no-such-bucket' does not exist" in str(last_line(done)["message"])
+
+
+def test_a_wrong_key_is_denied_and_not_printed(s3: seaweed.S3Server, tmp_path: Path) -> None:
+    s3.put("models", "denied/x", b"x")
+    environ = s3.environ() | {"AWS_SECRET_ACCESS_KEY": "wrong-and-secret"}
+    done = initialize("s3://models/denied", tmp_path / "m", environ=environ)
+    assert done.returncode == 1
+    assert "SignatureDoesNotMatch" in done.stderr
+    assert "wrong-and-secret" not in done.stderr
