@@ -1,0 +1,294 @@
+"""The engine's own HTTP API under /_turnout/: what runs, logs, and the verbs that change it.
+
+Answers JSON. Only loopback host names reach it (the gateway checks), and requests that change something
+must carry the `X-Turnout` header, which a foreign web page cannot send without being allowed to.
+
+    GET  api/status                   services, revisions, pods, engine
+    GET  api/requests?after=N         recent requests
+    GET  api/trace?id=TRACE           requests of one trace
+    GET  api/logs?service=&pod=&container=&tail=N&previous=1
+    POST api/scale {"service", "replicas"|null}   POST api/restart {"service"}   POST api/stop
+"""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+from . import logview
+from .clock import wall_time
+from .errors import PodFailed
+from .exchange import Exchange
+from .gateway import collect_body
+from .pods import Pod
+from .revision import Revision
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+logger = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 32 * 1024 * 1024
+
+_JSON = (b"content-type", b"application/json")
+_NO_STORE = (b"cache-control", b"no-store")
+
+
+class NotFound(Exception):
+    """Nothing under that name."""
+
+
+class BadRequest(Exception):
+    """The request's parameters make no sense."""
+
+
+class Admin:
+    """Handles one engine's admin requests."""
+
+    def __init__(self, engine: "Engine") -> None:
+        self._engine = engine
+        self._get: dict[str, Callable[[Mapping[str, str]], object]] = {
+            "api/status": lambda _: self.status(),
+            "api/requests": self._requests,
+            "api/trace": self._trace,
+            "api/logs": self._logs,
+        }
+        self._post: dict[str, Callable[[Mapping[str, Any]], object]] = {
+            "api/scale": self._scale,
+            "api/restart": self._restart,
+            "api/stop": self._stop,
+        }
+
+    def handle(self, exchange: Exchange) -> None:
+        """Gateway hook."""
+        path, _, query = exchange.request.target.decode("latin-1").partition("?")
+        name = path.removeprefix("/_turnout").strip("/")
+        method = exchange.request.method
+        if method in (b"GET", b"HEAD"):
+            get = self._get.get(name)
+            if get is None:
+                exchange.refuse(404, f"no such page: {path}")
+                return
+            self._answer(exchange, lambda: get(dict(parse_qsl(query))))
+        elif method == b"POST":
+            post = self._post.get(name)
+            if post is None:
+                exchange.refuse(404, f"no such action: {path}")
+            elif not exchange.request.header(b"x-turnout"):
+                exchange.refuse(
+                    403, "send the header `X-Turnout: 1` with requests that change things"
+                )
+            else:
+                collect_body(exchange, MAX_BODY_BYTES, lambda body: self._act(exchange, post, body))
+        else:
+            exchange.refuse(405, "GET and POST only", [(b"allow", b"GET, HEAD, POST")])
+
+    def _act(
+        self, exchange: Exchange, post: Callable[[Mapping[str, Any]], object], body: bytes
+    ) -> None:
+        try:
+            arguments = json.loads(body or b"{}")
+        except ValueError as error:
+            exchange.refuse(400, f"body is not JSON: {error}")
+            return
+        if not isinstance(arguments, dict):
+            exchange.refuse(400, "body must be a JSON object")
+            return
+        self._answer(exchange, lambda: post(arguments))
+
+    def _answer(self, exchange: Exchange, make: Callable[[], object]) -> None:
+        try:
+            body = json.dumps(make(), default=str).encode() + b"\n"
+        except NotFound as error:
+            exchange.refuse(404, str(error))
+        except BadRequest as error:
+            exchange.refuse(400, str(error))
+        else:
+            exchange.respond(200, [_JSON, _NO_STORE], body)
+
+    # --- reading -----------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """Everything `ps`, `status --json` and the console show."""
+        engine = self._engine
+        now = engine.clock.now()
+        return {
+            "engine": {
+                "pid": os.getpid(),
+                "port": engine.port,
+                "state_dir": str(engine.state.root.resolve()),
+                "time": time.time(),
+                "active_requests": engine.gateway.active,
+                "memory_bytes": resident_bytes([os.getpid()]),
+            },
+            "services": [self._service(key, now) for key in sorted(engine.services.by_key)],
+        }
+
+    def _service(self, key: str, now: float) -> dict[str, Any]:
+        held = self._engine.services.by_key[key]
+        service = held.service
+        host = f"{service.name}.{service.namespace}"
+        revisions = [self._revision(revision, now) for revision in held.revisions.values()]
+        return {
+            "name": service.name,
+            "namespace": service.namespace,
+            "url": f"http://{host}.localhost:{self._engine.port}",
+            "cluster_url": f"http://{host}.svc.cluster.local",
+            "labels": dict(service.labels),
+            "visibility": service.labels.get("networking.knative.dev/visibility", ""),
+            "graph": graph_of(service),
+            "latest": held.latest.name,
+            "serving": held.serving.name,
+            "problem": held.problem,
+            "revisions": revisions,
+            "ready": sum(item["ready"] for item in revisions),
+            "desired": sum(item["desired"] for item in revisions),
+        }
+
+    def _revision(self, revision: Revision, now: float) -> dict[str, Any]:
+        failure = revision.failure
+        return {
+            "name": revision.name,
+            "generation": revision.generation,
+            "desired": revision.want,
+            "ready": revision.ready_pods,
+            "phase": revision.phase.value,
+            "reachable": revision.reachable,
+            "pinned": revision.pinned,
+            "concurrency": revision.concurrency,
+            "queued": revision.throttle.pending,
+            "requests": revision.requests,
+            "cold_starts": revision.cold_starts,
+            "last_request": revision.last_request and wall_time(revision.last_request, now),
+            "panicking": revision.decision.panicking,
+            "activator_in_path": not revision.throttle.direct,
+            "pending": revision.pending_reason,
+            "failure": describe_failure(failure),
+            "pods": [self._pod(pod, now) for pod in revision.pods],
+        }
+
+    def _pod(self, pod: Pod, now: float) -> dict[str, Any]:
+        timeline = pod.timeline
+
+        def at(instant: float | None) -> float | None:
+            return instant and round(wall_time(instant, now), 3)
+
+        pids = pod.process_ids()
+        return {
+            "name": pod.name,
+            "state": pod.state.value,
+            "port": pod.port,
+            "pids": pids,
+            "in_flight": pod.in_flight,
+            "queued": pod.queued,
+            "restarts": pod.restarts,
+            "memory_bytes": resident_bytes(pids),
+            "failure": describe_failure(pod.failure),
+            "log_dir": str(pod.log_dir),
+            "timeline": {
+                "created": at(timeline.created),
+                "init_started": at(timeline.init_started),
+                "init_ended": at(timeline.init_ended),
+                "started": at(timeline.started),
+                "ready": at(timeline.ready),
+                "first_answer": at(timeline.first_answer),
+            },
+        }
+
+    def _requests(self, query: Mapping[str, str]) -> object:
+        limit, after = _number(query, "limit", 100), _number(query, "after", 0)
+        now = self._engine.clock.now()
+        recent = self._engine.recorder.recent(limit, after=after)
+        return {"requests": [record.to_json(now) for record in recent]}
+
+    def _trace(self, query: Mapping[str, str]) -> object:
+        now = self._engine.clock.now()
+        records = self._engine.recorder.trace(query.get("id", ""))
+        return {"requests": [record.to_json(now) for record in records]}
+
+    def _logs(self, query: Mapping[str, str]) -> object:
+        key = self._key(query.get("service", ""))
+        namespace, _, name = key.partition("/")
+        files = logview.find(
+            self._engine.state.logs / namespace / name,
+            pod=query.get("pod", ""),
+            container=query.get("container", ""),
+            previous=query.get("previous", "") in ("1", "true"),
+        )
+        tail = _number(query, "tail", 200)
+        return {"files": [{"path": str(file), "lines": logview.tail(file, tail)} for file in files]}
+
+    # --- acting ------------------------------------------------------------------------------------
+
+    def _scale(self, arguments: Mapping[str, Any]) -> object:
+        key = self._key(str(arguments.get("service", "")))
+        replicas = arguments.get("replicas")
+        if replicas is not None and not (isinstance(replicas, int) and 0 <= replicas <= 1000):
+            raise BadRequest("replicas must be a number from 0 to 1000, or null for automatic")
+        revision = self._engine.services.by_key[key].serving
+        revision.pin(replicas)
+        return {"service": key, "revision": revision.name, "desired": revision.want}
+
+    def _restart(self, arguments: Mapping[str, Any]) -> object:
+        key = self._key(str(arguments.get("service", "")))
+        held = self._engine.services.by_key[key]
+        return {"service": key, "pods": sum(item.restart() for item in held.revisions.values())}
+
+    def _stop(self, _: Mapping[str, Any]) -> object:
+        self._engine.stopping.set()
+        return {"stopping": True}
+
+    def _key(self, name: str) -> str:
+        """`NAME` or `NAMESPACE/NAME` to a service key."""
+        services = self._engine.services.by_key
+        if name in services:
+            return name
+        found = [key for key in services if key.partition("/")[2] == name]
+        if len(found) == 1:
+            return found[0]
+        known = ", ".join(sorted(services)) or "none"
+        what = "is in several namespaces; say NAMESPACE/NAME" if found else "does not exist"
+        raise NotFound(f"service {name!r} {what}; there are: {known}")
+
+
+def describe_failure(failure: PodFailed | None) -> dict[str, str] | None:
+    if failure is None:
+        return None
+    return {"reason": failure.reason, "message": failure.message, "log_tail": failure.log_tail}
+
+
+def graph_of(service: Any) -> object:
+    """The graph a router service runs (its GRAPH_JSON), for drawing; None for other services."""
+    for variable in service.template.serving.env:
+        if variable.name == "GRAPH_JSON":
+            try:
+                return json.loads(variable.value)
+            except ValueError:
+                return None
+    return None
+
+
+def resident_bytes(pids: list[int]) -> int:
+    """Resident memory of processes and their process groups, as the kernel counts it."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    total = 0
+    for pid in pids:
+        try:
+            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        except (OSError, IndexError, ValueError):
+            continue
+        if pid != os.getpid():
+            total += resident_bytes([int(child) for child in children])
+    return total
+
+
+def _number(query: Mapping[str, str], name: str, default: int) -> int:
+    try:
+        return int(query.get(name, default))
+    except ValueError:
+        raise BadRequest(f"{name} must be a number") from None
