@@ -1,0 +1,71 @@
+"""The adapter's HTTP door (Flask)."""
+
+from flask import Flask, Response, request
+
+from . import web
+from .adapter import Adapter, Answer, Credentials, RateLimit
+from .http import Client
+from .sender import Sender
+from .settings import AdapterSettings
+from .sources.sns_signature import Verifier
+
+SNS_TIMEOUT_S = 10.0
+
+
+def make(settings: AdapterSettings) -> Flask:
+    """The app of `python -m events adapter`."""
+    client = Client(settings.sender.proxies, connections=settings.server.threads)
+    return make_app(make_adapter(settings, client), settings.max_body_bytes)
+
+
+def make_adapter(settings: AdapterSettings, client: Client) -> Adapter:
+    """The adapter these settings describe."""
+    sender = Sender(
+        client,
+        settings.sender.sink,
+        extensions=settings.sender.extensions,
+        timeout_s=settings.sender.timeout_s,
+    )
+    return Adapter(
+        sender,
+        credentials=Credentials(
+            token=settings.token, user=settings.user, password=settings.password
+        ),
+        buckets=settings.buckets,
+        rate=RateLimit(settings.rate_per_s),
+        verifier=Verifier(
+            enabled=settings.verify_sns,
+            topics=settings.topics,
+            fetch=lambda url: client.get(url, SNS_TIMEOUT_S).body,
+        ),
+    )
+
+
+def make_app(adapter: Adapter, max_body_bytes: int) -> Flask:
+    """Routes: POST / (any path a producer was configured with is fine), OPTIONS, health,
+    metrics."""
+    app = web.make_app("events.adapter", adapter.metrics.text, max_body_bytes)
+
+    @app.post("/", defaults={"path": ""}, provide_automatic_options=False)
+    @app.post("/<path:path>", provide_automatic_options=False)
+    def take(path: str) -> Response:
+        refusal = adapter.refusal(
+            request.headers.get("Authorization", ""), request.args.get("access_token", "")
+        )
+        if refusal is not None:
+            return _respond(refusal)
+        body = request.get_data(cache=False)
+        return _respond(adapter.handle(list(request.headers.items()), body))
+
+    @app.route("/", methods=["OPTIONS"], defaults={"path": ""})
+    @app.route("/<path:path>", methods=["OPTIONS"])
+    def consent(path: str) -> Response:
+        return web.handshake()
+
+    return app
+
+
+def _respond(answer: Answer) -> Response:
+    if answer.error:
+        return web.problem(answer.status, answer.error, dict(answer.headers))
+    return Response(status=answer.status, headers=dict(answer.headers))

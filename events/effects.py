@@ -1,0 +1,188 @@
+"""What happens to objects once the answer is known; each effect can be repeated without harm.
+
+Order: write the result, tag the input, copy or move it last, so that an interrupted run can always
+find its input again, or else sees from the mark on the copy that the move was complete.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from . import names
+from .errors import ObjectGone, Refused
+from .event import Event
+from .objects import MARK, ObjectStore, Stored
+from .request import describe_object
+from .spec import Action, SinkSpec
+from .storage import ObjectRef
+from .template import Body, Text
+
+EVENT_MARK = "turnout-event"
+"""User metadata: which piece of work made this object; tells a finished move from a missing
+input."""
+
+_MAX_TAG_VALUE = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the graph said: bytes as they came, and their JSON value where there is one."""
+
+    body: bytes
+    content_type: str
+    value: Any = None
+    is_json: bool = False
+
+
+def answer_of(body: bytes, content_type: str) -> Answer:
+    """An answer from the wire; a body that is not JSON stays bytes."""
+    try:
+        return Answer(body=body, content_type=content_type, value=json.loads(body), is_json=True)
+    except (ValueError, RecursionError):
+        return Answer(body=body, content_type=content_type)
+
+
+def pack(answer: Answer) -> bytes:
+    """For the journal: content type, newline, body."""
+    return answer.content_type.encode("utf-8", "replace") + b"\n" + answer.body
+
+
+def unpack(packed: bytes) -> Answer:
+    content_type, _, body = packed.partition(b"\n")
+    return answer_of(body, content_type.decode("utf-8"))
+
+
+class Effects:
+    """The effects of one trigger."""
+
+    def __init__(self, spec: SinkSpec, store: ObjectStore) -> None:
+        self._spec = spec
+        self._store = store
+
+    def apply(
+        self,
+        key: str,
+        event: Event,
+        about: ObjectRef | None,
+        documents: dict[str, Any],
+        answer: Answer,
+        stored: Stored | None = None,
+    ) -> list[str]:
+        """Do everything the spec asks for; returns `s3://` names of what was made, for the log.
+
+        `key` identifies the piece of work; `stored`: what is known of the input already. Raises
+        `Refused` or `TryAgain`.
+        """
+        result = self._spec.result
+        marks = {MARK: self._spec.name, EVENT_MARK: key}
+        made: list[str] = []
+        if result.write is not None:
+            bucket = self._bucket(result.write.bucket, about, documents)
+            name = names.key(result.write.key.text(documents))
+            content = self._content(result.write.content, event, documents, answer)
+            self._store.put(bucket, name, content, "application/json", marks)
+            made.append(f"s3://{bucket}/{name}")
+        if about is not None and (result.tag or result.copy or result.move):
+            made += self._file(about, documents, marks, stored)
+        return made
+
+    def undo(self, about: ObjectRef, documents: dict[str, Any]) -> str | None:
+        """The object is gone: delete the result that was written for it. Returns its name."""
+        write = self._spec.result.write
+        if write is None:
+            return None
+        bucket = self._bucket(write.bucket, about, documents)
+        name = names.key(write.key.text(documents))
+        self._store.delete(bucket, name)
+        return f"s3://{bucket}/{name}"
+
+    def _file(
+        self,
+        about: ObjectRef,
+        documents: dict[str, Any],
+        marks: Mapping[str, str],
+        stored: Stored | None,
+    ) -> list[str]:
+        result = self._spec.result
+        action = result.move or result.copy
+        bucket, name = self._destination(action, about, documents)
+        try:
+            source = stored or self._store.head(
+                about.bucket,
+                documents["object"]["key"],
+                version_id=about.version_id,
+                etag=about.etag,
+            )
+        except ObjectGone:
+            if result.move and self._was_moved(bucket, name, marks):
+                return [f"s3://{bucket}/{name}"]
+            raise
+        if result.tag:
+            tags = {tag: text.text(documents)[:_MAX_TAG_VALUE] for tag, text in result.tag}
+            self._store.tag(source.bucket, source.key, tags, about.version_id)
+        if action is None or (bucket, name) == (source.bucket, source.key):
+            return []
+        self._store.copy(source, bucket, name, marks)
+        if result.move:
+            self._store.delete(source.bucket, source.key)
+        return [f"s3://{bucket}/{name}"]
+
+    def _destination(
+        self, action: Action | None, about: ObjectRef, documents: dict[str, Any]
+    ) -> tuple[str, str]:
+        if action is None:
+            return "", ""
+        name = action.key.text(documents) if action.key else documents["object"]["key"]
+        return self._bucket(action.bucket, about, documents), names.key(name)
+
+    def _was_moved(self, bucket: str, name: str, marks: Mapping[str, str]) -> bool:
+        try:
+            return self._store.head(bucket, name).metadata.get(EVENT_MARK) == marks[EVENT_MARK]
+        except ObjectGone:
+            return False
+
+    def _bucket(
+        self, bucket: Text | None, about: ObjectRef | None, documents: dict[str, Any]
+    ) -> str:
+        if bucket is not None:
+            return names.bucket(bucket.text(documents))
+        if about is None:
+            raise Refused("result.write needs a bucket: this event is not about an object")
+        return about.bucket
+
+    def _content(
+        self, content: Body | None, event: Event, documents: dict[str, Any], answer: Answer
+    ) -> bytes:
+        """The result object. By default the answer's JSON goes in as it came, digit for digit."""
+        if content is not None:
+            return json.dumps(content.build(documents), ensure_ascii=False).encode(
+                "utf-8", "replace"
+            )
+        head: dict[str, Any] = {
+            "trigger": self._spec.name,
+            "event": {
+                name: event.attributes[name]
+                for name in ("id", "source", "type", "subject", "time")
+                if name in event.attributes
+            },
+        }
+        if "object" in documents:
+            head["object"] = {
+                name: documents["object"][name]
+                for name in ("bucket", "key", "versionId", "etag", "size")
+                if documents["object"].get(name) is not None
+            }
+        body = answer.body if answer.is_json else json.dumps(answer.body.decode("latin-1")).encode()
+        prefix = json.dumps(head, ensure_ascii=False).encode("utf-8", "replace")
+        return prefix[:-1] + b', "answer": ' + body + b"}"
+
+
+def object_documents(event: Event, about: ObjectRef | None, answer: Answer) -> dict[str, Any]:
+    """Documents for effects alone, when the object's content is not at hand (resuming, deletes)."""
+    result: dict[str, Any] = {"event": dict(event.attributes)}
+    if about is not None:
+        result["object"] = describe_object(about, None)
+    if answer.is_json:
+        result["answer"] = answer.value
+    return result

@@ -1,0 +1,80 @@
+"""Bounded concurrency with a bounded queue; and one run per key, shared by all who ask for it."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Gate:
+    """At most `places` at once, at most `waiting` in front; who does not fit is told at once."""
+
+    def __init__(self, places: int, waiting: int) -> None:
+        self._places = places
+        self._max_waiting = waiting
+        self._waiting = 0
+        self._taken = 0
+        self._condition = threading.Condition()
+
+    def enter(self, timeout_s: float) -> bool:
+        """Take a place, waiting for one if need be; False: full, or not in time."""
+        deadline = time.monotonic() + timeout_s
+        with self._condition:
+            if self._taken >= self._places:
+                if self._waiting >= self._max_waiting:
+                    return False
+                self._waiting += 1
+                try:
+                    while self._taken >= self._places:
+                        left = deadline - time.monotonic()
+                        if left <= 0 or not self._condition.wait(left):
+                            if self._taken < self._places:
+                                break
+                            return False
+                finally:
+                    self._waiting -= 1
+            self._taken += 1
+            return True
+
+    def leave(self) -> None:
+        with self._condition:
+            self._taken -= 1
+            self._condition.notify()
+
+    @property
+    def taken(self) -> int:
+        return self._taken
+
+
+class _Run(Generic[T]):
+    def __init__(self) -> None:
+        self.finished = threading.Event()
+        self.result: T | None = None
+
+
+class Once(Generic[T]):
+    """Concurrent calls with the same key share one run and its result."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runs: dict[str, _Run[T]] = {}
+
+    def call(self, key: str, work: Callable[[], T], timeout_s: float) -> tuple[T | None, bool]:
+        """(result, whether this call did the work); result None: another's run took too long."""
+        with self._lock:
+            run = self._runs.get(key)
+            mine = run is None
+            if run is None:
+                run = self._runs[key] = _Run()
+        if not mine:
+            run.finished.wait(timeout_s)
+            return run.result, False
+        try:
+            run.result = work()
+        finally:
+            with self._lock:
+                del self._runs[key]
+            run.finished.set()
+        return run.result, True

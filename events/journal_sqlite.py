@@ -1,0 +1,210 @@
+"""The journal in a SQLite file: survives kill -9, shared by the processes of one machine.
+
+Each process holds a lock on a small file of its own for as long as it lives; a claim whose owner's
+lock can be had is an orphan and is taken over at once. The only module here that imports sqlite3.
+"""
+
+import fcntl
+import glob
+import os
+import sqlite3
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import TryAgain
+from .journal import Entry, Order, State
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS work (
+    key TEXT PRIMARY KEY, state TEXT NOT NULL, owner TEXT NOT NULL, expires REAL NOT NULL,
+    answer BLOB, reply BLOB
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS work_expires ON work (expires);
+CREATE TABLE IF NOT EXISTS alias (
+    key TEXT PRIMARY KEY, main TEXT NOT NULL, expires REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS alias_expires ON alias (expires);
+CREATE TABLE IF NOT EXISTS place (
+    object TEXT PRIMARY KEY, sequencer TEXT NOT NULL, expires REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS place_expires ON place (expires);
+"""
+_TRIM_EVERY = 512
+"""Finished pieces of work between two clean-ups."""
+
+
+class SqliteJournal:
+    """See `Journal`. Commits survive the process (WAL, synchronous=NORMAL), not a power cut."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        ttl_s: float,
+        max_entries: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._path = path
+        self._ttl_s = ttl_s
+        self._max_entries = max_entries
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._finished = 0
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._owner = f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
+        self._owner_lock = os.open(self._owner_file(self._owner), os.O_CREAT | os.O_RDWR, 0o600)
+        fcntl.flock(self._owner_lock, fcntl.LOCK_EX)
+        self._remove_orphans()
+        self._database = sqlite3.connect(
+            path, timeout=30, isolation_level=None, check_same_thread=False
+        )
+        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.execute("PRAGMA synchronous=NORMAL")
+        self._database.executescript(_SCHEMA)
+
+    def begin(self, keys: Sequence[str], lease_s: float) -> Entry:
+        now = self._clock()
+        with self._transaction() as database:
+            main = self._main(database, keys)
+            row = database.execute(
+                "SELECT state, owner, expires, answer, reply FROM work WHERE key = ?", (main,)
+            ).fetchone()
+            if row is not None:
+                state, owner, expires, answer, reply = row
+                if state == "done" and expires > now:
+                    return Entry(State.DONE, None, reply)
+                if state == "claimed" and expires > now and not self._is_orphan(owner):
+                    return Entry(State.BUSY)
+                if state == "done":
+                    answer = None
+            else:
+                answer = None
+            database.execute(
+                "INSERT OR REPLACE INTO work VALUES (?, 'claimed', ?, ?, ?, NULL)",
+                (main, self._owner, now + lease_s, answer),
+            )
+            database.executemany(
+                "INSERT OR REPLACE INTO alias VALUES (?, ?, ?)",
+                [(key, main, now + self._ttl_s) for key in keys if key != main],
+            )
+            return Entry(State.NEW if answer is None else State.ANSWERED, answer)
+
+    def answered(self, keys: Sequence[str], answer: bytes) -> None:
+        with self._transaction() as database:
+            database.execute(
+                "UPDATE work SET answer = ? WHERE key = ? AND owner = ?",
+                (answer, self._main(database, keys), self._owner),
+            )
+
+    def done(self, keys: Sequence[str], reply: bytes, order: Order | None = None) -> None:
+        expires = self._clock() + self._ttl_s
+        with self._transaction() as database:
+            database.execute(
+                "INSERT OR REPLACE INTO work VALUES (?, 'done', '', ?, NULL, ?)",
+                (self._main(database, keys), expires, reply),
+            )
+            if order is not None:
+                database.execute(
+                    "INSERT OR REPLACE INTO place VALUES (?, ?, ?)",
+                    (order.object_id, order.sequencer, expires),
+                )
+            self._finished += 1
+            if self._finished % _TRIM_EVERY == 0:
+                self._trim(database)
+
+    def release(self, keys: Sequence[str]) -> None:
+        with self._transaction() as database:
+            main = self._main(database, keys)
+            database.execute(
+                "DELETE FROM work WHERE key = ? AND owner = ? AND state = 'claimed'"
+                " AND answer IS NULL",
+                (main, self._owner),
+            )
+            database.execute(
+                "UPDATE work SET state = 'answered', owner = '', expires = ?"
+                " WHERE key = ? AND owner = ? AND state = 'claimed'",
+                (self._clock() + self._ttl_s, main, self._owner),
+            )
+
+    def last_sequencer(self, object_id: str) -> str | None:
+        with self._transaction() as database:
+            row = database.execute(
+                "SELECT sequencer FROM place WHERE object = ?", (object_id,)
+            ).fetchone()
+            return None if row is None else str(row[0])
+
+    def close(self) -> None:
+        with self._lock:
+            self._database.close()
+            os.unlink(self._owner_file(self._owner))
+            os.close(self._owner_lock)
+
+    def _main(self, database: sqlite3.Connection, keys: Sequence[str]) -> str:
+        for key in keys:
+            if database.execute("SELECT 1 FROM work WHERE key = ?", (key,)).fetchone():
+                return key
+            row = database.execute("SELECT main FROM alias WHERE key = ?", (key,)).fetchone()
+            if row is not None:
+                return str(row[0])
+        return keys[0]
+
+    def _trim(self, database: sqlite3.Connection) -> None:
+        now = self._clock()
+        for table in ("work", "alias", "place"):
+            database.execute(f"DELETE FROM {table} WHERE expires < ?", (now,))  # noqa: S608
+            (count,) = database.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
+            excess = count - self._max_entries * (1 if table == "work" else 2)
+            if excess > 0:
+                column = "object" if table == "place" else "key"
+                only = "WHERE state = 'done'" if table == "work" else ""
+                database.execute(
+                    f"DELETE FROM {table} WHERE {column} IN"  # noqa: S608 - names are literals above
+                    f" (SELECT {column} FROM {table} {only} ORDER BY expires LIMIT ?)",
+                    (excess,),
+                )
+
+    def _owner_file(self, owner: str) -> str:
+        return f"{self._path}.{owner}.lock"
+
+    def _remove_orphans(self) -> None:
+        """Lock files of processes that were killed: nobody will ever need them."""
+        ours = f"{glob.escape(self._path.name)}.*.lock"
+        for file in self._path.parent.glob(ours):
+            owner = file.name[len(self._path.name) + 1 : -len(".lock")]
+            if self._is_orphan(owner):
+                file.unlink(missing_ok=True)
+
+    def _is_orphan(self, owner: str) -> bool:
+        """Whether the process behind a claim is gone: nobody holds its lock any more."""
+        if owner == self._owner:
+            return False
+        path = self._owner_file(owner)
+        try:
+            handle = os.open(path, os.O_RDWR)
+        except FileNotFoundError:
+            return True
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(handle)
+        return True
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                self._database.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._database
+                except BaseException:
+                    self._database.execute("ROLLBACK")
+                    raise
+                self._database.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise TryAgain(f"the journal {self._path} is not available: {error}") from error

@@ -1,0 +1,321 @@
+"""Objects in S3 and messages in SQS: the only module that imports boto3.
+
+Every bucket is checked against the allow-list before it is touched. boto3's errors end here: "not
+there" and "replaced" are final, "you may not" is final unless the credentials have merely expired,
+everything else is worth another try. Credentials and region come from boto3's own chain.
+"""
+
+import io
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import Forbidden, ObjectGone, Refused, TryAgain
+from .names import AllowList
+
+GONE = frozenset(
+    {"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "404", "NotFound", "MethodNotAllowed"}
+)
+CHANGED = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
+EXPIRED = frozenset(
+    {
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "TokenRefreshRequired",
+        "InvalidToken",
+        "RequestTimeTooSkewed",
+        "RequestExpired",
+    }
+)
+"""Credentials that will be refreshed, or clocks that will be set: not the event's fault."""
+
+DENIED = frozenset(
+    {
+        "AccessDenied",
+        "403",
+        "Forbidden",
+        "AllAccessDisabled",
+        "AccountProblem",
+        "InvalidObjectState",
+        "InvalidAccessKeyId",
+        "SignatureDoesNotMatch",
+    }
+)
+MARK = "turnout-trigger"
+"""User metadata on everything a sink writes: the name of the trigger that wrote it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """An object's metadata, and its bytes if they were fetched."""
+
+    bucket: str
+    key: str
+    etag: str
+    content_type: str
+    metadata: Mapping[str, str]
+    size: int
+    version_id: str | None = None
+    body: bytes = b""
+
+
+class ObjectStore:
+    """S3 within an allow-list. Thread-safe; the boto3 client is made on first use."""
+
+    def __init__(
+        self,
+        allowed: AllowList,
+        *,
+        endpoint_url: str | None = None,
+        region: str | None = None,
+        timeout_s: float = 60.0,
+        connections: int = 32,
+    ) -> None:
+        self._allowed = allowed
+        self._endpoint_url = endpoint_url
+        self._region = region
+        self._timeout_s = timeout_s
+        self._connections = connections
+        self._made: Any = None
+        self._lock = threading.Lock()
+
+    def get(
+        self,
+        bucket: str,
+        key: str,
+        *,
+        version_id: str | None = None,
+        etag: str | None = None,
+        max_bytes: int | None = None,
+    ) -> Stored:
+        """The object; exactly this version, or (unversioned) exactly this entity tag.
+
+        Raises `ObjectGone` if it is not there or was replaced, `Refused` if longer than
+        `max_bytes`.
+        """
+        answer = self._call("get_object", bucket, **_exactly(bucket, key, version_id, etag))
+        size = int(answer.get("ContentLength") or 0)
+        with answer["Body"] as stream:
+            if max_bytes is not None and size > max_bytes:
+                raise Refused(f"s3://{bucket}/{key} has {size} bytes; the limit is {max_bytes}")
+            body = self._guard(stream.read, bucket)
+        return _stored(bucket, key, answer, size, body)
+
+    def head(
+        self, bucket: str, key: str, *, version_id: str | None = None, etag: str | None = None
+    ) -> Stored:
+        """Metadata only. Raises as `get` does."""
+        answer = self._call("head_object", bucket, **_exactly(bucket, key, version_id, etag))
+        return _stored(bucket, key, answer, int(answer.get("ContentLength") or 0), b"")
+
+    def put(
+        self,
+        bucket: str,
+        key: str,
+        body: bytes,
+        content_type: str,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        only_new: bool = False,
+        if_etag: str | None = None,
+    ) -> str:
+        """Write an object; returns its entity tag.
+
+        `only_new`: only if there is none; `if_etag`: only over exactly that one. Otherwise
+        `ObjectGone`.
+        """
+        more: dict[str, Any] = {}
+        if only_new:
+            more["IfNoneMatch"] = "*"
+        if if_etag is not None:
+            more["IfMatch"] = if_etag
+        answer = self._call(
+            "put_object",
+            bucket,
+            Bucket=bucket,
+            Key=key,
+            Body=io.BytesIO(body),
+            ContentType=content_type,
+            Metadata=dict(metadata or {}),
+            **more,
+        )
+        return str(answer.get("ETag", "")).strip('"')
+
+    def copy(self, source: Stored, bucket: str, key: str, metadata: Mapping[str, str]) -> None:
+        """Server-side copy of exactly this version, with metadata added."""
+        self._allowed.require(source.bucket)
+        origin: dict[str, str] = {"Bucket": source.bucket, "Key": source.key}
+        if source.version_id:
+            origin["VersionId"] = source.version_id
+        self._call(
+            "copy_object",
+            bucket,
+            Bucket=bucket,
+            Key=key,
+            CopySource=origin,
+            CopySourceIfMatch=source.etag,
+            MetadataDirective="REPLACE",
+            ContentType=source.content_type,
+            Metadata={**source.metadata, **metadata},
+        )
+
+    def delete(self, bucket: str, key: str) -> None:
+        """Delete; an object that is not there is deleted already."""
+        self._call("delete_object", bucket, Bucket=bucket, Key=key)
+
+    def tag(self, bucket: str, key: str, tags: Mapping[str, str], version_id: str | None) -> None:
+        """Add tags to the object's own, replacing those of the same name."""
+        where: dict[str, Any] = {"Bucket": bucket, "Key": key}
+        if version_id:
+            where["VersionId"] = version_id
+        present = self._call("get_object_tagging", bucket, **where).get("TagSet", [])
+        merged = {item["Key"]: item["Value"] for item in present} | dict(tags)
+        tag_set = [{"Key": name, "Value": value} for name, value in merged.items()]
+        self._call("put_object_tagging", bucket, **where, Tagging={"TagSet": tag_set})
+
+    def presign(self, bucket: str, key: str, version_id: str | None, expires_s: float) -> str:
+        """A URL that lets anybody GET this object for a while."""
+        self._allowed.require(bucket)
+        parameters = {"Bucket": bucket, "Key": key}
+        if version_id:
+            parameters["VersionId"] = version_id
+        return str(
+            self._client().generate_presigned_url(
+                "get_object", Params=parameters, ExpiresIn=int(expires_s)
+            )
+        )
+
+    def keys(self, bucket: str, prefix: str) -> Sequence[tuple[str, float]]:
+        """(key, last modified as seconds since 1970) under a prefix, at most 1,000."""
+        answer = self._call("list_objects_v2", bucket, Bucket=bucket, Prefix=prefix)
+        return [
+            (item["Key"], item["LastModified"].timestamp()) for item in answer.get("Contents", ())
+        ]
+
+    def _client(self) -> Any:
+        with self._lock:
+            if self._made is None:
+                self._made = _make_client(
+                    "s3", self._endpoint_url, self._region, self._timeout_s, self._connections
+                )
+            return self._made
+
+    def _call(self, operation: str, bucket: str, **arguments: Any) -> Any:
+        self._allowed.require(bucket)
+        client = self._client()
+        return self._guard(lambda: getattr(client, operation)(**arguments), bucket)
+
+    def _guard(self, call: Any, bucket: str) -> Any:
+        """Run a boto3 call and translate what it raises."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            return call()
+        except ClientError as error:
+            raise _translate(error.response, str(error), bucket) from error
+        except (BotoCoreError, OSError) as error:
+            raise TryAgain(f"S3 is not available: {error}") from error
+
+
+class Queue:
+    """One SQS queue."""
+
+    def __init__(self, url: str, *, endpoint_url: str | None, region: str | None) -> None:
+        self.url = url
+        self._client = _make_client("sqs", endpoint_url, region, 60.0, 10)
+
+    def receive(self, *, wait_s: int, visibility_s: int, count: int = 10) -> list[dict[str, Any]]:
+        """Up to ten messages, waiting for the first one; `Attributes` carry the receive count."""
+        answer = self._run(
+            "receive_message",
+            WaitTimeSeconds=wait_s,
+            VisibilityTimeout=visibility_s,
+            MaxNumberOfMessages=count,
+            MessageSystemAttributeNames=["ApproximateReceiveCount"],
+        )
+        return list(answer.get("Messages", ()))
+
+    def delete(self, receipt: str) -> None:
+        self._run("delete_message", ReceiptHandle=receipt)
+
+    def extend(self, receipt: str, visibility_s: int) -> None:
+        """Hide the message for this long from now; 0: let it come back at once."""
+        self._run(
+            "change_message_visibility", ReceiptHandle=receipt, VisibilityTimeout=visibility_s
+        )
+
+    def _run(self, operation: str, **arguments: Any) -> Any:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            return getattr(self._client, operation)(QueueUrl=self.url, **arguments)
+        except (ClientError, BotoCoreError, OSError) as error:
+            raise TryAgain(f"SQS {operation} failed: {error}") from error
+
+
+def _make_client(
+    service: str, endpoint_url: str | None, region: str | None, timeout_s: float, connections: int
+) -> Any:
+    try:
+        import boto3
+        from botocore.config import Config
+    except ImportError as error:
+        raise Refused("boto3 is not installed; install the `events` extra") from error
+    config = Config(
+        connect_timeout=min(10.0, timeout_s),
+        read_timeout=timeout_s,
+        max_pool_connections=connections,
+        retries={"mode": "standard", "total_max_attempts": 2},
+        # Path style for any server that is not AWS: bucket names are rarely in its DNS.
+        s3={"addressing_style": "path" if endpoint_url else "auto"},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+    return boto3.session.Session().client(
+        service, endpoint_url=endpoint_url, region_name=region, config=config
+    )
+
+
+def _exactly(bucket: str, key: str, version_id: str | None, etag: str | None) -> dict[str, Any]:
+    where: dict[str, Any] = {"Bucket": bucket, "Key": key}
+    if version_id:
+        where["VersionId"] = version_id
+    elif etag:
+        where["IfMatch"] = etag
+    return where
+
+
+def _stored(bucket: str, key: str, answer: Any, size: int, body: bytes) -> Stored:
+    return Stored(
+        bucket=bucket,
+        key=key,
+        etag=str(answer.get("ETag", "")).strip('"'),
+        content_type=str(answer.get("ContentType") or "application/octet-stream"),
+        metadata=dict(answer.get("Metadata") or {}),
+        size=size,
+        version_id=answer.get("VersionId"),
+        body=body,
+    )
+
+
+def _translate(response: Mapping[str, Any], text: str, bucket: str) -> Exception:
+    """One table from S3's error codes to ours; what is in no column may heal."""
+    code = str(response.get("Error", {}).get("Code", ""))
+    if code in GONE:
+        return ObjectGone(f"the object is not in bucket {bucket!r} any more ({code})")
+    if code in CHANGED:
+        return ObjectGone(f"the object in bucket {bucket!r} was replaced meanwhile ({code})")
+    if code in EXPIRED:
+        return TryAgain(f"the S3 credentials have expired ({code})")
+    if code in DENIED:
+        return Forbidden(f"S3 does not allow this in bucket {bucket!r} ({code}); check credentials")
+    if code in (
+        "EntityTooLarge",
+        "InvalidRequest",
+        "InvalidArgument",
+        "InvalidTag",
+        "KeyTooLongError",
+    ):
+        return Refused(f"S3 refuses: {text}")
+    return TryAgain(f"S3 says {text}")

@@ -1,0 +1,45 @@
+"""One CloudEvent to one sink, one attempt: whoever sent us the cause will send it again.
+
+Used by the adapter and the SQS poller: neither keeps anything, so neither may acknowledge before
+the sink has taken the event.
+"""
+
+from collections.abc import Mapping
+
+from . import codec
+from .delivery import Verdict, classify
+from .errors import DeliveryFailed, Refused
+from .event import Event
+from .http import Client
+
+
+class Sender:
+    """POSTs events in binary mode to one URL, with a SinkBinding's extensions added."""
+
+    def __init__(
+        self, client: Client, sink: str, *, extensions: Mapping[str, str], timeout_s: float
+    ) -> None:
+        self._client = client
+        self._sink = sink
+        self._extensions = dict(extensions)
+        self._timeout_s = timeout_s
+
+    def send(self, event: Event) -> int:
+        """The sink's 2xx. Raises `DeliveryFailed` (try again) or `Refused` (it never will)."""
+        if self._extensions:
+            event = event.with_attributes(**self._extensions)
+        headers, body = codec.encode_binary(event)
+        answer = self._client.post(self._sink, headers, body, self._timeout_s)
+        verdict = classify(answer.status)
+        if verdict is Verdict.DELIVERED:
+            return answer.status
+        excerpt = answer.body[:256].decode("utf-8", "replace")
+        message = f"the sink answered {answer.status}: {excerpt}"
+        if verdict is Verdict.FAILED:
+            raise Refused(message)
+        after = answer.headers.get("retry-after", "")
+        raise DeliveryFailed(
+            message,
+            cause_status=answer.status,
+            retry_after_s=float(after) if after.isdecimal() else None,
+        )

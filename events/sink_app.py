@@ -1,0 +1,122 @@
+"""The sink's HTTP door (Flask), and the making of a sink from its settings."""
+
+import logging
+from pathlib import Path
+
+from flask import Flask, Response, request
+
+from . import codec, spec, web
+from .errors import EventsError
+from .http import Client
+from .journal import Journal, MemoryJournal
+from .objects import ObjectStore
+from .settings import SinkSettings
+from .sink import Outcome, Sink
+from .spec import SinkSpec
+
+logger = logging.getLogger(__name__)
+
+DEAD_LETTER_PATH = "/dead-letters"
+
+
+def make(settings: SinkSettings) -> Flask:
+    """The app of `python -m events sink`. Raises `SpecError`."""
+    sink_spec = spec.parse(settings.spec)
+    return make_app(make_sink(sink_spec, settings), settings.max_body_bytes)
+
+
+def make_sink(sink_spec: SinkSpec, settings: SinkSettings) -> Sink:
+    """The sink of a specification."""
+    objects = sink_spec.objects
+    connections = sink_spec.max_concurrency + 2
+    store = ObjectStore(
+        sink_spec.allowed_buckets(),
+        endpoint_url=(objects.endpoint_url if objects else None) or settings.endpoint_url,
+        region=(objects.region if objects else None) or settings.region,
+        timeout_s=min(60.0, sink_spec.deadline_s),
+        connections=connections,
+    )
+    return Sink(
+        sink_spec,
+        client=Client(settings.proxies, connections=connections),
+        store=store,
+        journal=make_journal(sink_spec, store),
+    )
+
+
+def make_journal(sink_spec: SinkSpec, store: ObjectStore) -> Journal:
+    """The journal the specification asks for."""
+    dedupe = sink_spec.dedupe
+    if dedupe.store == "sqlite":
+        from .journal_sqlite import SqliteJournal
+
+        return SqliteJournal(Path(dedupe.path), ttl_s=dedupe.ttl_s, max_entries=dedupe.max_entries)
+    if dedupe.store == "s3":
+        from .journal_s3 import S3Journal
+
+        return S3Journal(store, bucket=dedupe.bucket, prefix=dedupe.prefix, ttl_s=dedupe.ttl_s)
+    return MemoryJournal(ttl_s=dedupe.ttl_s, max_entries=dedupe.max_entries)
+
+
+def make_app(sink: Sink, max_body_bytes: int) -> Flask:
+    """Routes: POST / for events, POST /dead-letters, OPTIONS, health, metrics."""
+
+    def metrics() -> str:
+        return sink.metrics.text([("in_progress", sink.gate.taken)])
+
+    app = web.make_app("events.sink", metrics, max_body_bytes)
+
+    @app.post("/", provide_automatic_options=False)
+    def take() -> Response:
+        try:
+            found = codec.decode(list(request.headers.items()), request.get_data(cache=False))
+        except EventsError as error:
+            sink.metrics.count("events", "invalid")
+            logger.warning("invalid event", extra={"reason": str(error)})
+            return web.problem(error.status, str(error))
+        if len(found) != 1:
+            return web.problem(400, "send one event a request: a batch cannot be replied to")
+        return respond(sink.handle(found[0]))
+
+    @app.post(DEAD_LETTER_PATH, provide_automatic_options=False)
+    def bury() -> Response:
+        """The end of the line for events nobody could deal with: said loudly, with the reason."""
+        try:
+            found = codec.decode(list(request.headers.items()), request.get_data(cache=False))
+        except EventsError as error:
+            return web.problem(error.status, str(error))
+        for event in found:
+            sink.metrics.count("dead_letters")
+            logger.error(
+                "dead letter",
+                extra={
+                    "trigger": sink.spec.name,
+                    "event_id": event.id,
+                    "event_source": event.source,
+                    "event_type": event.type,
+                    "subject": event.subject,
+                    "error_dest": event.attributes.get("knativeerrordest"),
+                    "error_code": event.attributes.get("knativeerrorcode"),
+                    "error_data": event.attributes.get("knativeerrordata"),
+                },
+            )
+        return Response(status=204)
+
+    @app.route("/", methods=["OPTIONS"])
+    def consent() -> Response:
+        return web.handshake()
+
+    return app
+
+
+def respond(outcome: Outcome) -> Response:
+    """An outcome as the broker wants it: a reply event, an empty 2xx, or a reason."""
+    if outcome.status >= 400:
+        headers: dict[str, str] = {}
+        if outcome.retry_after_s is not None:
+            headers["Retry-After"] = str(max(1, round(outcome.retry_after_s)))
+        return web.problem(outcome.status, outcome.reason, headers)
+    if outcome.reply is None:
+        return Response(status=outcome.status)
+    fields, body = codec.encode_binary(outcome.reply)
+    return Response(body, status=200, headers=fields)

@@ -1,0 +1,161 @@
+"""S3 event records (AWS, MinIO, Ceph, RustFS, LocalStack) and EventBridge to CloudEvents.
+
+Mapping: CloudEvents "Amazon S3" adapter, with these decisions. `subject` is the decoded key (usable
+in prefix and suffix filters; the raw key stays in the data). `type` never contains the `s3:` prefix
+some producers put into eventName. `id` is request id and host id plus a digest of key, version and
+sequencer, because one request can create several records (DeleteObjects).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from events import event as events
+from events.errors import InvalidEvent
+from events.event import Event
+
+from . import keys
+
+TYPE_PREFIX = "com.amazonaws.s3."
+
+_REASONS = {
+    "PutObject": "Put",
+    "POST Object": "Post",
+    "CopyObject": "Copy",
+    "CompleteMultipartUpload": "CompleteMultipartUpload",
+    "DeleteObject": "Delete",
+}
+_DETAIL_TYPES = {
+    "Object Created": "ObjectCreated",
+    "Object Deleted": "ObjectRemoved",
+    "Object Tags Added": "ObjectTagging",
+    "Object Tags Deleted": "ObjectTagging",
+    "Object Restore Completed": "ObjectRestore",
+}
+
+
+def event_name(name: str) -> str:
+    """An eventName without the `s3:` that MinIO and old Ceph releases put in front."""
+    return name.removeprefix("s3:")
+
+
+def from_record(record: Any) -> Event:
+    """One element of `Records`. Raises `InvalidEvent` naming the missing member."""
+    name = event_name(_text(record, "eventName"))
+    source = _text(record, "eventSource", default="aws:s3")
+    bucket = _text(record, "s3", "bucket", "name")
+    raw_key = _text(record, "s3", "object", "key")
+    if not name or not bucket or not raw_key:
+        raise InvalidEvent("an S3 record needs eventName, s3.bucket.name and s3.object.key")
+    region = _text(record, "awsRegion", default="")
+    object_ = record["s3"]["object"]
+    responses = record.get("responseElements")
+    responses = responses if isinstance(responses, Mapping) else {}
+    transport = ".".join(
+        str(responses[part]) for part in ("x-amz-request-id", "x-amz-id-2") if responses.get(part)
+    )
+    time = _text(record, "eventTime", default="")
+    identity = (bucket, raw_key, _identity(object_), name, "" if transport else time)
+    return events.make(
+        id=f"{transport}.{_digest(*identity)}" if transport else _digest(*identity, size=32),
+        source=f"{source}.{region}.{bucket}",
+        type=TYPE_PREFIX + name,
+        subject=keys.decode(raw_key, source),
+        time=time if events.is_timestamp(time) else None,
+        datacontenttype="application/json",
+        data=_dump(record),
+    )
+
+
+def from_event_bridge(envelope: Mapping[str, Any]) -> Event:
+    """An EventBridge `aws.s3` event, re-shaped into the same CloudEvent as a record; keys are
+    raw."""
+    detail = envelope["detail"]
+    detail_type = str(envelope.get("detail-type"))
+    kind = _DETAIL_TYPES.get(detail_type)
+    if kind is None:
+        raise InvalidEvent(f"EventBridge detail-type {detail_type!r} is not an S3 object event")
+    bucket = _text(detail, "bucket", "name")
+    key = _text(detail, "object", "key")
+    reason = _text(detail, "reason", default="")
+    if kind == "ObjectTagging":
+        name = "ObjectTagging:Put" if detail_type.endswith("Added") else "ObjectTagging:Delete"
+    elif kind == "ObjectRemoved" and detail.get("deletion-type") == "Delete Marker Created":
+        name = "ObjectRemoved:DeleteMarkerCreated"
+    else:
+        name = f"{kind}:{_REASONS.get(reason, reason.replace(' ', '') or 'Put')}"
+    region = _text(envelope, "region", default="")
+    time = _text(envelope, "time", default="")
+    object_ = detail["object"]
+    record = {
+        "eventVersion": "2.1",
+        "eventSource": "aws.s3",
+        "awsRegion": region,
+        "eventTime": time,
+        "eventName": name,
+        "s3": {
+            "s3SchemaVersion": "1.0",
+            "bucket": {"name": bucket},
+            "object": {
+                "key": key,
+                "size": object_.get("size"),
+                "eTag": object_.get("etag"),
+                "versionId": object_.get("version-id"),
+                "sequencer": object_.get("sequencer"),
+            },
+        },
+        "eventBridge": envelope,
+    }
+    return events.make(
+        id=_text(envelope, "id", default="")
+        or _digest(bucket, key, _identity(object_), name, time),
+        source=f"aws:s3.{region}.{bucket}",
+        type=TYPE_PREFIX + name,
+        subject=key,
+        time=time if events.is_timestamp(time) else None,
+        datacontenttype="application/json",
+        data=_dump(record),
+    )
+
+
+def is_test_message(body: Mapping[str, Any]) -> bool:
+    """`s3:TestEvent`, sent when a notification is configured: flat, no Records. Acknowledge,
+    ignore."""
+    return body.get("Event") == "s3:TestEvent"
+
+
+def is_event_bridge(body: Mapping[str, Any]) -> bool:
+    return isinstance(body.get("detail"), Mapping) and "detail-type" in body
+
+
+def is_record(body: Mapping[str, Any]) -> bool:
+    return isinstance(body.get("s3"), Mapping) and "eventName" in body
+
+
+def _identity(object_: Any) -> str:
+    """Version, then entity tag, then sequencer: what tells two uploads of one key apart."""
+    if not isinstance(object_, Mapping):
+        return ""
+    names = ("versionId", "version-id", "eTag", "etag", "sequencer")
+    return "|".join(str(object_[name]) for name in names if object_.get(name))
+
+
+def _digest(*parts: str, size: int = 16) -> str:
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:size]
+
+
+def _dump(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def _text(value: Any, *path: str, default: str | None = None) -> str:
+    for index, name in enumerate(path):
+        if not isinstance(value, Mapping) or value.get(name) is None:
+            if default is not None:
+                return default
+            raise InvalidEvent(f"the S3 record has no {'.'.join(path[: index + 1])}")
+        value = value[name]
+    if not isinstance(value, str):
+        raise InvalidEvent(f"{'.'.join(path)} of the S3 record must be a string")
+    return value

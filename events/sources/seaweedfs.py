@@ -1,0 +1,161 @@
+"""SeaweedFS filer webhooks to the same CloudEvents as S3 records.
+
+SeaweedFS has no S3 bucket notifications; its filer reports every change of every file, so this
+module must also say what is *no* object event: directories, parts of multipart uploads, and
+updates that touch only metadata (tagging an object is an `update` with the same chunks). Keys are
+raw paths. Shapes observed on SeaweedFS 4.48; tests/unit/events/test_events_sources.py keeps them.
+"""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from events.errors import InvalidEvent
+from events.event import Event
+
+from . import s3
+
+ROOT = "/buckets/"
+SOURCE = "seaweedfs:s3"
+_HIDDEN = (".uploads", ".versions", ".tmp")
+"""Directories the S3 gateway keeps for itself inside a bucket."""
+
+
+def is_notification(body: Mapping[str, Any]) -> bool:
+    return "event_type" in body and str(body.get("key", "")).startswith(ROOT)
+
+
+def to_event(body: Mapping[str, Any]) -> Event | None:
+    """The object event of a filer notification; None: nothing happened to an object's content."""
+    message = body.get("message")
+    if not isinstance(message, Mapping):
+        raise InvalidEvent("a SeaweedFS notification needs a `message` object")
+    old, new = _entry(message, "old_entry"), _entry(message, "new_entry")
+    kind = body["event_type"]
+    path = str(body["key"])[len(ROOT) :]
+    if kind == "rename" and new:
+        parent = str(message.get("new_parent_path", "")).rstrip("/")
+        path = f"{parent}/{new.get('name', '')}"[len(ROOT) :]
+    bucket, _, key = path.partition("/")
+    entry = new or old
+    if not key or entry.get("is_directory") or _is_hidden(key):
+        return None
+    version = _extended(entry, "Seaweed-X-Amz-Version-Id")
+    name = _event_name(kind, old, new)
+    if name is None:
+        return None
+    attributes = entry.get("attributes")
+    attributes = attributes if isinstance(attributes, Mapping) else {}
+    record = {
+        "eventVersion": "2.1",
+        "eventSource": SOURCE,
+        "awsRegion": "",
+        "eventTime": _time(entry, attributes),
+        "eventName": name,
+        "s3": {
+            "s3SchemaVersion": "1.0",
+            "bucket": {"name": bucket, "arn": f"arn:aws:s3:::{bucket}"},
+            "object": {
+                "key": key,
+                "size": attributes.get("file_size", 0),
+                "eTag": _etag(entry, attributes),
+                "contentType": attributes.get("mime"),
+                "versionId": version,
+                # A delete carries the old entry: the same sequencer as the upload it undoes.
+                "sequencer": f"{_nanoseconds(entry, attributes):016X}",
+            },
+        },
+    }
+    return s3.from_record(record)
+
+
+def _event_name(kind: Any, old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
+    if kind == "create":
+        return "ObjectCreated:Put"
+    if kind == "delete":
+        return "ObjectRemoved:Delete"
+    if kind == "rename":
+        return "ObjectCreated:Copy"
+    if kind != "update":
+        raise InvalidEvent(f"unknown SeaweedFS event_type {kind!r}")
+    if _content(old) != _content(new):
+        return "ObjectCreated:Put"
+    tagged = _tags(old) != _tags(new)
+    return "ObjectTagging:Put" if tagged else None
+
+
+def _entry(message: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    entry = message.get(name)
+    return entry if isinstance(entry, Mapping) else {}
+
+
+def _is_hidden(key: str) -> bool:
+    return any(part in _HIDDEN or part.endswith(".versions") for part in key.split("/")[:-1])
+
+
+def _content(entry: Mapping[str, Any]) -> object:
+    """What changes when, and only when, the bytes were written again."""
+    chunks = entry.get("chunks")
+    if isinstance(chunks, list) and chunks:
+        return [
+            (str(chunk.get("fid")) if chunk.get("fid") else chunk.get("file_id"), chunk.get("size"))
+            for chunk in chunks
+            if isinstance(chunk, Mapping)
+        ]
+    attributes = entry.get("attributes")
+    attributes = attributes if isinstance(attributes, Mapping) else {}
+    return (attributes.get("md5"), attributes.get("mtime"), entry.get("content"))
+
+
+def _tags(entry: Mapping[str, Any]) -> dict[str, Any]:
+    extended = entry.get("extended")
+    if not isinstance(extended, Mapping):
+        return {}
+    return {name: value for name, value in extended.items() if name.startswith("X-Amz-Tagging")}
+
+
+def _extended(entry: Mapping[str, Any], name: str) -> str | None:
+    extended = entry.get("extended")
+    value = extended.get(name) if isinstance(extended, Mapping) else None
+    if not isinstance(value, str):
+        return None
+    try:
+        return base64.b64decode(value, validate=True).decode("utf-8")
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _etag(entry: Mapping[str, Any], attributes: Mapping[str, Any]) -> str | None:
+    tag = _extended(entry, "Seaweed-X-Amz-ETag")
+    if tag:
+        return tag.strip('"')
+    try:
+        return base64.b64decode(str(attributes.get("md5", "")), validate=True).hex() or None
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _nanoseconds(entry: Mapping[str, Any], attributes: Mapping[str, Any]) -> int:
+    """When the content was written, in ns since 1970, as exactly as the notification says."""
+    chunks = entry.get("chunks")
+    times = [
+        int(chunk["modified_ts_ns"])
+        for chunk in (chunks if isinstance(chunks, list) else [])
+        if isinstance(chunk, Mapping) and isinstance(chunk.get("modified_ts_ns"), int)
+    ]
+    if times:
+        return max(0, *times)
+    seconds, rest = attributes.get("mtime"), attributes.get("mtime_ns")
+    seconds = seconds if isinstance(seconds, int) else 0
+    return max(0, seconds * 1_000_000_000 + (rest if isinstance(rest, int) else 0))
+
+
+def _time(entry: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
+    seconds, nanoseconds = divmod(_nanoseconds(entry, attributes), 1_000_000_000)
+    try:
+        stamp = datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return ""
+    return f"{stamp:%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"
