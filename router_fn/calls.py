@@ -21,6 +21,9 @@ from router_fn.urls import Url, resolve
 MAX_REQUESTS = 10
 """Requests one call may take, redirects included (Go's limit)."""
 
+MAX_KEPT_HEADS = 64
+"""Ready request heads per distinct client head: enough for a graph's steps and the lengths one client repeats."""
+
 _REDIRECTS_TO_GET = frozenset({301, 302, 303})
 _REDIRECTS = _REDIRECTS_TO_GET | {307, 308}
 _SENSITIVE = frozenset({b"authorization", b"cookie", b"cookie2", b"www-authenticate"})
@@ -44,8 +47,10 @@ class Incoming:
     __slots__ = (
         "default_type",
         "defaults",
+        "direct",
         "forwarded",
         "headers",
+        "heads",
         "inflates",
         "prefixes",
         "probe",
@@ -70,7 +75,10 @@ class Incoming:
             defaults.append((b"Accept-Encoding", b"gzip"))
         self.defaults = defaults
         self.forwarded = join(defaults + self.headers)
+        self.direct: bytes | None = None
+        """The ready request head of a one-step graph, when the length is known from the client's head."""
         self.prefixes: dict[Target, bytes] = {}
+        self.heads: dict[tuple[Target, int], bytes] = {}
         self.wants_stream = any(
             name.lower() == b"accept" and b"text/event-stream" in value.lower()
             for name, value in head.headers
@@ -99,6 +107,13 @@ class Target:
             incoming.prefixes[self] = prefix
         return prefix
 
+    def head(self, incoming: Incoming, length: int) -> bytes:
+        """The whole request head for a body of this length, kept for the next of its kind."""
+        head = b"%bContent-Length: %d\r\n\r\n" % (self.prefix(incoming), length)
+        if len(incoming.heads) < MAX_KEPT_HEADS:
+            incoming.heads[self, length] = head
+        return head
+
 
 def make_head(method: bytes, url: Url, origin: Origin, fields: bytes) -> bytes:
     """Request line, Host and the given field lines."""
@@ -114,48 +129,39 @@ def make_head(method: bytes, url: Url, origin: Origin, fields: bytes) -> bytes:
 class Call(Wait[Reply]):
     """One call of one target. Resolves with the Reply, or fails with UpstreamError."""
 
-    __slots__ = (
-        "_connection",
-        "_message",
-        "_origin",
-        "_requests",
-        "_stream_to",
-        "_timer",
-        "_url",
-        "body",
-        "cancelled",
-        "extra_head",
-        "incoming",
-        "inflates",
-        "on_sent",
-        "target",
-    )
+    # Class-level defaults instead of slots: most of these are never changed on most calls.
+    cancelled = False
+    extra_head = b""
+    """Further field lines of this call alone (a trace's own span)."""
+    on_sent: Callable[[], None] | None = None
+    _message: tuple[bytes, bytes] | None = None  # a redirect's own head and body
+    _origin: Origin | None = None  # a redirect's own origin
+    _requests = 1
+    _stream_to: Exchange | None = None
+    _connection: UpstreamConnection | None = None
+    _timer: asyncio.TimerHandle | None = None
 
     def __init__(self, target: Target, incoming: Incoming, body: bytes) -> None:
-        super().__init__()
         self.target = target
         self.incoming = incoming
         self.body = body
         self.inflates = incoming.inflates
-        self.cancelled = False
-        self.extra_head = b""
-        """Further field lines of this call alone (a trace's own span)."""
-        self.on_sent: Callable[[], None] | None = None
-        self._message: tuple[bytes, bytes] | None = None  # a redirect's own head and body
-        self._origin = target.origin
-        self._url = target.url
-        self._requests = 1
-        self._stream_to: Exchange | None = None
-        self._connection: UpstreamConnection | None = None
-        self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, timeout_s: float | None = None, stream_to: Exchange | None = None) -> None:
         """Start. `stream_to`: the client's exchange, when this answer may be streamed to it."""
+        target = self.target
+        self._url = target.url
         self._stream_to = stream_to
-        limit = timeout_s or self.target.timeout_s
+        limit = timeout_s or target.timeout_s
         if limit is not None:
-            self._timer = self.target.pool.loop.call_later(limit, self._timed_out, limit)
-        self.target.origin.send(self)
+            self._timer = target.pool.loop.call_later(limit, self._timed_out, limit)
+        idle = target.origin.idle
+        while idle:
+            connection = idle.pop()
+            if connection.alive:
+                self.transmit(connection)
+                return
+        target.origin.send(self)
 
     # --- the connection's side (Outgoing) --------------------------------------------------------
 
@@ -165,10 +171,13 @@ class Call(Wait[Reply]):
             connection.begin(self, *self._message)
             return
         body = self.body
-        prefix = self.target.prefix(self.incoming)
-        connection.begin(
-            self, b"%b%bContent-Length: %d\r\n\r\n" % (prefix, self.extra_head, len(body)), body
-        )
+        if self.extra_head:
+            prefix = self.target.prefix(self.incoming)
+            head = b"%b%bContent-Length: %d\r\n\r\n" % (prefix, self.extra_head, len(body))
+        else:
+            heads = self.incoming.heads
+            head = heads.get((self.target, len(body))) or self.target.head(self.incoming, len(body))
+        connection.begin(self, head, body)
         if self.on_sent is not None:
             self.on_sent()
 
@@ -197,7 +206,7 @@ class Call(Wait[Reply]):
 
     def unsent(self) -> None:
         self._connection = None
-        self._origin.send(self)
+        (self._origin or self.target.origin).send(self)
 
     def wants_stream(self, head: ResponseHead) -> bool:
         exchange = self._stream_to
@@ -217,6 +226,13 @@ class Call(Wait[Reply]):
         exchange.start(head.status, head.media_type)
         exchange.on_drained = self._drained
         return True
+
+    def take_over(self, connection: UpstreamConnection, stream_to: Exchange) -> None:
+        """Continue what somebody else began on this connection."""
+        self._url = self.target.url
+        self._connection = connection
+        self._stream_to = stream_to
+        connection.hand_over(self)
 
     def stream_data(self, data: bytes) -> None:
         exchange, connection = self._stream_to, self._connection

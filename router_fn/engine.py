@@ -332,10 +332,7 @@ class _Members(Wait[int]):
     -1 when all are to be merged.
     """
 
-    __slots__ = ("_ensemble", "_left", "_next", "_waits")
-
     def __init__(self, ensemble: EnsemblePlan, waits: Sequence[Wait[Reply]]) -> None:
-        super().__init__()
         self._ensemble = ensemble
         self._waits = waits
         self._next = 0

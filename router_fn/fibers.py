@@ -30,12 +30,10 @@ class Listener(Protocol):
 class Wait(Generic[T]):
     """A value that comes later. Await it in a fiber, or attach a listener."""
 
-    __slots__ = ("_listener", "_state", "_value")
-
-    def __init__(self) -> None:
-        self._state = _PENDING
-        self._listener: Listener | None = None
-        self._value: object = None
+    # Class-level defaults: making one costs nothing but the object.
+    _state = _PENDING
+    _listener: Listener | None = None
+    _value: object = None
 
     @property
     def pending(self) -> bool:
@@ -95,12 +93,10 @@ class Wait(Generic[T]):
 class Fiber(Wait[T]):
     """A coroutine being driven from value to value. Runs up to its first waiting point when made."""
 
-    __slots__ = ("_coroutine", "_waiting")
+    _waiting: Wait[Any] | None = None
 
     def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
-        super().__init__()
         self._coroutine = coroutine
-        self._waiting: Wait[Any] | None = None
         self.resume(None)
 
     def resume(self, wait: Wait[Any] | None) -> None:
@@ -130,10 +126,7 @@ class Fiber(Wait[T]):
 class FirstOf(Wait[int]):
     """Resolves with the index of the first of several waits to be through, well or not."""
 
-    __slots__ = ("_waits",)
-
     def __init__(self, waits: Sequence[Wait[Any]]) -> None:
-        super().__init__()
         self._waits = waits
         for wait in waits:
             wait.attach(self)

@@ -55,9 +55,9 @@ class Origin:
         """Coarse monotonic time of the last complete answer: has this service been awake lately?"""
         self.waking = False
         self.connections: set[UpstreamConnection] = set()
-        self._pool = pool
+        self.pool = pool
         self._dialling: set[asyncio.Task[None]] = set()
-        self._waiting: deque[Outgoing] = deque()
+        self.waiting: deque[Outgoing] = deque()
 
     @property
     def busy(self) -> bool:
@@ -74,22 +74,22 @@ class Origin:
         idle = self.idle
         while idle:
             connection = idle.pop()
-            if connection.usable:
+            if connection.alive:
                 call.transmit(connection)
                 return
-        if len(self.connections) + len(self._dialling) >= self._pool.limits.max_connections:
-            self._waiting.append(call)
+        if len(self.connections) + len(self._dialling) >= self.pool.limits.max_connections:
+            self.waiting.append(call)
             return
-        task = self._pool.loop.create_task(self._dial(call))
+        task = self.pool.loop.create_task(self._dial(call))
         self._dialling.add(task)
         task.add_done_callback(self._dialling.discard)
 
     def release(self, connection: UpstreamConnection) -> None:
         """An answer is complete and the connection is good for another request."""
-        now = self._pool.now
+        now = self.pool.now
         self.last_answer = now
-        while self._waiting:
-            call = self._waiting.popleft()
+        while self.waiting:
+            call = self.waiting.popleft()
             if not call.cancelled:
                 call.transmit(connection)
                 return
@@ -101,20 +101,18 @@ class Origin:
         self.connections.discard(connection)
         if connection in self.idle:
             self.idle.remove(connection)
-        while self._waiting and self._waiting[0].cancelled:
-            self._waiting.popleft()
-        if self._waiting:
-            self.send(self._waiting.popleft())
+        while self.waiting and self.waiting[0].cancelled:
+            self.waiting.popleft()
+        if self.waiting:
+            self.send(self.waiting.popleft())
 
     def answered(self) -> None:
         """An answer came on a connection that cannot be used again."""
-        self.last_answer = self._pool.now
+        self.last_answer = self.pool.now
 
     async def _dial(self, call: Outgoing) -> None:
         try:
-            connection = await asyncio.wait_for(
-                self._connect(), self._pool.limits.connect_timeout_s
-            )
+            connection = await asyncio.wait_for(self._connect(), self.pool.limits.connect_timeout_s)
         except TimeoutError:
             call.failed(UpstreamError("cannot connect: timed out", kind="connect", retryable=True))
         except (OSError, ssl.SSLError) as error:
@@ -130,14 +128,14 @@ class Origin:
                 call.transmit(connection)
 
     async def _connect(self) -> UpstreamConnection:
-        loop = self._pool.loop
+        loop = self.pool.loop
         if self.url.scheme != "https":
             at = self.proxy or self.url
             _, connection = await loop.create_connection(
                 lambda: UpstreamConnection(self), at.host, at.port
             )
             return connection
-        context = self._pool.tls_context()
+        context = self.pool.tls_context()
         if self.proxy is None:
             _, connection = await loop.create_connection(
                 lambda: UpstreamConnection(self), self.url.host, self.url.port, ssl=context

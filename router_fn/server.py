@@ -9,6 +9,7 @@ import random
 import time
 import zlib
 from collections.abc import Callable
+from typing import cast
 
 from functions.wire.container import READY_PATH
 from functions.wire.headers import Headers, canonical, join
@@ -24,6 +25,7 @@ from router_fn.pool import Pool, PoolLimits
 from router_fn.proxies import make_chooser
 from router_fn.replies import STREAMED, Reply
 from router_fn.settings import Settings
+from router_fn.upstream import UpstreamConnection
 from router_fn.urls import Url
 from router_fn.wake import Waker
 
@@ -50,13 +52,17 @@ class Router:
         )
         self.plan = plan.build(graph, self._bind)
         self.waker = Waker(self.plan, self.pool, settings)
-        self.server = Server(self.handle, self._limits())
         self.ready = True
         self._headers = _header_plan(graph, settings)
         self._returned = frozenset(
             name.lower().encode("latin-1", "replace") for name in graph.return_headers
         )
         self._single = self._pass_through()
+        self._single_idle = self._single.origin.idle if self._single is not None else []
+        exchange_class: type[Exchange] = Exchange
+        if self._single is not None:
+            exchange_class = type("_Direct", (_Direct,), {"router": self})
+        self.server = Server(self.handle, self._limits(), exchange_class)
         self._max_concurrency = graph.max_concurrency
 
     def _bind(self, url: Url, step: Step) -> Target:
@@ -98,7 +104,7 @@ class Router:
         incoming = head.context
         if incoming is None:
             incoming = head.context = self.read_head(head)
-        assert isinstance(incoming, Incoming)
+        incoming = cast("Incoming", incoming)
         if incoming.probe:
             if self.ready:
                 exchange.respond(200)
@@ -110,19 +116,41 @@ class Router:
                 503, engine.error_body("too many requests at once"), JSON, b"Retry-After: 1\r\n"
             )
             return
-        if self._single is not None:
-            call = _Direct(self._single, incoming, exchange)
-            exchange.on_abort = call.cancel
-            call.begin(None, exchange)
+        if self._single is None:
+            Run(self, exchange, incoming).start()
             return
-        Run(self, exchange, incoming).start()
+        idle = self._single_idle
+        if idle and incoming.direct is not None:
+            connection = idle.pop()
+            if connection.alive:
+                exchange = cast("_Direct", exchange)
+                exchange.connection = connection
+                exchange.on_abort = connection.give_up
+                connection.begin(exchange, incoming.direct, exchange.body)
+                return
+        self.call_directly(exchange)
+
+    def call_directly(self, exchange: Exchange) -> None:
+        """Serve a one-step graph off the fast path: no connection yet, a chunked body, a second try."""
+        call = self.make_direct(exchange)
+        call.begin(None, exchange)
+
+    def make_direct(self, exchange: Exchange) -> "_DirectCall":
+        assert self._single is not None
+        call = _DirectCall(self._single, cast("Incoming", exchange.head.context), exchange.body)
+        call.exchange = exchange
+        exchange.on_abort = call.cancel
+        return call
 
     def read_head(self, head: RequestHead) -> Incoming:
         """What this head means to us; done once per distinct head."""
         path = head.target.partition(b"?")[0]
         named = [(canonical(name), value) for name, value in head.headers]
         selected: Headers = self._headers(named)
-        return Incoming(head, selected, probe=path == _READY)
+        incoming = Incoming(head, selected, probe=path == _READY)
+        if self._single is not None and incoming.inflates and not head.chunked:
+            incoming.direct = self._single.head(incoming, head.length)
+        return incoming
 
     def answer(self, exchange: Exchange, reply: Reply) -> None:
         """Send a node's answer to the client (spec 2.4)."""
@@ -153,24 +181,52 @@ def content_type(body: bytes) -> bytes:
 _NOSNIFF = b"X-Content-Type-Options: nosniff\r\n"
 
 
-class _Direct(Call):
-    """The call of a one-step graph: its answer goes straight to the client."""
+class _Direct(Exchange):
+    """The request of a one-step graph: it is its own receiver, so its answer goes straight to the client.
 
-    __slots__ = ("_exchange",)
+    Anything out of the ordinary (a redirect, a stream, a lost connection) is handed to a `Call`.
+    """
 
-    def __init__(self, target: Target, incoming: Incoming, exchange: Exchange) -> None:
-        super().__init__(target, incoming, exchange.body)
-        self._exchange = exchange
+    inflates = True
+    cancelled = False
+    router: Router
+    connection: UpstreamConnection
+
+    def replied(self, status: int, body: bytes, head: ResponseHead) -> None:
+        if bodies.is_json(body):
+            self.respond(status, body, JSON)
+        else:
+            self.respond(status, body, content_type(body))
+
+    def failed(self, error: UpstreamError) -> None:
+        self.respond(error.status, engine.error_body(str(error)), JSON)
+
+    def unsent(self) -> None:
+        self.router.call_directly(self)
+
+    def wants_stream(self, head: ResponseHead) -> bool:
+        call = self.router.make_direct(self)
+        call.take_over(self.connection, self)
+        return call.wants_stream(head)
+
+    def stream_data(self, data: bytes) -> None:
+        raise AssertionError("handed to a Call")
+
+    def stream_end(self) -> None:
+        raise AssertionError("handed to a Call")
+
+
+class _DirectCall(Call):
+    """A one-step graph's call off the fast path."""
+
+    exchange: Exchange
 
     def settle(self, status: int, body: bytes, head: ResponseHead) -> None:
-        if bodies.is_json(body):
-            self._exchange.respond(status, body, JSON)
-        else:
-            self._exchange.respond(status, body, content_type(body))
+        self.exchange.respond(status, body, content_type(body))
 
     def fail(self, error: BaseException) -> None:
         assert isinstance(error, RequestFailed)
-        self._exchange.respond(error.status, engine.error_body(str(error)), JSON)
+        self.exchange.respond(error.status, engine.error_body(str(error)), JSON)
 
 
 class Run:
@@ -300,7 +356,6 @@ MIRROR_TIMEOUT_S = 30.0
 
 
 class _Pause(Wait[None]):
-    __slots__ = ("timer",)
     timer: object
 
     def cancel(self) -> None:
@@ -311,7 +366,6 @@ class _Pause(Wait[None]):
 class _StepCall(Call):
     """A call whose errors say which step it was."""
 
-    __slots__ = ("label",)
     label: str
 
     def fail(self, error: BaseException) -> None:

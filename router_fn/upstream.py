@@ -70,13 +70,17 @@ class UpstreamConnection(asyncio.Protocol):
 
     def __init__(self, origin: "Origin") -> None:
         self._origin = origin
+        self._pool = origin.pool
         self._idle = origin.idle
+        self.give_up = self.abandon
+        """`abandon`, bound once: what a request sets as its `on_abort`."""
         self._receiver: Receiver | None = None
         self._transport: asyncio.Transport | None = None
         self._heads_get = _plain_heads.get
         self._limit = origin.max_response_bytes
+        self.alive = True
+        """False once either side has begun to close it."""
         self._fresh = True  # nothing answered on it yet
-        self._unsent = -1
         self.idle_since = 0.0
         self._reset()
 
@@ -95,33 +99,34 @@ class UpstreamConnection(asyncio.Protocol):
     def begin(self, receiver: Receiver, head: bytes, body: bytes) -> None:
         """Send one request. `head` ends with the empty line."""
         self._receiver = receiver
-        self._unsent = len(head) + len(body)
         if len(body) < 65536:
             self.write(head + body)
         else:  # two buffers for the kernel instead of one more copy for us
             assert self._transport is not None
             self._transport.writelines((head, body))
 
+    def hand_over(self, receiver: Receiver) -> None:
+        """Somebody else takes over the rest of the answer."""
+        self._receiver = receiver
+
     def abandon(self) -> None:
         """The receiver lost interest: an answer would be read in vain, so the connection goes."""
         self._receiver = None
+        self.alive = False
         if self._transport is not None:
             self._transport.abort()
 
     def close(self) -> None:
+        self.alive = False
         if self._transport is not None:
             self._transport.close()
 
-    @property
-    def usable(self) -> bool:
-        return self._transport is not None and not self._transport.is_closing()
-
     def pause(self) -> None:
-        if self.usable and self._transport is not None:
+        if self.alive and self._transport is not None:
             self._transport.pause_reading()
 
     def resume(self) -> None:
-        if self.usable and self._transport is not None:
+        if self.alive and self._transport is not None:
             self._transport.resume_reading()
 
     def write(self, data: bytes) -> None:
@@ -147,7 +152,12 @@ class UpstreamConnection(asyncio.Protocol):
                     # The one-packet path: a plain head seen before, and exactly its body.
                     self._receiver = None
                     self._fresh = False
-                    self._origin.release(self)
+                    origin = self._origin
+                    if origin.waiting:
+                        origin.release(self)
+                    else:  # `release`, spelled out
+                        self.idle_since = origin.last_answer = self._pool.now
+                        self._idle.append(self)
                     receiver.replied(head.status, data[end:], head)
                     return
         try:
@@ -157,7 +167,12 @@ class UpstreamConnection(asyncio.Protocol):
         except TooLarge as big:
             self._fail(f"sent an answer of more than {big.limit} bytes", "too_large")
 
+    def eof_received(self) -> bool:
+        self.alive = False
+        return False
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self.alive = False
         self._origin.lost(self)
         receiver = self._receiver
         if receiver is None:
@@ -171,11 +186,10 @@ class UpstreamConnection(asyncio.Protocol):
             not self._fresh
             and head is None
             and not self._buffer
-            and self._unsent >= 0
             and self._transport is not None
-            and self._transport.get_write_buffer_size() >= self._unsent
+            and self._transport.get_write_buffer_size() > 0
         ):
-            # It had closed before our request left this process: nobody has seen it, send it elsewhere.
+            # It had closed before our whole request left this process: nobody can have acted on it.
             receiver.unsent()
             return
         if head is None and not self._buffer:
@@ -278,8 +292,7 @@ class UpstreamConnection(asyncio.Protocol):
                 receiver.replied(head.status, body, head)
 
     def _fail(self, reason: str, kind: str) -> None:
-        receiver, self._receiver = self._receiver, None
-        if self._transport is not None:
-            self._transport.abort()
+        receiver = self._receiver
+        self.abandon()
         if receiver is not None:
             receiver.failed(UpstreamError(reason, kind=kind))

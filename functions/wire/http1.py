@@ -79,28 +79,20 @@ class Handler(Protocol):
 class Exchange:
     """One request and the one answer to it."""
 
-    __slots__ = (
-        "_connection",
-        "_plain",
-        "body",
-        "context",
-        "head",
-        "on_abort",
-        "on_drained",
-        "started",
-    )
+    # Class-level defaults instead of assignments in __init__: one object a request, most of them never changed.
+    on_abort: Callable[[], None] | None = None
+    on_drained: Callable[[], None] | None = None
+    """Called when the client has caught up after `backed_up` was true."""
+    started = False
+    """A streamed answer has begun."""
+    context: object = None
+    """Free for the handler."""
+    _raw = False
 
     def __init__(self, connection: "Connection", head: RequestHead, body: bytes) -> None:
         self._connection: Connection | None = connection
-        self._plain = False
         self.head = head
         self.body = body
-        self.on_abort: Callable[[], None] | None = None
-        self.on_drained: Callable[[], None] | None = None
-        """Called when the client has caught up after `backed_up` was true."""
-        self.started = False
-        self.context: object = None
-        """Free for the handler."""
 
     @property
     def open(self) -> bool:
@@ -114,16 +106,25 @@ class Exchange:
         connection = self._connection
         if connection is None:
             return
-        self._connection = None
+        self._connection = self.on_abort = None
         server = connection.server
-        prefix = server.prefixes.get((status, content_type)) or server.make_prefix(
-            status, content_type
-        )
-        if extra or not connection.plain or status in _NO_BODY:
-            connection.write(connection.full_answer(prefix, status, body, extra))
+        if extra or server.draining or not self.head.plain or status in _NO_BODY:
+            connection.write(self._full_answer(connection, status, body, content_type, extra))
         else:
-            connection.write(b"%bContent-Length: %d\r\n\r\n%b" % (prefix, len(body), body))
+            key = (status, content_type, len(body))
+            connection.write((server.answers.get(key) or server.make_answer(*key)) + body)
         connection.answered()
+
+    def _full_answer(
+        self, connection: "Connection", status: int, body: bytes, content_type: bytes, extra: bytes
+    ) -> bytes:
+        """An answer in all its variants; the common one is spelled out in `respond`."""
+        if status not in _NO_BODY:
+            extra += b"Content-Length: %d\r\n" % len(body)
+        if self.head.method == b"HEAD" or status in _NO_BODY:
+            body = b""
+        prefix = connection.server.make_prefix(status, content_type)
+        return prefix + extra + connection.connection_field(self.head) + b"\r\n" + body
 
     def start(self, status: int, content_type: bytes = b"", extra: bytes = b"") -> None:
         """Begin a streamed answer; `send` pieces, then `finish`."""
@@ -132,14 +133,12 @@ class Exchange:
             return
         self.started = True
         prefix = connection.server.make_prefix(status, content_type)
-        self._plain = self.head.minor == 0 or status in _NO_BODY or self.head.method == b"HEAD"
-        if (
-            self._plain
-        ):  # HTTP/1.0 knows no chunks: the end of the connection is the end of the body
+        self._raw = self.head.minor == 0 or status in _NO_BODY or self.head.method == b"HEAD"
+        if self._raw:  # HTTP/1.0 knows no chunks: the end of the connection is the end of the body
             connection.keep_alive = False
         else:
             extra += b"Transfer-Encoding: chunked\r\n"
-        connection.write(prefix + extra + connection.connection_field() + b"\r\n")
+        connection.write(prefix + extra + connection.connection_field(self.head) + b"\r\n")
 
     def send(self, data: bytes) -> None:
         """One piece of a started answer; goes out at once."""
@@ -148,15 +147,15 @@ class Exchange:
             return
         connection.touched = connection.server.now
         if self.head.method != b"HEAD":
-            connection.write(data if self._plain else encode_chunk(data))
+            connection.write(data if self._raw else encode_chunk(data))
 
     def finish(self) -> None:
         """End a started answer."""
         connection = self._connection
         if connection is None:
             return
-        self._connection = None
-        if not self._plain:
+        self._connection = self.on_abort = None
+        if not self._raw:
             connection.write(LAST_CHUNK)
         connection.answered()
 
@@ -187,13 +186,12 @@ class Connection(asyncio.Protocol):
     def __init__(self, server: "Server") -> None:
         self.server = server
         self.keep_alive = True
-        self.plain = True
-        """The current request takes the shortest answer: HTTP/1.1, keep-alive, not HEAD."""
         self.write_paused = False
         self.touched = server.now
         self._transport: asyncio.Transport | None = None
         self._heads_get = server.heads.get
         self._handler = server.handler
+        self._make_exchange = server.make_exchange
         self._exchange: Exchange | None = None
         self._buffer = b""
         self._head: RequestHead | None = None  # read, its body still arriving
@@ -381,9 +379,8 @@ class Connection(asyncio.Protocol):
     def _dispatch(self, head: RequestHead, body: bytes) -> None:
         server = self.server
         self.touched = server.now
-        exchange = self._exchange = Exchange(self, head, body)
-        self.keep_alive = keep = head.keep_alive and not server.draining
-        self.plain = keep and head.minor == 1 and head.method != b"HEAD"
+        exchange = self._exchange = self._make_exchange(self, head, body)
+        self.keep_alive = head.keep_alive
         server.in_flight += 1
         try:
             self._handler(exchange)
@@ -397,21 +394,11 @@ class Connection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Replaced by the transport's own `write` when there is one."""
 
-    def connection_field(self) -> bytes:
-        if not self.keep_alive:
+    def connection_field(self, head: RequestHead) -> bytes:
+        """What to tell the client about the connection's future, if it does not go without saying."""
+        if not self.keep_alive or self.server.draining:
             return b"Connection: close\r\n"
-        head = self._exchange.head if self._exchange is not None else None
-        return b"Connection: keep-alive\r\n" if head is not None and head.minor == 0 else b""
-
-    def full_answer(self, prefix: bytes, status: int, body: bytes, extra: bytes) -> bytes:
-        """An answer in all its variants; the common one is spelled out in `Exchange.respond`."""
-        exchange = self._exchange
-        head_only = exchange is not None and exchange.head.method == b"HEAD"
-        if status in _NO_BODY:
-            body = b""
-        else:
-            extra += b"Content-Length: %d\r\n" % len(body)
-        return prefix + extra + self.connection_field() + b"\r\n" + (b"" if head_only else body)
+        return b"Connection: keep-alive\r\n" if head.minor == 0 else b""
 
     def answered(self) -> None:
         """The current request has its whole answer: read on, or close."""
@@ -496,12 +483,19 @@ class Connection(asyncio.Protocol):
 class Server:
     """Listening sockets, their connections, and the clock of all."""
 
-    def __init__(self, handler: Handler, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        limits: Limits | None = None,
+        make_exchange: "Callable[[Connection, RequestHead, bytes], Exchange]" = Exchange,
+    ) -> None:
         self.handler = handler
+        self.make_exchange = make_exchange
+        """A subclass of Exchange lets a handler keep its own state in the one object per request."""
         self.limits = limits or Limits()
         self.heads: HeadCache[RequestHead] = HeadCache()
-        self.prefixes: dict[tuple[int, bytes], bytes] = {}
-        """Status line, Date and Content-Type, ready to send; emptied whenever the date changes."""
+        self.answers: dict[tuple[int, bytes, int], bytes] = {}
+        """Whole heads by status, type and length, ready to send; emptied whenever the date changes."""
         self.connections: set[Connection] = set()
         self.in_flight = 0
         self.draining = False
@@ -543,13 +537,19 @@ class Server:
         if second != self._date_second:
             self._date_second = second
             self._date = b"Date: %s\r\n" % formatdate(second, usegmt=True).encode()
-            self.prefixes.clear()
+            self.answers.clear()
         prefix = wire_headers.status_line(status) + self._date
         if content_type:
             prefix += b"Content-Type: %s\r\n" % content_type
-        if len(self.prefixes) < 256:
-            self.prefixes[status, content_type] = prefix
         return prefix
+
+    def make_answer(self, status: int, content_type: bytes, length: int) -> bytes:
+        """A whole head for a body of this length, kept for the next of its kind."""
+        head = self.make_prefix(status, content_type)
+        head += b"Content-Length: %d\r\n\r\n" % length
+        if len(self.answers) < 256:
+            self.answers[status, content_type, length] = head
+        return head
 
     def finished(self, connection: Connection) -> None:
         """A request ended without an answer: its client is gone."""
@@ -585,7 +585,7 @@ class Server:
     def _tick(self) -> None:
         now = self.now = time.monotonic()
         if int(time.time()) != self._date_second:
-            self.prefixes.clear()
+            self.answers.clear()
         for connection in list(self.connections):
             connection.tick(now)
         self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)

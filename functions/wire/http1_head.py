@@ -58,6 +58,7 @@ class RequestHead:
         "length",
         "method",
         "minor",
+        "plain",
         "target",
     )
 
@@ -70,6 +71,8 @@ class RequestHead:
         self.chunked = False
         self.keep_alive = minor == 1
         self.expect_continue = False
+        self.plain = False
+        """HTTP/1.1, keep-alive, not HEAD: the answer needs nothing special."""
         self.context: object = None
 
 
@@ -126,6 +129,7 @@ def parse_request_head(block: bytes) -> RequestHead:
         raise BadHead(501, "this is no tunnel")
     head = RequestHead(method, target, int(minor), _split_fields(fields))
     _apply_request_fields(head)
+    head.plain = head.keep_alive and head.minor == 1 and method != b"HEAD"
     return head
 
 
