@@ -1,6 +1,7 @@
 """Options that the local engine's verbs share: which engine, and what `up` may be told."""
 
 import argparse
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -30,12 +31,27 @@ def add_up(parser: argparse.ArgumentParser) -> None:
     add("--port", type=int, default=8080, metavar="N", help="port of the gateway (0: any free one)")
     add("--host", default="127.0.0.1", metavar="ADDRESS", help="address of the gateway")
     add("--state-dir", type=Path, metavar="DIR", help="logs, volumes, events (.turnout/PORT)")
-    add("--mirror", action="append", default=[], metavar="FROM=TO",
-        help="fetch models whose URI begins with FROM from TO instead (a URI prefix or directory)")  # fmt: skip
-    add("--map", action="append", default=[], metavar="IMAGE=COMMAND",
-        help="how to run an image that has no command in its manifest")  # fmt: skip
-    add("--claim", action="append", default=[], metavar="NAME=DIR",
-        help="directory behind a persistent volume claim")  # fmt: skip
+    add(
+        "--mirror",
+        action="append",
+        default=[],
+        metavar="FROM=TO",
+        help="fetch models whose URI begins with FROM from TO instead (a URI prefix or directory)",
+    )
+    add(
+        "--map",
+        action="append",
+        default=[],
+        metavar="IMAGE=COMMAND",
+        help="how to run an image that has no command in its manifest",
+    )
+    add(
+        "--claim",
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="directory behind a persistent volume claim",
+    )
     add(
         "--env",
         action="append",
@@ -44,10 +60,16 @@ def add_up(parser: argparse.ArgumentParser) -> None:
         help="variable for every container",
     )
     add("--root", type=Path, default=Path(), metavar="DIR", help="working directory of containers")
-    add("--window", metavar="TIME",
-        help="autoscaler window for all services, at least 6s (default: the manifest's, else 60s)")  # fmt: skip
-    add("--grace", metavar="TIME",
-        help="scale-to-zero grace period (default 30s, or the window if that is shorter)")  # fmt: skip
+    add(
+        "--window",
+        metavar="TIME",
+        help="autoscaler window for all services, at least 6s (default: the manifest's, else 60s)",
+    )
+    add(
+        "--grace",
+        metavar="TIME",
+        help="scale-to-zero grace period (default 30s, or the window if that is shorter)",
+    )
     add("--prove", action="store_true", help="start every service once, as Knative does on deploy")
     add("--stop-grace", default="10s", metavar="TIME", help="patience at Ctrl-C (default 10s)")
 
@@ -69,7 +91,7 @@ def up_settings(args: argparse.Namespace) -> settings.EngineSettings:
         mirrors=tuple(absolute_mirror(item) for item in args.mirror),
         claims={name: Path(value) for name, value in pairs["claim"].items()},
         commands={
-            name: _checked("--map", lambda value=value: launch.split_command(value))
+            name: _checked("--map", functools.partial(launch.split_command, value))
             for name, value in pairs["map"].items()
         },
         extra_env=pairs["env"],

@@ -24,12 +24,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     engine_options.add_engine(parser)
     parser.add_argument("name", metavar="NAME", help="service or graph: NAME, NAME.NS or NS/NAME")
     body = parser.add_mutually_exclusive_group()
-    body.add_argument("--image", action="append", type=Path, metavar="FILE",
-                      help="a picture; becomes {\"instances\": [{\"data\": base64}]}")  # fmt: skip
+    body.add_argument(
+        "--image",
+        action="append",
+        type=Path,
+        metavar="FILE",
+        help='a picture; becomes {"instances": [{"data": base64}]}',
+    )
     body.add_argument("--json", metavar="TEXT", help="a JSON body")
     body.add_argument("-d", "--data", metavar="TEXT", help="a body as it is; @FILE reads a file")
-    parser.add_argument("--path", default=None, metavar="PATH",
-                        help="default: / for a graph, /v1/models/NAME:predict for a model")  # fmt: skip
+    parser.add_argument(
+        "--path", metavar="PATH", help="default: / for a graph, /v1/models/NAME:predict for a model"
+    )
     parser.add_argument("-H", "--header", action="append", default=[], metavar="NAME: VALUE")
     parser.add_argument("-X", "--method", default=None, metavar="METHOD")
     parser.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS")
@@ -92,7 +98,8 @@ def make_body(args: argparse.Namespace) -> bytes | None:
 
 
 def default_path(status: object, name: str, namespace: str, has_body: bool) -> str:
-    """Where requests of a service usually go: a model server has a V1 predict path, a graph has /."""
+    """Where requests of a service usually go: a model server has a V1 predict path, a graph has
+    /."""
     if isinstance(status, dict) and has_body:
         for service in status["services"]:
             if (service["name"], service["namespace"]) == (name, namespace):

@@ -9,8 +9,8 @@ from knative.cli import engine_options
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options and examples."""
     parser.description = (
-        "Compile manifests and run them here: every service is a host name on one port, starts with "
-        "its first request, and stops when it has been idle for its window."
+        "Compile manifests and run them here: every service is a host name on one port, starts "
+        "with its first request, and stops when it has been idle for its window."
     )
     parser.epilog = """examples:
   turnout up examples/dog-breed/*.yaml --mirror s3://turnout-examples/=.demo/models/

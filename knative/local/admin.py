@@ -1,6 +1,7 @@
 """The engine's own HTTP API under /_turnout/: what runs, logs, and the verbs that change it.
 
-Answers JSON. Only loopback host names reach it (the gateway checks), and requests that change something
+Answers JSON. Only loopback host names reach it (the gateway checks), and requests that change
+something
 must carry the `X-Turnout` header, which a foreign web page cannot send without being allowed to.
 
     GET  api/status                   services, revisions, pods, engine
@@ -110,7 +111,7 @@ class Admin:
         else:
             exchange.respond(200, [_JSON, _NO_STORE], body)
 
-    # --- reading -----------------------------------------------------------------------------------
+    # --- reading ---
 
     def status(self) -> dict[str, Any]:
         """Everything `ps`, `status --json` and the console show."""
@@ -222,7 +223,7 @@ class Admin:
         tail = _number(query, "tail", 200)
         return {"files": [{"path": str(file), "lines": logview.tail(file, tail)} for file in files]}
 
-    # --- acting ------------------------------------------------------------------------------------
+    # --- acting ---
 
     def _scale(self, arguments: Mapping[str, Any]) -> object:
         key = self._key(str(arguments.get("service", "")))

@@ -1,8 +1,11 @@
-"""KPA: how many pods a revision should have. A pure function of parameters, state, statistics and time.
+"""KPA: how many pods a revision should have. A pure function of parameters, state, statistics and
+time.
 
-Theory of operation (spec section 2.3). Two averages of the same load are kept, over the stable window
+Theory of operation (spec section 2.3). Two averages of the same load are kept, over the stable
+window
 and over the short panic window. Normally the stable one decides. When the panic average asks for
-`panic_threshold` times the pods that are ready, the revision *panics*: while panicking it follows the larger
+`panic_threshold` times the pods that are ready, the revision *panics*: while panicking it follows
+the larger
 of both and never shrinks, until the stable window has passed without a new overload. Growth and
 shrinkage per decision are bounded by the two rates. Whether the activator stays in the request path
 follows from the excess burst capacity.

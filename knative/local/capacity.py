@@ -1,6 +1,8 @@
-"""Is there room on this machine for one more pod? Local sense that a cluster's scheduler would have. Pure.
+"""Is there room on this machine for one more pod? Local sense that a cluster's scheduler would
+have. Pure.
 
-The first pod of a revision always starts if memory is there: a service that cannot run at all helps nobody, and
+The first pod of a revision always starts if memory is there: a service that cannot run at all
+helps nobody, and
 models ask for whole CPUs they use for milliseconds. Further pods count their CPU requests against a
 multiple of the CPUs. What does not fit is shown as a pending pod would be, and tried again.
 """
@@ -54,7 +56,8 @@ def admit(
 ) -> str:
     """Why one more pod has to wait; empty when it may start.
 
-    `running`: templates of all pods of this engine. `starting`: of those that have not grown into their memory
+    `running`: templates of all pods of this engine. `starting`: of those that have not grown into
+    their memory
     yet, so that their requests still have to be set aside.
     """
     cpu, memory = requested(template)
@@ -67,7 +70,10 @@ def admit(
     budget = int(machine.cpus * 1000 * cpu_overcommit)
     used = sum(requested(other)[0] for other in running)
     if cpu and used + cpu > budget:
-        return f"Insufficient cpu: {used + cpu}m of {budget}m ({machine.cpus} CPUs x {cpu_overcommit:g})"
+        return (
+            f"Insufficient cpu: {used + cpu}m of {budget}m "
+            f"({machine.cpus} CPUs x {cpu_overcommit:g})"
+        )
     return ""
 
 

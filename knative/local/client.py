@@ -1,4 +1,5 @@
-"""Talking to a running engine from the command line: find it, call its admin API, send requests to services.
+"""Talking to a running engine from the command line: find it, call its admin API, send requests to
+services.
 
 Standard library only, so that `ps` and `invoke` start fast.
 """

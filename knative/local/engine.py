@@ -60,7 +60,8 @@ class Engine:
         self._stopped_revisions: list[Revision] = []
 
     async def start(self, workload: spec.Workload) -> None:
-        """Everything up to an open port with routes. Raises EngineError, PortInUse, InvalidWorkload."""
+        """Everything up to an open port with routes. Raises EngineError, PortInUse,
+        InvalidWorkload."""
         settings = self.settings
         self.state.open()
         try:
@@ -98,7 +99,8 @@ class Engine:
                 revision.decide()
 
     async def stop(self, grace_s: float | None = None) -> None:
-        """Stop everything that `start` started. Safe at any stage; never raises for a pod's sake."""
+        """Stop everything that `start` started. Safe at any stage; never raises for a pod's
+        sake."""
         grace = self.settings.stop_grace_s if grace_s is None else grace_s
         if self._ticker is not None:
             self._ticker.cancel()
@@ -123,7 +125,7 @@ class Engine:
         for pod in self._all_pods():
             pod.stop(0.0)
 
-    # --- time --------------------------------------------------------------------------------------
+    # --- time ---
 
     async def _tick_forever(self) -> None:
         count = 0
@@ -147,7 +149,7 @@ class Engine:
             running = {pod.name for pod in self._all_pods()}
             self.state.prune_logs(namespace, name, running)
 
-    # --- what revisions need -----------------------------------------------------------------------
+    # --- what revisions need ---
 
     def _surroundings(self, workload: spec.Workload) -> Surroundings:
         settings = self.settings

@@ -1,11 +1,13 @@
-"""What can go wrong in the local engine, for the person at the terminal and for the client of the gateway.
+"""What can go wrong in the local engine, for the person at the terminal and for the client of the
+gateway.
 
 TurnoutError (knative.errors)
  +- EngineError          1   the engine cannot start or go on; says what to do
  |   +- PortInUse       75   the port or the state directory belongs to somebody else
  +- InvalidWorkload     65   a manifest that Knative may accept but this machine cannot run
 
-PodFailed                    one pod could not start; carries the log tail (never reaches the terminal
+PodFailed                    one pod could not start; carries the log tail (never reaches the
+terminal
                              as an exception: it becomes a status and a 503)
 """
 
@@ -27,7 +29,7 @@ class InvalidWorkload(errors.ManifestError):
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
+        self.lines = tuple(problems)
 
 
 class PodFailed(Exception):

@@ -1,7 +1,10 @@
-"""One request and its answer on their way through the gateway, whatever the protocols on both sides.
+"""One request and its answer on their way through the gateway, whatever the protocols on both
+sides.
 
-An exchange stands between a `Downstream` (the client's connection or stream) and an `Upstream` (a pod's).
-It owns what they must not know: the deadline, the buffered body while a pod starts, back-pressure in both
+An exchange stands between a `Downstream` (the client's connection or stream) and an `Upstream` (a
+pod's).
+It owns what they must not know: the deadline, the buffered body while a pod starts, back-pressure
+in both
 directions, and who is told when either side goes away. Callbacks only; no task per request.
 """
 
@@ -13,7 +16,8 @@ from typing import Protocol
 from . import wire
 
 REQUEST_BUFFER_BYTES = 64 * 1024
-"""Body bytes held while there is no pod yet; then the client is asked to wait (TCP back-pressure)."""
+"""Body bytes held while there is no pod yet; then the client is asked to wait (TCP
+back-pressure)."""
 
 
 class Downstream(Protocol):
@@ -100,7 +104,7 @@ class Exchange:
         self._deadline = self._start_deadline = self._idle_s = 0.0
         self._written_at = 0.0
 
-    # --- limits --------------------------------------------------------------------------------------
+    # --- limits ---
 
     def limit(self, total_s: float, start_s: float, idle_s: float) -> None:
         """Start the clocks, all counted from the request's arrival; 0 is no limit."""
@@ -143,7 +147,7 @@ class Exchange:
             self.downstream.abort()
         self._finish()
 
-    # --- from the client -----------------------------------------------------------------------------
+    # --- from the client ---
 
     def request_body(self, data: bytes) -> None:
         if self.upstream is not None:
@@ -176,7 +180,7 @@ class Exchange:
         if self.upstream is not None:
             self.upstream.resume_response()
 
-    # --- from the pod --------------------------------------------------------------------------------
+    # --- from the pod ---
 
     def attach(self, upstream: Upstream) -> None:
         """The head has been sent to a pod; now the body."""
@@ -190,6 +194,10 @@ class Exchange:
             self.downstream.resume_request()
         if self._body_done:
             upstream.send_end()
+
+    def detach(self) -> None:
+        """The connection to the pod was lost before it mattered; another `attach` follows."""
+        self.upstream = None
 
     @property
     def body_untouched(self) -> bool:
@@ -231,7 +239,8 @@ class Exchange:
         self._finish()
 
     def switched(self, headers: wire.Headers) -> None:
-        """101: both sides become a pipe; total time no longer counts (as with hijacked connections)."""
+        """101: both sides become a pipe; total time no longer counts (as with hijacked
+        connections)."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -253,7 +262,7 @@ class Exchange:
         self.downstream.abort()
         self._finish()
 
-    # --- the gateway's own answers ---------------------------------------------------------------------
+    # --- the gateway's own answers ---
 
     def refuse(self, status: int, message: str, headers: wire.Headers | None = None) -> None:
         """An error of the gateway's own, as JSON."""

@@ -1,26 +1,34 @@
-"""The gateway: one port that is ingress, activator, queue-proxy and forward proxy for every service.
+"""The gateway: one port that is ingress, activator, queue-proxy and forward proxy for every
+service.
 
 `handle` takes a request head, finds the service by host, asks its revision for a pod, and lets an
-`Outbound` connection carry bytes. Statuses are Knative's (spec sections 2.6 and 2.7): 404 unknown host, 503 no
+`Outbound` connection carry bytes. Statuses are Knative's (spec sections 2.6 and 2.7): 404 unknown
+host, 503 no
 room to wait, 504 out of time (waiting for a pod included), 502 a pod that cannot be reached. A pod
-that failed to start answers nobody, so the gateway does: 503 with the reason and the last log lines.
+that failed to start answers nobody, so the gateway does: 503 with the reason and the last log
+lines.
 """
 
 import asyncio
+import contextlib
+import functools
 import random
 from collections.abc import Callable
 from time import monotonic
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from . import traffic, wire
 from .errors import PodFailed
 from .exchange import Exchange
-from .inbound import Inbound
+from .inbound import Connection, Inbound
 from .outbound import Pool
 from .pods import Pod
 from .revision import Revision
 from .throttle import Overloaded, Waiter
 from .traces import Record, Recorder
+
+if TYPE_CHECKING:
+    from .h2_outbound import H2Pool
 
 ADMIN_PREFIX = b"/_turnout"
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1", ""})
@@ -52,15 +60,16 @@ class Gateway:
         self.recorder = recorder
         self.closing = False
         self._loop = loop
-        self._connections: set[Inbound] = set()
+        self._connections: set[Connection] = set()
         self._pools: dict[Pod, Pool] = {}
+        self._h2_pools: dict[Pod, H2Pool] = {}
         self._outside: dict[tuple[str, int], Pool] = {}
         self._server: asyncio.Server | None = None
         self._choose = chooser or random.Random()  # noqa: S311 - traffic split, not secrecy
         self._idle = asyncio.Event()
         self.active = 0
 
-    # --- connections -----------------------------------------------------------------------------------
+    # --- connections ---
 
     async def listen(self, host: str, port: int) -> int:
         """Open the port; returns its number. Raises OSError."""
@@ -78,19 +87,17 @@ class Gateway:
             connection.close_when_idle()
         if self.active:
             self._idle.clear()
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), grace_s)
-            except TimeoutError:
-                pass
         for connection in list(self._connections):
             connection.close_now()
-        for pool in [*self._pools.values(), *self._outside.values()]:
+        for pool in (*self._pools.values(), *self._h2_pools.values(), *self._outside.values()):
             pool.close()
 
-    def opened(self, connection: Inbound) -> None:
+    def opened(self, connection: Connection) -> None:
         self._connections.add(connection)
 
-    def closed(self, connection: Inbound) -> None:
+    def closed(self, connection: Connection) -> None:
         self._connections.discard(connection)
 
     def accepts_connect(self, host: str, port: int) -> bool:
@@ -103,11 +110,11 @@ class Gateway:
 
     def forget(self, pod: Pod) -> None:
         """A pod has gone: close its connections."""
-        pool = self._pools.pop(pod, None)
-        if pool is not None:
-            pool.close()
+        for pool in (self._pools.pop(pod, None), self._h2_pools.pop(pod, None)):
+            if pool is not None:
+                pool.close()
 
-    # --- requests --------------------------------------------------------------------------------------
+    # --- requests ---
 
     def handle(self, exchange: Exchange) -> None:
         """Find out where a request goes, and send it there."""
@@ -162,7 +169,18 @@ class Gateway:
         """The connections to a pod."""
         pool = self._pools.get(pod)
         if pool is None or pool.port != pod.port:
-            pool = self._pools[pod] = make_pool(pod, self._loop)
+            describe = functools.partial(describe_broken, pod)
+            pool = self._pools[pod] = Pool("127.0.0.1", pod.port, self._loop, describe)
+        return pool
+
+    def h2_pool(self, pod: Pod) -> "H2Pool":
+        """The HTTP/2 connection to a pod whose port is named h2c."""
+        from .h2_outbound import H2Pool
+
+        pool = self._h2_pools.get(pod)
+        if pool is None or pool.port != pod.port:
+            describe = functools.partial(describe_broken, pod)
+            pool = self._h2_pools[pod] = H2Pool("127.0.0.1", pod.port, self._loop, describe)
         return pool
 
     def entered(self) -> None:
@@ -174,14 +192,10 @@ class Gateway:
             self._idle.set()
 
 
-def make_pool(pod: Pod, loop: asyncio.AbstractEventLoop) -> Pool:
-    """A pool whose errors name the pod and show the end of its log."""
-
-    def describe(what: str) -> str:
-        tail = pod.log_tail(10)
-        return f"pod {pod.name}: {what}" + (f"; its last log lines:\n{tail}" if tail else "")
-
-    return Pool("127.0.0.1", pod.port, loop, describe)
+def describe_broken(pod: Pod, what: str) -> str:
+    """What the client is told when a pod's connection fails: which pod, and the end of its log."""
+    tail = pod.log_tail(10)
+    return f"pod {pod.name}: {what}" + (f"; its last log lines:\n{tail}" if tail else "")
 
 
 class Call:
@@ -274,8 +288,12 @@ class Call:
         self._pod = pod
         self.record.pod = pod.name
         self.record.granted = monotonic()
-        head = request_head(self.exchange.request, activator=not self.revision.throttle.direct)
-        self._gateway.pool(pod).send(self.exchange, head)
+        request, activator = self.exchange.request, not self.revision.throttle.direct
+        if self.revision.template.serving.h2c:
+            self._gateway.h2_pool(pod).send(self.exchange, h2_head(request, activator=activator))
+        else:
+            head = request_head(request, activator=activator)
+            self._gateway.pool(pod).send(self.exchange, head)
 
     def _refuse(self, failure: PodFailed | None) -> None:
         name = self.revision.service.name
@@ -336,12 +354,27 @@ def request_head(request: wire.Request, *, activator: bool) -> bytes:
     return wire.encode_head(first, headers)
 
 
+def h2_head(request: wire.Request, *, activator: bool) -> wire.Headers:
+    """The same for HTTP/2: pseudo-headers first, `te: trailers` kept for gRPC."""
+    headers = wire.forwarded_headers(request, activator=activator, keep_te=True)
+    if request.content_length is not None:
+        headers.append((b"content-length", b"%d" % request.content_length))
+    return [
+        (b":method", request.method),
+        (b":scheme", request.scheme),
+        (b":authority", request.host),
+        (b":path", request.target),
+        *headers,
+    ]
+
+
 def _is_cluster_host(host: str) -> bool:
     return host.endswith((".svc.cluster.local", ".svc", ".localhost", ".example.com"))
 
 
 def collect_body(exchange: Exchange, limit: int, then: Callable[[bytes], None]) -> None:
-    """Read a request's whole body for one of the gateway's own handlers; 413 beyond `limit` bytes."""
+    """Read a request's whole body for one of the gateway's own handlers; 413 beyond `limit`
+    bytes."""
     exchange.attach(_Collector(exchange, limit, then))
 
 

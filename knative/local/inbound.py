@@ -1,6 +1,7 @@
 """The gateway's HTTP/1.1 side towards clients: heads parsed by llhttp, bodies passed through.
 
-One object a connection. Pipelined requests wait their turn; reading pauses meanwhile. HTTP/2 with prior
+One object a connection. Pipelined requests wait their turn; reading pauses meanwhile. HTTP/2 with
+prior
 knowledge is recognised by its preface and handed to `h2_inbound`. `Upgrade` (websockets) turns
 the connection into a pipe once the pod has agreed. CONNECT is taken for hosts of this engine
 only, and loops back into this gateway: that is how gRPC clients use a proxy.
@@ -19,6 +20,16 @@ from .exchange import Exchange
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _HIGH_WATER = 256 * 1024
+LINGER_BYTES = 1024 * 1024
+LINGER_S = 2.0
+"""How much of a body, and for how long, is read after an answer that did not wait for it."""
+
+
+class Connection(Protocol):
+    """A client connection that can be told to end."""
+
+    def close_when_idle(self) -> None: ...
+    def close_now(self) -> None: ...
 
 
 class Handler(Protocol):
@@ -28,8 +39,8 @@ class Handler(Protocol):
 
     def handle(self, exchange: Exchange) -> None: ...
     def accepts_connect(self, host: str, port: int) -> bool: ...
-    def opened(self, connection: "Inbound") -> None: ...
-    def closed(self, connection: "Inbound") -> None: ...
+    def opened(self, connection: Connection) -> None: ...
+    def closed(self, connection: Connection) -> None: ...
     def http2(self, transport: asyncio.Transport, peer: str, data: bytes) -> asyncio.Protocol: ...
 
 
@@ -57,12 +68,14 @@ class Inbound(asyncio.Protocol):
         self._chunked = False
         self._keep_alive = True
         self._closing = False
+        self._lingering = 0
+        """Body bytes still to be thrown away after an early answer."""
         self._out: list[bytes] = []
         self._flushing = False
         self._pauses = 0
         self._broken = False
 
-    # --- asyncio ---------------------------------------------------------------------------------------
+    # --- asyncio ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
@@ -98,7 +111,8 @@ class Inbound(asyncio.Protocol):
         self._feed(data)
 
     def eof_received(self) -> bool:
-        """Half-close: keep writing if an answer is still due."""
+        """Half-close: keep writing if an answer is still due, then close too."""
+        self._closing = True
         if self._pipe is not None:
             self._pipe(b"")
             return False
@@ -123,7 +137,7 @@ class Inbound(asyncio.Protocol):
         if not self._broken:
             self._transport.abort()
 
-    # --- parsing ---------------------------------------------------------------------------------------
+    # --- parsing ---
 
     def _feed(self, data: bytes) -> None:
         try:
@@ -178,11 +192,17 @@ class Inbound(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         if self._receiving is not None:
             self._receiving.request_body(body)
+        elif self._lingering:
+            self._lingering -= len(body)
+            if self._lingering <= 0:
+                self._transport.close()
 
     def on_message_complete(self) -> None:
         exchange, self._receiving = self._receiving, None
         if exchange is not None:
             exchange.request_end()
+        elif self._lingering:
+            self._transport.close()
 
     def _request(self) -> wire.Request:
         length: int | None = None
@@ -199,17 +219,19 @@ class Inbound(asyncio.Protocol):
                 hosts += 1
         if hosts > 1:
             raise _BadRequest("more than one Host header")
+        if hosts == 0 and self._parser.get_http_version() == "1.1":
+            raise _BadRequest("no Host header")
         method, target = self._parser.get_method(), self._url
         absolute = not target.startswith(b"/") and method not in (b"CONNECT", b"OPTIONS")
         if absolute:
             scheme, separator, rest = target.partition(b"://")
             if not separator or scheme.lower() != b"http":
                 raise _BadRequest("only http:// targets can be proxied; give https to the client")
-            host, slash, path = rest.partition(b"/")
-            if b"?" in host:
-                host, _, query = rest.partition(b"?")
-                slash, path = b"/", b"?" + query
-            target = b"/" + path
+            cut = min(
+                (at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest)
+            )
+            host, path = rest[:cut], rest[cut:]
+            target = path if path.startswith(b"/") else b"/" + path
         elif method == b"CONNECT":
             host = target
         try:
@@ -252,7 +274,7 @@ class Inbound(asyncio.Protocol):
         protocol = self._handler.http2(self._transport, self._peer, data)
         self._transport.set_protocol(protocol)
 
-    # --- Downstream ------------------------------------------------------------------------------------
+    # --- Downstream ---
 
     def send_head(self, status: int, headers: wire.Headers) -> None:
         if self._broken:
@@ -276,7 +298,8 @@ class Inbound(asyncio.Protocol):
                 headers.append((b"transfer-encoding", b"chunked"))
             else:
                 self._keep_alive = False
-        if not self._keep_alive or self._closing or self._awaiting_switch:
+        unread = self._queue[0] is self._receiving and request.has_body
+        if not self._keep_alive or self._closing or self._awaiting_switch or unread:
             self._keep_alive = False
             headers.append((b"connection", b"close"))
         self._write(wire.encode_head(wire.status_line(status), headers))
@@ -298,11 +321,12 @@ class Inbound(asyncio.Protocol):
             self._chunked = False
         self.flush()
         finished = self._queue.popleft()
-        if finished is self._receiving and not self._broken:
-            # Answered before the request was read to its end: the rest has no meaning to anyone.
-            self._keep_alive = False
+        if finished is self._receiving:
             self._receiving = None
-        if not self._keep_alive:
+            if finished.request.has_body:
+                self._linger()
+                return
+        if not self._keep_alive or (self._closing and not self._queue):
             self._transport.close()
         elif self._queue:
             self._loop.call_soon(self._next)
@@ -313,6 +337,14 @@ class Inbound(asyncio.Protocol):
             exchange.arrived = monotonic()
             self.resume_request()
             self._handler.handle(exchange)
+
+    def _linger(self) -> None:
+        """Answered before the body was read: read on for a while, then close. Closing at once would
+        reset the connection, and the client might never see the answer."""
+        self._lingering = LINGER_BYTES
+        self._pauses = 0
+        self._transport.resume_reading()
+        self._loop.call_later(LINGER_S, self._transport.close)
 
     def can_append(self) -> bool:
         return self._chunked
@@ -353,7 +385,7 @@ class Inbound(asyncio.Protocol):
         if self._pauses == 0 and not self._broken:
             self._transport.resume_reading()
 
-    # --- writing ---------------------------------------------------------------------------------------
+    # --- writing ---
 
     def _write(self, data: bytes) -> None:
         """Collect what one turn of the loop produces: head and body leave in one packet."""

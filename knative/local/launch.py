@@ -1,6 +1,7 @@
 """From a container's manifest to argv, environment, working directory and limits of a process.
 
-Order as in Kubernetes: envFrom, then env, then what Knative adds; `$(NAME)` refers to variables defined
+Order as in Kubernetes: envFrom, then env, then what Knative adds; `$(NAME)` refers to variables
+defined
 before, `$$(NAME)` is a literal. Mount paths are mapped last (`volumes.PathMap`).
 """
 
@@ -209,7 +210,8 @@ def _working_dir(container: spec.Container, mounted: PathMap, settings: EngineSe
 
 
 def _limits(resources: spec.Resources) -> dict[str, int]:
-    """Resource limits a plain process can have. No RLIMIT_AS: address space is not memory (models map
+    """Resource limits a plain process can have. No RLIMIT_AS: address space is not memory (models
+    map
     files, runtimes reserve arenas); memory limits are watched by the engine instead."""
     return {"RLIMIT_CORE": 0}
 

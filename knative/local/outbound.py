@@ -1,7 +1,10 @@
-"""The gateway's HTTP/1.1 side towards pods: pooled keep-alive connections, one request at a time each.
+"""The gateway's HTTP/1.1 side towards pods: pooled keep-alive connections, one request at a time
+each.
 
-Nothing is retried, with one exception that no pod can notice: a *reused* connection that turns out to be closed
-before a byte of the answer arrived, for a request without a body. Everything else that goes wrong is
+Nothing is retried, with one exception that no pod can notice: a *reused* connection that turns out
+to be closed
+before a byte of the answer arrived, for a request without a body. Everything else that goes wrong
+is
 the client's to know (502), as behind Knative's queue-proxy.
 """
 
@@ -25,7 +28,8 @@ Failed = Callable[[Exchange, str], None]
 
 
 class Pool:
-    """Connections to one pod. `describe_failure` turns a broken connection into words for the client."""
+    """Connections to one pod. `describe_failure` turns a broken connection into words for the
+    client."""
 
     def __init__(
         self,
@@ -141,7 +145,7 @@ class Outbound(asyncio.Protocol):
         if not self._broken:
             self._transport.close()
 
-    # --- asyncio -----------------------------------------------------------------------------------------
+    # --- asyncio ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
@@ -161,8 +165,9 @@ class Outbound(asyncio.Protocol):
             self._finish()
             return
         self._exchange = None
-        if self._reused and not self._received and exchange.body_untouched and not exchange.done:
-            exchange.upstream = None
+        untouched = not self._received and exchange.body_untouched and not exchange.done
+        if self._reused and untouched:
+            exchange.detach()
             self._pool.send_fresh(exchange, self._head)
             return
         what = (
@@ -200,7 +205,7 @@ class Outbound(asyncio.Protocol):
         if self._exchange is not None:
             self._exchange.resume_request()
 
-    # --- parsing -----------------------------------------------------------------------------------------
+    # --- parsing ---
 
     def on_message_begin(self) -> None:
         self._headers = []
@@ -282,7 +287,7 @@ class Outbound(asyncio.Protocol):
         if not self._broken and data:
             self._transport.write(data)
 
-    # --- Upstream ----------------------------------------------------------------------------------------
+    # --- Upstream ---
 
     def send_body(self, data: bytes) -> None:
         if self._broken:

@@ -1,4 +1,5 @@
-"""One pod: its volumes, init containers, containers, readiness, restarts and end. Owns its processes.
+"""One pod: its volumes, init containers, containers, readiness, restarts and end. Owns its
+processes.
 
 Life of a pod (`Pod.run`, one task):
 
@@ -6,7 +7,8 @@ Life of a pod (`Pod.run`, one task):
                   \\        \\        \\
                    +--------+--------+--> BackOff -> Init (or Starting, when init is done) ...
 
-A failure at any stage is told to the owner once, with the log tail, so that waiting clients get an answer;
+A failure at any stage is told to the owner once, with the log tail, so that waiting clients get an
+answer;
 the pod then restarts with back-off for as long as its revision wants it, as the kubelet would.
 """
 
@@ -16,7 +18,7 @@ import os
 import secrets
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -28,7 +30,8 @@ from .settings import EngineSettings
 from .spawn import Process, Spawner, describe_exit
 
 BACK_OFF_FIRST_S = 1.0
-"""Wait before the first restart; doubles up to BACK_OFF_MAX_S. Kubernetes starts at 10 s: here a person waits."""
+"""Wait before the first restart; doubles up to BACK_OFF_MAX_S. Kubernetes starts at 10 s: here a
+person waits."""
 BACK_OFF_MAX_S = 60.0
 BACK_OFF_RESET_S = 60.0
 """A pod that was ready this long starts counting anew (Kubernetes: 10 minutes)."""
@@ -130,7 +133,8 @@ class Pod:
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"pod {self.name}")
 
     def stop(self, grace_s: float) -> "asyncio.Task[None]":
-        """Drain, SIGTERM, and SIGKILL after `grace_s`. Returns the task to await; may be called twice
+        """Drain, SIGTERM, and SIGKILL after `grace_s`. Returns the task to await; may be called
+        twice
         (the shorter grace counts)."""
         assert self._task is not None
         if not self._stopping.is_set():
@@ -143,7 +147,8 @@ class Pod:
         return self._task
 
     def log_tail(self, lines: int = 20) -> str:
-        """Last lines of the container that matters: the one that failed last, else the serving one."""
+        """Last lines of the container that matters: the one that failed last, else the serving
+        one."""
         name = self.template.serving.name
         log = self._logs.get(name) or next(reversed(self._logs.values()), None)
         return log.tail(lines) if log else ""
@@ -152,7 +157,7 @@ class Pod:
         """Pids of running containers' first processes."""
         return [process.pid for process in self.processes.values() if not process.exited.done()]
 
-    # --- life --------------------------------------------------------------------------------------
+    # --- life ---
 
     async def _run(self) -> None:
         try:
@@ -349,7 +354,7 @@ class Pod:
             process.signal(signal.SIGKILL)
             return False
 
-    # --- ends --------------------------------------------------------------------------------------
+    # --- ends ---
 
     async def _failed(self, failure: PodFailed) -> None:
         """Tell the owner, stop what is left, and wait out the back-off."""
@@ -420,7 +425,7 @@ class Pod:
             await asyncio.wait([log.closed], timeout=0.3)
 
     async def _unless(
-        self, died: "asyncio.Future[None]", step: "asyncio._CoroutineLike[None]"
+        self, died: "asyncio.Future[None]", step: Coroutine[None, None, None]
     ) -> None:
         """Run `step`, but fail as soon as a container has exited."""
         task = asyncio.ensure_future(step)
@@ -434,7 +439,7 @@ class Pod:
             with contextlib.suppress(asyncio.CancelledError, PodFailed):
                 await task
 
-    async def _until_stopping(self, life: "asyncio._CoroutineLike[None]") -> None:
+    async def _until_stopping(self, life: Coroutine[None, None, None]) -> None:
         """Run `life` until it fails or the pod is told to stop."""
         task = asyncio.ensure_future(life)
         stopping = asyncio.ensure_future(self._stopping.wait())

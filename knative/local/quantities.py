@@ -5,16 +5,18 @@ from decimal import Decimal, InvalidOperation
 
 _GO_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _GO_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
-_SUFFIXES = {
-    "": 1, "m": Decimal("0.001"), "u": Decimal("0.000001"), "n": Decimal("0.000000001"),
-    "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "E": 10**18,
-    "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60,
-}  # fmt: skip
+_SUFFIXES: dict[str, Decimal] = {
+    **{suffix: Decimal(10) ** (3 * index - 9) for index, suffix in enumerate("num")},
+    **{suffix: Decimal(10) ** (3 * index + 3) for index, suffix in enumerate("kMGTPE")},
+    **{f"{prefix}i": Decimal(2) ** (10 * (index + 1)) for index, prefix in enumerate("KMGTPE")},
+    "": Decimal(1),
+}
 _QUANTITY = re.compile(r"([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)([numkMGTPE]|[KMGTPE]i)?")
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of a Go duration (`1m30s`, `0.5s`); a bare `0` is allowed, other bare numbers are not."""
+    """Seconds of a Go duration (`1m30s`, `0.5s`); a bare `0` is allowed, other bare numbers are
+    not."""
     stripped = text.strip()
     if stripped == "0":
         return 0.0
@@ -32,7 +34,8 @@ def parse_duration(text: str) -> float:
 
 
 def parse_quantity(text: str | int | float) -> Decimal:
-    """The number behind a Kubernetes quantity: `500m` -> 0.5, `2Gi` -> 2147483648, `1e3` -> 1000."""
+    """The number behind a Kubernetes quantity: `500m` -> 0.5, `2Gi` -> 2147483648, `1e3` ->
+    1000."""
     match = _QUANTITY.fullmatch(str(text).strip())
     if match is None:
         raise ValueError(f"{text!r} is not a quantity such as 500m, 2 or 1Gi")

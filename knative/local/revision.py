@@ -1,7 +1,8 @@
 """One running revision: its pods, its queue, its statistics, and the loop from load to pods.
 
 The engine calls `tick` once a second and `decide` every two; the gateway calls `begin`, `acquire`,
-`release` and `end` around every request. Decisions themselves are pure (`autoscaler`, `scaler`); this module
+`release` and `end` around every request. Decisions themselves are pure (`autoscaler`, `scaler`);
+this module
 feeds them and carries them out.
 """
 
@@ -100,7 +101,7 @@ class Revision:
         """Pods that are not on their way out."""
         return [pod for pod in self.pods if pod.state not in (PodState.DRAINING, PodState.STOPPED)]
 
-    # --- requests ----------------------------------------------------------------------------------
+    # --- requests ---
 
     def begin(self) -> None:
         """A request arrived: count it, and wake the revision when it sleeps."""
@@ -123,7 +124,7 @@ class Revision:
         if pod.in_flight == 0:
             pod.idle.set()
 
-    # --- time --------------------------------------------------------------------------------------
+    # --- time ---
 
     def tick(self) -> None:
         """Every second: put the last second's load into the windows."""
@@ -219,7 +220,7 @@ class Revision:
             windows.make_window(parameters.panic_window_s, parameters.algorithm),
         )
 
-    # --- pods --------------------------------------------------------------------------------------
+    # --- pods ---
 
     def pin(self, count: int | None) -> None:
         """Fix the scale (`turnout scale`), or give it back to the autoscaler."""

@@ -1,13 +1,18 @@
 """Applying a decision: bounds, the way to zero, and whether the activator is in the path. Pure.
 
-Source: spec sections 2.4 and 2.5. The autoscaler says what the load wants; this module says what the
+Source: spec sections 2.4 and 2.5. The autoscaler says what the load wants; this module says what
+the
 revision gets. Zero is reached through three states:
 
-    ACTIVATING  pods were asked for and have not all arrived     -> zero only after the progress deadline
-    ACTIVE      enough pods are ready                            -> zero wish must last a stable window
-    INACTIVE    no traffic; the activator takes the requests     -> last pod goes after grace/retention
+    ACTIVATING  pods were asked for and have not all arrived     -> zero only after the progress
+    deadline
+    ACTIVE      enough pods are ready                            -> zero wish must last a stable
+    window
+    INACTIVE    no traffic; the activator takes the requests     -> last pod goes after
+    grace/retention
 
-`apply` returns how many pods to run now, or None for "leave it as it is", and after how many seconds to
+`apply` returns how many pods to run now, or None for "leave it as it is", and after how many
+seconds to
 ask again if nothing else happens.
 """
 

@@ -29,7 +29,8 @@ _OLD_SPELLINGS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Defaults:
-    """Cluster-wide settings: Knative's `config-autoscaler` and `config-deployment`, same defaults."""
+    """Cluster-wide settings: Knative's `config-autoscaler` and `config-deployment`, same
+    defaults."""
 
     container_concurrency_target: float = 100.0
     rps_target: float = 200.0
@@ -44,7 +45,8 @@ class Defaults:
     scale_to_zero_retention_s: float = 0.0
     enable_scale_to_zero: bool = True
     initial_scale: int = 1
-    """Pods that prove a new revision; the local engine starts from 0 (`allow-zero-initial-scale`)."""
+    """Pods that prove a new revision; the local engine starts from 0
+    (`allow-zero-initial-scale`)."""
     progress_deadline_s: float = 600.0
     override_window_s: float | None = None
     """`turnout up --window`: replaces every revision's window, for short local sessions."""
@@ -139,13 +141,15 @@ def make_scaling(
 
 
 def progress_deadline_s(annotations: Mapping[str, str], default: float) -> float:
-    """How long a pod may take to become ready (annotation `serving.knative.dev/progress-deadline`)."""
+    """How long a pod may take to become ready (annotation
+    `serving.knative.dev/progress-deadline`)."""
     text = annotations.get("serving.knative.dev/progress-deadline")
     return quantities.parse_duration(text) if text else default
 
 
 def with_override(scaling: Scaling, count: int | None) -> Scaling:
-    """`turnout scale NAME=N`: pin a revision to exactly N pods (None gives it back to its manifest)."""
+    """`turnout scale NAME=N`: pin a revision to exactly N pods (None gives it back to its
+    manifest)."""
     if count is None:
         return scaling
     return replace(scaling, min_scale=count, max_scale=max(count, 1), initial_scale=max(count, 1))

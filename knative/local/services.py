@@ -1,7 +1,9 @@
 """Services and their revisions: what exists, what a changed manifest does, where traffic goes.
 
-A changed template makes a new revision. If the service was already there, the new revision has to prove itself
-with one ready pod before traffic moves (at once, or step by step with rollout-duration); the old one then
+A changed template makes a new revision. If the service was already there, the new revision has to
+prove itself
+with one ready pod before traffic moves (at once, or step by step with rollout-duration); the old
+one then
 drains and goes. A revision that never becomes ready leaves the old one serving, as in Knative.
 """
 
@@ -37,7 +39,8 @@ class ServiceState:
 
 
 class Services:
-    """All services of an engine. `apply` reconciles; `routes` is what the gateway looks hosts up in."""
+    """All services of an engine. `apply` reconciles; `routes` is what the gateway looks hosts up
+    in."""
 
     def __init__(
         self, state: StateDir, make_revision: MakeRevision, report: Callable[[str, str], None]
@@ -55,7 +58,8 @@ class Services:
             yield from held.revisions.values()
 
     def apply(self, services: Iterable[spec.Service]) -> list[Revision]:
-        """Make what runs equal to `services`; returns revisions of removed services, to be stopped."""
+        """Make what runs equal to `services`; returns revisions of removed services, to be
+        stopped."""
         wanted = {service.key: service for service in services}
         removed: list[Revision] = []
         for key in [key for key in self.by_key if key not in wanted]:
@@ -83,7 +87,8 @@ class Services:
             held.latest.prove()
 
     def _revision(self, held: ServiceState, service: spec.Service) -> Revision:
-        """The revision for the service's present template: known from before, or the next generation."""
+        """The revision for the service's present template: known from before, or the next
+        generation."""
         known = self._remembered.setdefault(service.key, [])
         entry: dict[str, Any]
         if known and known[-1].get("fingerprint") == service.fingerprint:

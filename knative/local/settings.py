@@ -1,6 +1,7 @@
 """What `turnout up` was told, and what of the developer's environment pods may see.
 
-The environment is read here and nowhere else in the engine. A pod gets a small, named part of it, so that
+The environment is read here and nowhere else in the engine. A pod gets a small, named part of it,
+so that
 what works here works in a cluster: containers see paths and certificates, init containers (which
 fetch models) also see storage credentials, and nobody sees the rest.
 """
@@ -18,10 +19,12 @@ POD_VARIABLES = (
     "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES",
     "PYTHONDONTWRITEBYTECODE",
 )  # fmt: skip
-"""Variables every container inherits (PATH comes on top, with this interpreter's directory first)."""
+"""Variables every container inherits (PATH comes on top, with this interpreter's directory
+first)."""
 
 CREDENTIAL_PREFIXES = ("AWS_", "AZURE_", "S3_", "HF_", "GOOGLE_APPLICATION_", "STORAGE_", "GIT_")
-"""Prefixes of variables that init containers inherit too; a service account does this in a cluster."""
+"""Prefixes of variables that init containers inherit too; a service account does this in a
+cluster."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,9 @@
 """Starting and signalling pod processes through the spawner (`spawn_server`); the engine's side.
 
-Everything here runs on the engine's event loop. A `Process` is one container's first process; its group
-dies with it. If the spawner itself is killed, its pods are gone too (the kernel sees to that): they are
+Everything here runs on the engine's event loop. A `Process` is one container's first process; its
+group
+dies with it. If the spawner itself is killed, its pods are gone too (the kernel sees to that):
+they are
 reported as killed, and the next spawn starts a new spawner.
 """
 
@@ -27,7 +29,8 @@ _KILLED = signal.SIGKILL.value
 
 
 class Process:
-    """One started process. `exited` resolves to the wait status, which `describe_exit` puts into words."""
+    """One started process. `exited` resolves to the wait status, which `describe_exit` puts into
+    words."""
 
     __slots__ = ("_spawner", "exited", "pid")
 
@@ -82,7 +85,8 @@ class Spawner:
         output: int,
         limits: Mapping[str, int] | None = None,
     ) -> Process:
-        """Start `argv` with exactly `env`; stdout and stderr go to the descriptor `output` (kept open).
+        """Start `argv` with exactly `env`; stdout and stderr go to the descriptor `output` (kept
+        open).
 
         Raises PodFailed when the program cannot be executed.
         """
@@ -170,7 +174,8 @@ class Spawner:
             waiting.set_result(int(message["pid"]))
 
     def _lost(self) -> None:
-        """The spawner was killed: the kernel has killed its pods, and a new one starts on demand."""
+        """The spawner was killed: the kernel has killed its pods, and a new one starts on
+        demand."""
         logger.error("the spawner process is gone; its pods went with it")
         self._disconnect()
         if self._server is not None:

@@ -1,4 +1,5 @@
-"""The state directory of one engine: who owns it, what survives a restart, what a crash left behind.
+"""The state directory of one engine: who owns it, what survives a restart, what a crash left
+behind.
 
     engine.lock       locked (flock) while an engine runs here
     engine.json       pid, port, start time: how `ps`, `logs` and `invoke` find the engine
@@ -42,7 +43,8 @@ class StateDir:
         self._lock = -1
 
     def open(self) -> None:
-        """Take the directory, and clear away what a killed engine left. Raises PortInUse, EngineError."""
+        """Take the directory, and clear away what a killed engine left. Raises PortInUse,
+        EngineError."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(
@@ -50,7 +52,8 @@ class StateDir:
             )
         except OSError as error:
             raise EngineError(
-                f"cannot use the state directory {self.root}: {error.strerror}; choose another with --state-dir"
+                f"cannot use the state directory {self.root}: {error.strerror}; "
+                "choose another with --state-dir"
             ) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -136,7 +139,8 @@ def read_engine(root: Path) -> dict[str, Any] | None:
 def kill_leftovers(identity: str) -> int:
     """SIGKILL processes whose environment says that they belong to this engine; returns how many.
 
-    The spawner makes sure there are none; this is for the day it was killed together with the engine.
+    The spawner makes sure there are none; this is for the day it was killed together with the
+    engine.
     """
     mark = b"TURNOUT_POD=" + identity.encode() + b"/"
     killed = 0

@@ -1,7 +1,9 @@
-"""Which pod takes a request, and who waits: activator and queue-proxy rules. Pure, no I/O, no clock.
+"""Which pod takes a request, and who waits: activator and queue-proxy rules. Pure, no I/O, no
+clock.
 
 Two limits, kept apart as in Knative (spec sections 2.6 and 2.7):
-* with the activator in the path, requests of a revision wait in one queue (10 000) until a pod has a free slot
+* with the activator in the path, requests of a revision wait in one queue (10 000) until a pod has
+a free slot
   (containerConcurrency each; unlimited when 0) -- or, from zero, until there is a pod at all;
 * without it, requests go straight to a pod, whose own breaker lets containerConcurrency run and ten
   times as many wait; one more is refused.
@@ -34,7 +36,8 @@ class Overloaded(Exception):
 
 
 class Waiter(Generic[B]):
-    """A request in a queue. `granted` is called once, unless it is cancelled before: with its pod, whose
+    """A request in a queue. `granted` is called once, unless it is cancelled before: with its pod,
+    whose
     slot it then holds, or with None when there will be no pod (see `refuse_all`)."""
 
     __slots__ = ("granted", "pod")
@@ -141,7 +144,8 @@ class Throttle(Generic[B]):
         return self._enqueue(Waiter(granted, pod))
 
     def _pick(self) -> B | None:
-        """The pod the next request should try; with a limit, one with a free slot if there is one."""
+        """The pod the next request should try; with a limit, one with a free slot if there is
+        one."""
         pods = self.pods
         if len(pods) <= 1:
             return pods[0] if pods else None

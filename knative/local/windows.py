@@ -1,8 +1,10 @@
 """Averages over sliding windows of one-second buckets: what the autoscaler sees of the load. Pure.
 
 Source: spec section 2.2. A window is a ring of buckets. The linear average divides by the *valid*
-buckets only: from the first write to the newest, gaps inside counting as zero, and seconds after the
-newest write (silence whose numbers have not arrived yet) are left out together with the old buckets they
+buckets only: from the first write to the newest, gaps inside counting as zero, and seconds after
+the
+newest write (silence whose numbers have not arrived yet) are left out together with the old
+buckets they
 displace. After a full window without any write the average is 0 and history starts afresh.
 """
 
@@ -28,7 +30,8 @@ class Window:
         return self._first is None or math.floor(now) - self._last >= len(self._buckets)
 
     def record(self, now: float, value: float) -> None:
-        """Add `value` to the bucket of `now`; a late write is fine while its bucket is still inside."""
+        """Add `value` to the bucket of `now`; a late write is fine while its bucket is still
+        inside."""
         second, size = math.floor(now), len(self._buckets)
         if self._first is None or second - self._last >= size:
             self._buckets = [0.0] * size
@@ -83,7 +86,7 @@ class WeightedWindow(Window):
 
 def smoothing(buckets: int) -> float:
     """Coefficient that leaves 0.01 % of the weight beyond the window, but never below 0.2."""
-    return max(0.2, 1 - (1e-4) ** (1 / buckets))
+    return max(0.2, 1.0 - math.pow(1e-4, 1 / buckets))
 
 
 def make_window(length_s: float, algorithm: Literal["linear", "weighted-exponential"]) -> Window:

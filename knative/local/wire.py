@@ -1,7 +1,9 @@
 """HTTP messages as the gateway handles them: parsed heads, header rules, small answers. Pure.
 
-Header names are lower-case bytes inside the gateway; bodies are never looked at. What is dropped and added
-on the way to a pod follows Knative's ingress, activator and queue-proxy (spec sections 2.6 and 2.7).
+Header names are lower-case bytes inside the gateway; bodies are never looked at. What is dropped
+and added
+on the way to a pod follows Knative's ingress, activator and queue-proxy (spec sections 2.6 and
+2.7).
 """
 
 import http
@@ -54,6 +56,7 @@ class Request:
     port: int = 80
     absolute: bool = False
     """The client uses us as its proxy."""
+    http2: bool = False
 
     @property
     def has_body(self) -> bool:
@@ -78,7 +81,8 @@ def is_probe(request: Request) -> bool:
 
 
 def split_authority(authority: bytes) -> tuple[str, int]:
-    """`Name.NS.svc:8080` -> (`name.ns.svc`, 8080); port 80 when there is none. Raises ValueError."""
+    """`Name.NS.svc:8080` -> (`name.ns.svc`, 8080); port 80 when there is none. Raises
+    ValueError."""
     text = authority.decode("ascii").lower()
     if text.startswith("["):
         host, _, rest = text[1:].partition("]")

@@ -1,7 +1,9 @@
 """Plain Knative objects (dicts) into `spec` types, with every problem reported at once. No I/O.
 
-The compiler has validated what it emits; this module checks what *running here* needs: a command for
-every container, references that resolve, one serving port. Kinds it does not know are left out with a warning.
+The compiler has validated what it emits; this module checks what *running here* needs: a command
+for
+every container, references that resolve, one serving port. Kinds it does not know are left out
+with a warning.
 """
 
 import base64
@@ -191,9 +193,7 @@ def _template(
         name=str(metadata.get("name") or ""),
         concurrency=concurrency,
         timeout_s=timeout_s,
-        response_start_s=min(
-            timeout_s, float(body.get("responseStartTimeoutSeconds") or 300)
-        ),
+        response_start_s=min(timeout_s, float(body.get("responseStartTimeoutSeconds") or 300)),
         idle_s=float(body.get("idleTimeoutSeconds") or 0),
         scaling=problems.at("metadata").read(
             lambda: make_scaling(annotations, concurrency, defaults), make_scaling({}, 0)

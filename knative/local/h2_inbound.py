@@ -1,0 +1,237 @@
+"""The gateway's HTTP/2 side towards clients: every stream is an exchange of its own.
+
+So streams of one connection may go to different services and pods, and each counts as one request for
+the autoscaler -- what a gRPC client that holds one connection for hours needs.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import h2.events
+import h2.exceptions
+
+from . import h2_frames, wire
+from .exchange import Exchange
+
+if TYPE_CHECKING:
+    from .inbound import Handler
+
+
+class H2Inbound(asyncio.Protocol):
+    """One client connection; created when its preface has been seen."""
+
+    def __init__(
+        self,
+        handler: "Handler",
+        loop: asyncio.AbstractEventLoop,
+        transport: asyncio.Transport,
+        peer: str,
+        data: bytes,
+    ) -> None:
+        self._handler = handler
+        self._loop = loop
+        self._transport = transport
+        self._peer = peer
+        self._frames = h2_frames.Frames(transport, client=False)
+        self._streams: dict[int, Stream] = {}
+        self._broken = False
+        self._flushing = False
+        handler.opened(self)
+        loop.call_soon(self.data_received, data)
+
+    def data_received(self, data: bytes) -> None:
+        if self._broken:
+            return
+        try:
+            for event in self._frames.receive(data):
+                self._event(event)
+        except h2.exceptions.ProtocolError:
+            self._frames.flush()
+            self._transport.close()
+            return
+        self._frames.flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._broken = True
+        self._handler.closed(self)
+        for stream in list(self._streams.values()):
+            stream.exchange.client_gone()
+        self._streams.clear()
+
+    def close_when_idle(self) -> None:
+        """Shutting down: no new streams; close after the last one."""
+        if self._broken:
+            return
+        self._frames.connection.close_connection()
+        self._frames.flush()
+        if not self._streams:
+            self._transport.close()
+
+    def close_now(self) -> None:
+        if not self._broken:
+            self._transport.abort()
+
+    def _event(self, event: h2.events.Event) -> None:
+        match event:
+            case h2.events.RequestReceived():
+                self._request(event)
+            case h2.events.DataReceived():
+                stream = self._streams.get(event.stream_id)
+                size = event.flow_controlled_length or 0
+                if stream is None:
+                    self._frames.acknowledge(event.stream_id, size)
+                else:
+                    stream.received(event.data or b"", size)
+            case h2.events.StreamEnded():
+                if (stream := self._streams.get(event.stream_id)) is not None:
+                    stream.exchange.request_end()
+            case h2.events.StreamReset():
+                self._frames.queues.pop(event.stream_id, None)
+                if (stream := self._streams.pop(event.stream_id, None)) is not None:
+                    stream.exchange.client_gone()
+            case h2.events.WindowUpdated():
+                self._window(event.stream_id)
+            case h2.events.ConnectionTerminated():
+                self._transport.close()
+            case _:
+                pass
+
+    def _request(self, event: h2.events.RequestReceived) -> None:
+        headers = event.headers or []
+        host = h2_frames.pseudo(headers, b":authority")
+        plain = _join_cookies(h2_frames.regular(headers))
+        host = host or next((value for name, value in plain if name == b"host"), b"")
+        length = next((value for name, value in plain if name == b"content-length"), None)
+        try:
+            authority, port = wire.split_authority(host)
+            content_length = int(length) if length is not None else None
+        except ValueError:
+            self._frames.reset(event.stream_id, 1)
+            return
+        ended = event.stream_ended is not None
+        request = wire.Request(
+            h2_frames.pseudo(headers, b":method"),
+            h2_frames.pseudo(headers, b":path") or b"/",
+            authority,
+            plain,
+            host,
+            0 if ended and content_length is None else content_length,
+            chunked=not ended and content_length is None,
+            peer=self._peer,
+            port=port,
+            http2=True,
+        )
+        if ended and request.method in (b"GET", b"HEAD", b"OPTIONS"):
+            request.content_length = content_length
+        stream = Stream(self, event.stream_id)
+        stream.exchange = Exchange(request, stream, self._loop)
+        self._streams[event.stream_id] = stream
+        self._handler.handle(stream.exchange)
+
+    def _window(self, stream_id: int) -> None:
+        waiting = [stream_id] if stream_id else list(self._frames.queues)
+        for number in waiting:
+            if self._frames.pump(number) and (stream := self._streams.get(number)) is not None:
+                stream.exchange.resume_response()
+
+    # --- for streams ---
+
+    @property
+    def frames(self) -> h2_frames.Frames:
+        return self._frames
+
+    @property
+    def broken(self) -> bool:
+        return self._broken
+
+    def flush_soon(self) -> None:
+        """Write once per turn of the loop."""
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if not self._broken:
+            self._frames.flush()
+
+    def drop(self, stream_id: int) -> None:
+        self._streams.pop(stream_id, None)
+
+
+def _join_cookies(headers: wire.Headers) -> wire.Headers:
+    """HTTP/2 may split Cookie into several fields; HTTP/1.1 servers expect one."""
+    cookies = [value for name, value in headers if name == b"cookie"]
+    if len(cookies) < 2:
+        return headers
+    others = [item for item in headers if item[0] != b"cookie"]
+    return [*others, (b"cookie", b"; ".join(cookies))]
+
+
+class Stream:
+    """One request on an HTTP/2 connection: the exchange's Downstream."""
+
+    __slots__ = ("_connection", "_head_sent", "_number", "_paused", "_unacknowledged", "exchange")
+
+    def __init__(self, connection: H2Inbound, number: int) -> None:
+        self._connection = connection
+        self._number = number
+        self._paused = False
+        self._unacknowledged = 0
+        self._head_sent = False
+        self.exchange: Exchange
+
+    def received(self, data: bytes, size: int) -> None:
+        """Body bytes; the window opens again only when nobody asked us to pause."""
+        if self._paused:
+            self._unacknowledged += size
+        else:
+            self._connection.frames.acknowledge(self._number, size)
+        if data:
+            self.exchange.request_body(data)
+
+    def send_head(self, status: int, headers: wire.Headers) -> None:
+        if self._connection.broken or status == 101:
+            return
+        lines = [(b":status", b"%d" % status), *headers]
+        if status < 200:
+            return
+        self._head_sent = True
+        self._connection.frames.headers(self._number, lines)
+        self._connection.flush_soon()
+
+    def send_body(self, data: bytes) -> None:
+        if self._connection.broken or not data:
+            return
+        if self._connection.frames.body(self._number, data):
+            self.exchange.pause_response()
+        self._connection.flush_soon()
+
+    def send_end(self, trailers: wire.Headers) -> None:
+        if not self._connection.broken:
+            self._connection.frames.end(self._number, trailers)
+            self._connection.flush_soon()
+        self._connection.drop(self._number)
+
+    def can_append(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        if not self._connection.broken:
+            self._connection.frames.reset(self._number, h2_frames.INTERNAL_ERROR)
+            self._connection.flush_soon()
+        self._connection.drop(self._number)
+
+    def pause_request(self) -> None:
+        self._paused = True
+
+    def resume_request(self) -> None:
+        self._paused = False
+        size, self._unacknowledged = self._unacknowledged, 0
+        if size and not self._connection.broken:
+            self._connection.frames.acknowledge(self._number, size)
+            self._connection.flush_soon()
+
+    def switch(self, exchange: Exchange) -> None:
+        """HTTP/2 has no Upgrade."""
+        self.abort()
