@@ -1,4 +1,5 @@
-"""Model results and faults -> HTTP answers, for every HTTP protocol that speaks `{"error": ...}`."""
+"""Model results and faults -> HTTP answers, for every HTTP protocol that speaks `{"error":
+...}`."""
 
 import inspect
 from collections.abc import Mapping

@@ -96,5 +96,6 @@ def _is_python(directory: Path) -> bool:
 
 _DETECTORS: tuple[tuple[str, Callable[[Path], bool]], ...] = (
     ("pytorch", _has("*.mar", "model-store/*.mar", "MAR-INF/MANIFEST.json", "*.pt", "*.pth")),
+    ("sklearn", _has("*.joblib", "*.pkl", "*.pickle")),
     ("python", _is_python),
 )

@@ -42,7 +42,8 @@ class FunctionsError(Exception):
 
 
 class InvalidRequest(FunctionsError):
-    """The request cannot be served as it is. User code may raise it: the text goes to the client."""
+    """The request cannot be served as it is. User code may raise it: the text goes to the
+    client."""
 
     status = 400
 

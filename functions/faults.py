@@ -62,7 +62,8 @@ def is_data_fault(exc: BaseException) -> bool:
 
 
 def classify(exc: BaseException, model: str, request_id: str = "") -> FunctionsError:
-    """The error to answer with. Unexpected exceptions are logged here, once, with their traceback."""
+    """The error to answer with. Unexpected exceptions are logged here, once, with their
+    traceback."""
     if isinstance(exc, FunctionsError):
         return exc
     status = own_status(exc)

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from . import answers, faults, jsonio
+from . import answers, codec_v2, faults, jsonio
 from .answers import Answer, Stream
 from .errors import FunctionsError, InvalidRequest
 from .model import Call, ServedModel
-from .wire import v1
+from .wire import v1, v2
 from .wire.http1 import Exchange
 from .wire.http1_head import RequestHead
 
@@ -32,15 +32,17 @@ _NOT_READY = b'{"ready":false}'
 class Route:
     """What a request head means. Shared by all requests with this head; never changed."""
 
-    __slots__ = ("headers", "is_json", "model", "serve", "verb")
+    __slots__ = ("headers", "is_json", "json_length", "model", "serve", "verb", "version")
 
     def __init__(self, serve: Callable[[Exchange, "Route"], None], head: RequestHead) -> None:
         self.serve = serve
         self.model = ""
         self.verb = ""
+        self.version = ""
         self.headers = {
             name.decode("latin-1").lower(): value.decode("latin-1") for name, value in head.headers
         }
+        self.json_length = self.headers.get(v2.HEADER_LENGTH)
         self.is_json = v1.is_json_type(self.headers.get("content-type", ""))
 
 
@@ -76,6 +78,15 @@ class Front:
                 route = Route(self.v1, head)
                 route.model, route.verb = unquote(name), verb
                 return route
+        elif method == b"POST" and path.startswith("/v2/models/") and "v2" in self.protocols:
+            parts = path[len("/v2/models/") :].split("/")
+            if parts[-1] == "infer" and (
+                len(parts) == 2 or (len(parts) == 4 and parts[1] == "versions")
+            ):
+                route = Route(self.v2, head)
+                route.model, route.verb = unquote(parts[0]), "infer"
+                route.version = unquote(parts[2]) if len(parts) == 4 else ""
+                return route
         return Route(self.cold, head)
 
     # --- health --------------------------------------------------------------------------------
@@ -98,6 +109,16 @@ class Front:
             self.respond(exchange, answers.from_error(error))
             return
         self.call(exchange, entry, route, decode_v1, model_v1, encode_v1)
+
+    # --- V2 ------------------------------------------------------------------------------------
+
+    def v2(self, exchange: Exchange, route: Route) -> None:
+        try:
+            entry = self.repository.ready_entry(route.model, route.version)
+        except FunctionsError as error:
+            self.respond(exchange, answers.from_error(error))
+            return
+        self.call(exchange, entry, route, decode_v2, model_v2, encode_v2)
 
     # --- calling a model -----------------------------------------------------------------------
 
@@ -169,7 +190,8 @@ class Front:
         exchange.respond(answer.status, answer.body, answer.content_type, extra)
 
     async def _stream(self, exchange: Exchange, stream: Stream) -> None:
-        """Send pieces as they come. A fault half-way drops the connection: the client sees a cut."""
+        """Send pieces as they come. A fault half-way drops the connection: the client sees a
+        cut."""
         exchange.start(200, stream.content_type, answers.field_lines(stream.headers))
         try:
             async for piece in _pieces(stream.pieces):
@@ -213,3 +235,18 @@ def model_v1(model: ServedModel, route: Route, payload: Any, call: Call) -> Any:
 
 def encode_v1(result: Any, route: Route, call: Call) -> Answer | Stream:
     return answers.from_result(result, call.response_headers, call.status or 200)
+
+
+def decode_v2(body: bytes, route: Route, call: Call) -> Any:
+    request = codec_v2.decode(body, route.model, route.version, route.json_length, route.is_json)
+    call.request_id = call.request_id or request.id
+    return request
+
+
+def model_v2(model: ServedModel, route: Route, request: Any, call: Call) -> Any:
+    call.payload = request
+    return model.v2(request, call)
+
+
+def encode_v2(response: Any, route: Route, call: Call) -> Answer:
+    return codec_v2.encode(response, call.payload, call)

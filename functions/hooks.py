@@ -20,7 +20,8 @@ def find(target: Any, name: str) -> Callable[..., Any] | None:
     owner = _defining_module(hook)
     if owner.split(".", 1)[0] in {"kserve", "seldon_core"}:
         return None
-    return hook
+    found: Callable[..., Any] = hook
+    return found
 
 
 def _defining_module(hook: Callable[..., Any]) -> str:

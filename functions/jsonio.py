@@ -1,4 +1,5 @@
-"""The orjson door: JSON bytes in and out at native speed, numpy arrays written from their buffers."""
+"""The orjson door: JSON bytes in and out at native speed, numpy arrays written from their
+buffers."""
 
 from typing import Any
 
@@ -30,7 +31,8 @@ def dumps(value: Any) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """orjson's fallback for what it does not know: by capability, so that no library is imported."""
+    """orjson's fallback for what it does not know: by capability, so that no library is
+    imported."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value).decode("utf-8")
     if isinstance(value, (set, frozenset)):

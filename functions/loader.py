@@ -119,7 +119,8 @@ def defined_classes(module: ModuleType) -> list[type]:
 
 
 def pick_model(module: ModuleType) -> Any:
-    """The one class of `module` with a hook, or the module itself when its functions are the hooks."""
+    """The one class of `module` with a hook, or the module itself when its functions are the
+    hooks."""
     classes = [
         c for c in defined_classes(module) if any(callable(getattr(c, n, None)) for n in HOOK_NAMES)
     ]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import NotSupported
 
 if TYPE_CHECKING:
-    from .wire.v2 import InferRequest, InferResponse
+    from .inference import InferRequest, InferResponse
 
 STAGES = ("queue", "preprocess", "predict", "postprocess", "explain")
 
@@ -23,7 +23,7 @@ STAGES = ("queue", "preprocess", "predict", "postprocess", "explain")
 class Call:
     """One request on its way through a model: what hooks may see and change."""
 
-    __slots__ = ("headers", "request_id", "response_headers", "status", "timings")
+    __slots__ = ("headers", "payload", "request_id", "response_headers", "status", "timings")
 
     def __init__(self, headers: dict[str, str], request_id: str = "") -> None:
         self.headers = headers
@@ -33,6 +33,8 @@ class Call:
         self.request_id = request_id
         self.status = 0
         """HTTP status chosen by user code (TorchServe's `set_response_status`); 0 is none."""
+        self.payload: Any = None
+        """The decoded request, kept where the answer depends on it (V2)."""
         self.timings: dict[str, float] = {}
         """Stage -> seconds spent; see `STAGES`."""
 
@@ -84,7 +86,61 @@ class ServedModel:
         raise NotSupported("this model does not support V2 inference")
 
     def close(self) -> None:
-        """Give back memory, threads and temporary files. Called once, after the last call returned."""
+        """Give back memory, threads and temporary files. Called once, after the last call
+        returned."""
+
+
+class Item:
+    """One request's share of a joined call: what `prepare` made of it, and what `run` answered."""
+
+    __slots__ = ("call", "count", "data", "error", "key", "kind", "output", "payload")
+
+    def __init__(
+        self, kind: str, payload: Any, call: Call, *, count: int, key: Any, data: Any
+    ) -> None:
+        self.kind = kind
+        """`predict`, `explain` (V1) or `infer` (V2)."""
+        self.payload = payload
+        self.call = call
+        self.count = count
+        """Instances in it: its length along the first dimension."""
+        self.key = key
+        """Only items with equal keys may be joined; None is never joined."""
+        self.data = data
+        self.output: Any = None
+        self.error: BaseException | None = None
+
+
+class JoinableModel(ServedModel):
+    """A model that can answer several requests with one call: prepare each, run all, answer
+    each."""
+
+    batches = True
+
+    def prepare(self, kind: str, payload: Any, call: Call) -> Item:
+        """Check and convert one request. Raises InvalidRequest."""
+        raise NotImplementedError
+
+    def run(self, items: list[Item]) -> None:
+        """One model call for items with equal keys; sets `output` of each, in the same order."""
+        raise NotImplementedError
+
+    def answer(self, item: Item) -> Any:
+        """The V1 body or InferResponse for one item."""
+        raise NotImplementedError
+
+    def v1(self, verb: str, payload: Any, call: Call) -> Any:
+        return self.one(verb, payload, call)
+
+    def v2(self, request: InferRequest, call: Call) -> Any:
+        return self.one("infer", request, call)
+
+    def one(self, kind: str, payload: Any, call: Call) -> Any:
+        item = self.prepare(kind, payload, call)
+        since = time.perf_counter()
+        self.run([item])
+        call.timings["predict"] = time.perf_counter() - since
+        return self.answer(item)
 
 
 def lower_headers(headers: Mapping[str, str]) -> dict[str, str]:

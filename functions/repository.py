@@ -72,10 +72,12 @@ class Repository:
 
     # --- looking up ----------------------------------------------------------------------------
 
-    def ready_entry(self, name: str) -> Entry:
+    def ready_entry(self, name: str, version: str = "") -> Entry:
         """The entry of a model that can be called. Raises ModelNotFound, ModelNotReady."""
         entry = self._ready.get(name)
         if entry is not None:
+            if version and entry.model is not None and version not in entry.model.info.versions:
+                raise ModelNotFound(name, version)
             return entry
         known = self.entries.get(name)
         if known is None:

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
+from gunicorn.errors import HaltServer
 from gunicorn.glogging import Logger
 
 from .settings import Settings
@@ -15,6 +16,12 @@ logger = logging.getLogger(__name__)
 
 HANG_S = 120
 """An event loop that does not turn for this long is killed and replaced by gunicorn."""
+
+
+MAX_DEATHS_BEFORE_READY = 3
+"""Workers that may die in a row before being ready (killed for memory, crashed in a library)."""
+
+_READY_REPORT = b"\1ready"
 
 
 class JsonLogger(Logger):  # type: ignore[misc]
@@ -43,9 +50,12 @@ class Application(BaseApplication):  # type: ignore[misc]
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        # Workers tell the master, over this pipe, why a model cannot be loaded.
-        self._failure_read, self._failure_write = os.pipe()
-        os.set_blocking(self._failure_read, False)
+        # Workers tell the master, over this pipe, that they are ready or why they cannot be.
+        self._reports_read, self._reports_write = os.pipe()
+        os.set_blocking(self._reports_read, False)
+        os.set_blocking(self._reports_write, False)
+        self._failure = ""
+        self._deaths_before_ready = 0
         super().__init__()
 
     def load_config(self) -> None:
@@ -61,6 +71,7 @@ class Application(BaseApplication):  # type: ignore[misc]
             "control_socket_disable": True,
             "proc_name": f"functions {settings.model_name}",
             "when_ready": _when_ready,
+            "child_exit": self._child_exit,
         }
         for key, value in values.items():
             self.cfg.set(key, value)
@@ -69,16 +80,38 @@ class Application(BaseApplication):  # type: ignore[misc]
         """There is no WSGI app to load: the worker class serves."""
         return None
 
+    def _child_exit(self, arbiter: Any, worker: Any) -> None:
+        """In the master: a worker is gone. One that never gets ready is not started for ever."""
+        if self._read_reports():
+            self._deaths_before_ready = 0
+            return
+        self._deaths_before_ready += 1
+        if self._deaths_before_ready >= MAX_DEATHS_BEFORE_READY and worker.alive:
+            raise HaltServer("workers die before they are ready", 1)
+
+    def _read_reports(self) -> bool:
+        """Collect what workers reported since the last time; True if one got ready."""
+        try:
+            reports = os.read(self._reports_read, 65536).split(b"\0")
+        except BlockingIOError:
+            return False
+        for report in reports:
+            if report and report != _READY_REPORT and not self._failure:
+                self._failure = report.decode("utf-8", "replace")
+        return _READY_REPORT in reports
+
+    def report_ready(self) -> None:
+        """In a worker: every model is loaded."""
+        os.write(self._reports_write, _READY_REPORT + b"\0")
+
     def report_failure(self, reason: str) -> None:
         """In a worker: keep the reason for the master's last line."""
-        os.write(self._failure_write, reason.encode("utf-8", "replace")[:4000] + b"\0")
+        os.write(self._reports_write, reason.encode("utf-8", "replace")[:4000] + b"\0")
 
     def failure(self) -> str:
         """In the master: the first reason a worker gave, or an empty string."""
-        try:
-            return os.read(self._failure_read, 65536).split(b"\0")[0].decode("utf-8", "replace")
-        except BlockingIOError:
-            return ""
+        self._read_reports()
+        return self._failure
 
 
 def _when_ready(arbiter: Any) -> None:
@@ -101,7 +134,7 @@ def run(settings: Settings) -> int:
     if reason:
         message = f"model {settings.model_name} failed to load: {reason}"
     else:
-        message = f"the server stopped (code {code})"
+        message = f"the server stopped (code {code}): its workers died before they were ready"
     logger.critical("%s", message)
     write_termination_log(message)
     return container.EXIT_FAILED

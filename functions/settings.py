@@ -9,7 +9,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -420,7 +420,7 @@ def _parse_flags(argv: Sequence[str]) -> dict[str, Any]:
     return vars(build_parser().parse_args(normal))
 
 
-_SELDON_CASTS = {
+_SELDON_CASTS: dict[str, Callable[[str], Any]] = {
     "INT": int,
     "FLOAT": float,
     "DOUBLE": float,
@@ -430,7 +430,8 @@ _SELDON_CASTS = {
 
 
 def _seldon_parameters(raw: str) -> list[tuple[str, Any]]:
-    """Seldon's `[{"name":…,"value":…,"type":"INT|FLOAT|DOUBLE|STRING|BOOL"}]`. Raises ValueError."""
+    """Seldon's `[{"name":…,"value":…,"type":"INT|FLOAT|DOUBLE|STRING|BOOL"}]`. Raises
+    ValueError."""
     expectation = 'expected a JSON list of {"name", "value", "type"}'
     try:
         entries = json.loads(raw)

@@ -42,8 +42,11 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
         signal.set_wakeup_fd(-1)
 
     def run(self) -> None:
+        import uvloop
 
-        with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        import uvloop
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             code = runner.run(self._serve())
         sys.stdout.flush()
         sys.stderr.flush()
@@ -89,6 +92,7 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
             logger.error("loading failed", exc_info=cause or error)
             self.app.report_failure(str(error))
             return False
+        self.app.report_ready()
         logger.info("ready", extra={"models": list(repository.entries)})
         return True
 

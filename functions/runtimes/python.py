@@ -19,8 +19,8 @@ from functions.errors import LoadFailed, NotSupported
 from functions.model import Call, ModelInfo, ServedModel
 
 if TYPE_CHECKING:
+    from functions.inference import InferRequest, InferResponse
     from functions.settings import Settings
-    from functions.wire.v2 import InferRequest, InferResponse
 
 logger = logging.getLogger(__name__)
 
@@ -56,18 +56,14 @@ class KServeHooks(ServedModel):
     def v2(self, request: "InferRequest", call: Call) -> Any:
         if self.is_async:
             return self._infer_async(request, call)
-        return self._answer(self._run("predict", request, call), request)
+        return _to_response(self._run("predict", request, call), request)
 
     async def _infer_async(self, request: "InferRequest", call: Call) -> "InferResponse":
-        return self._answer(await self._run_async("predict", request, call), request)
-
-    def _answer(self, result: Any, request: "InferRequest") -> "InferResponse":
-        from functions import tensors
-
-        return tensors.to_response(result, request)
+        return _to_response(await self._run_async("predict", request, call), request)
 
     def _plan(self, verb: str) -> list[tuple[str, Hook]]:
-        """The hooks to run for a verb, in order. Raises NotSupported when the main one is missing."""
+        """The hooks to run for a verb, in order. Raises NotSupported when the main one is
+        missing."""
         main = self._hooks.get(verb)
         if main is None:
             raise NotSupported(f"this model has no {verb} method")
@@ -109,6 +105,12 @@ class KServeHooks(ServedModel):
             hooks.trimmed(stop)()
 
 
+def _to_response(result: Any, request: "InferRequest") -> "InferResponse":
+    from functions import tensors  # numpy: only when V2 is used
+
+    return tensors.to_response(result, request)
+
+
 def is_seldon(target: Any) -> bool:
     """Seldon's spelling: one of its own hooks, or a predict whose second argument is the names."""
     own = (
@@ -146,7 +148,7 @@ def build(
     Raises LoadFailed (or whatever user code raises) when it cannot serve.
     """
     reference = settings.model_class
-    found = (
+    found: Any = (
         loader.load_object(reference, directory)
         if reference
         else loader.pick_model(loader.load_file(loader.find_python_file(directory)))

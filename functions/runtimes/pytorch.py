@@ -8,6 +8,7 @@ envelope makes it: `{"instances": [...]}` -> the list of instances, as they are;
 own API.
 """
 
+import contextlib
 import logging
 import time
 from collections.abc import Mapping
@@ -41,10 +42,8 @@ def limit_threads(settings: "Settings", threads_hint: int = 0) -> int:
         raise MissingExtra("torch", "pytorch") from exc
     threads = settings.cpu_threads or threads_hint or max(1, cpu.usable_cpus() // settings.workers)
     torch.set_num_threads(threads)
-    try:
+    with contextlib.suppress(RuntimeError):  # already fixed by an earlier model of this process
         torch.set_num_interop_threads(1)
-    except RuntimeError:  # already fixed by an earlier model of this process
-        pass
     logger.info("torch uses %d threads per call", threads)
     return threads
 

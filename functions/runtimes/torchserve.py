@@ -22,7 +22,8 @@ Entry = Callable[[Any, "Context"], Any]
 
 
 class Metrics:
-    """What handlers call on `context.metrics`; values are kept per name for the metrics endpoint."""
+    """What handlers call on `context.metrics`; values are kept per name for the metrics
+    endpoint."""
 
     def __init__(self) -> None:
         self.values: dict[str, float] = {}
@@ -165,10 +166,7 @@ def load_entry(handler: str, directory: Path) -> tuple[Entry, Callable[[Context]
     file = directory / (module_part if module_part.endswith(".py") else module_part + ".py")
     if not file.is_file():
         file = directory / Path(file.name).name
-    if file.is_file():
-        module = loader.load_file(file)
-    else:
-        module = _default_handler(module_part, directory)
+    module = loader.load_file(file) if file.is_file() else _default_handler(module_part, directory)
     function = function or "handle"
     entry = vars(module).get(function)
     if callable(entry):

@@ -42,11 +42,9 @@ def is_json_type(content_type: str) -> bool | None:
     media = content_type.partition(";")[0].strip().lower()
     if media in ("", "application/x-www-form-urlencoded", "text/plain"):
         return None
-    if media == "application/json" or (
+    return media == "application/json" or (
         media.startswith("application/") and media.endswith("+json")
-    ):
-        return True
-    return False
+    )
 
 
 def looks_like_json(body: bytes) -> bool:

@@ -1,0 +1,137 @@
+"""V2 over REST: bytes -> InferRequest -> InferResponse -> bytes, JSON and binary tensors mixed
+freely.
+
+Binary tensors stay where they arrived: an input is a memoryview of the body, an output is written
+from the array's own memory. Spec: "Inference", and the binary tensor data extension ("Binary tensor
+extension").
+"""
+
+from typing import Any
+
+from . import jsonio
+from .answers import BYTES, JSON, Answer
+from .errors import InvalidRequest
+from .inference import InferRequest, InferResponse, Tensor, new_id
+from .model import Call
+from .wire import v2
+
+
+def decode(
+    body: bytes, model: str, version: str, json_length: str | None, is_json: bool | None
+) -> InferRequest:
+    """Raises InvalidRequest. `json_length` is the header's text, None when it is absent."""
+    if json_length is None:
+        if is_json is False and body[:1] not in (b"{", b" ", b"\n", b"\r", b"\t"):
+            raise InvalidRequest(f"a binary body needs the header {v2.HEADER_LENGTH}")
+        document, tail = jsonio.loads(body), memoryview(b"")
+    else:
+        document, tail = _split(body, json_length)
+    try:
+        return _request(document, tail, model, version)
+    except v2.Malformed as problem:
+        raise InvalidRequest(str(problem)) from None
+
+
+def _split(body: bytes, json_length: str) -> tuple[Any, memoryview]:
+    if not json_length.isdecimal() or len(json_length) > 15:
+        raise InvalidRequest(f"{v2.HEADER_LENGTH} must be a number of bytes")
+    length = int(json_length)
+    if length > len(body):
+        raise InvalidRequest(f"{v2.HEADER_LENGTH} is {length}, but the body has {len(body)} bytes")
+    view = memoryview(body)
+    return jsonio.loads(view[:length]), view[length:]
+
+
+def _request(document: Any, tail: memoryview, model: str, version: str) -> InferRequest:
+    inputs = []
+    at = 0
+    for entry in v2.parse_inputs(document):
+        if entry.size is None:
+            tensor = Tensor(entry.name, entry.shape, entry.datatype, entry.data, entry.parameters)
+        else:
+            v2.check_binary_size(entry.size, entry.shape, entry.datatype, f"input {entry.name!r}")
+            if entry.size > len(tail) - at:
+                raise v2.Malformed(
+                    f"input {entry.name!r} claims {entry.size} binary bytes, {len(tail) - at} are left"
+                )
+            tensor = Tensor(
+                entry.name, entry.shape, entry.datatype,
+                parameters=entry.parameters, raw=tail[at : at + entry.size],
+            )  # fmt: skip
+            at += entry.size
+        inputs.append(tensor)
+    if at != len(tail):
+        raise v2.Malformed(f"{len(tail) - at} bytes follow the last binary tensor")
+    names = {tensor.name for tensor in inputs}
+    if len(names) != len(inputs):
+        raise v2.Malformed("two inputs have the same name")
+    return InferRequest(
+        model,
+        inputs,
+        v2.parse_id(document),
+        document.get("parameters"),
+        model_version=version,
+        wanted=v2.parse_wanted(document),
+    )
+
+
+def encode(response: InferResponse, request: InferRequest, call: Call) -> Answer:
+    """Raises InvalidRequest for a requested output that the model did not produce."""
+    outputs = select(response, request)
+    wanted = request.wanted
+    documents: list[dict[str, Any]] = []
+    pieces: list[bytes | memoryview] = []
+    for tensor in outputs:
+        document: dict[str, Any] = {
+            "name": tensor.name,
+            "shape": tensor.shape,
+            "datatype": tensor.datatype,
+        }
+        if wanted.is_binary(tensor.name):
+            raw = tensor.raw()
+            document["parameters"] = {**_kept(tensor), "binary_data_size": len(raw)}
+            pieces.append(raw)
+        else:
+            kept = _kept(tensor) if tensor.parameters else None
+            if kept:
+                document["parameters"] = kept
+            document["data"] = tensor.json_data()
+        documents.append(document)
+    head: dict[str, Any] = {
+        "model_name": response.model_name,
+        "id": response.id or request.id or new_id(),
+    }
+    if response.model_version:
+        head["model_version"] = response.model_version
+    if response.parameters:
+        head["parameters"] = response.parameters
+    head["outputs"] = documents
+    text = jsonio.dumps(head)
+    headers = call.response_headers
+    if not pieces:
+        return Answer(call.status or 200, text, JSON, headers or None)
+    headers = {**headers, "Inference-Header-Content-Length": str(len(text))}
+    return Answer(call.status or 200, b"".join([text, *pieces]), BYTES, headers)
+
+
+def _kept(tensor: Tensor) -> dict[str, Any]:
+    """Parameters without those that describe the transport of this very message."""
+    return {
+        key: value
+        for key, value in tensor.parameters.items()
+        if key not in ("binary_data", "binary_data_size")
+    }
+
+
+def select(response: InferResponse, request: InferRequest) -> list[Tensor]:
+    """The outputs that the request asks for, in its order; all when it names none."""
+    names = request.wanted.outputs
+    if names is None:
+        return response.outputs
+    by_name = {tensor.name: tensor for tensor in response.outputs}
+    missing = [name for name in names if name not in by_name]
+    if missing:
+        raise InvalidRequest(
+            f"Unexpected inference output '{missing[0]}' for model '{request.model_name}'"
+        )
+    return [by_name[name] for name in names]

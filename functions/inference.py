@@ -1,0 +1,174 @@
+"""V2 requests and responses as user code and runtimes see them; the numbers are converted on
+demand.
+
+A `Tensor` holds its contents in whatever form they came in (JSON list, bytes of the body, numpy
+array) and converts when asked: `as_numpy()`, `data`, `raw`. A tensor that is only passed through is
+never converted at all. numpy is imported at the first `as_numpy`.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+from .wire import v2
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def new_id() -> str:
+    """An id in UUID4's form; not a secret, so the fast generator does."""
+    bits = f"{random.getrandbits(128):032x}"
+    return f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-a{bits[17:20]}-{bits[20:]}"
+
+
+class Tensor:
+    """A named tensor. Same attribute names as KServe's InferInput and InferOutput."""
+
+    __slots__ = ("_array", "_list", "_raw", "datatype", "name", "parameters", "shape")
+
+    def __init__(
+        self,
+        name: str,
+        shape: list[int] | tuple[int, ...] = (),
+        datatype: str = "",
+        data: Any = None,
+        parameters: dict[str, Any] | None = None,
+        *,
+        raw: bytes | memoryview | None = None,
+    ) -> None:
+        """`data`: a (nested) list or a numpy array; with an array, shape and datatype follow from
+        it."""
+        self.name = name
+        self.shape = list(shape)
+        self.datatype = datatype
+        self.parameters: dict[str, Any] = parameters if parameters is not None else {}
+        self._list: list[Any] | None = None
+        self._raw = raw
+        self._array: np.ndarray[Any, Any] | None = None
+        if data is not None:
+            if isinstance(data, list):
+                self._list = data
+            else:
+                self.set_data_from_numpy(data)
+
+    def as_numpy(self) -> np.ndarray[Any, Any]:
+        """The contents in their shape. A view of the request where possible: do not write to it.
+
+        BYTES: an object array, of bytes for binary data and str for JSON. BF16: as float32.
+        Raises InvalidRequest when data and shape do not fit.
+        """
+        if self._array is None:
+            from . import tensors
+
+            self._array = tensors.decode(
+                self.name, self.datatype, self.shape, self._list, self._raw
+            )
+        return self._array
+
+    def set_data_from_numpy(self, array: Any, binary_data: bool = True) -> None:
+        """Take the contents, shape and (unless it is a datatype of the same kind) datatype of an
+        array."""
+        from . import tensors
+
+        self._array, self.datatype = tensors.adopt(array, self.datatype)
+        self.shape = list(self._array.shape)
+        self._list = self._raw = None
+
+    @property
+    def data(self) -> list[Any]:
+        """The contents as a flat list (as given, for JSON requests, where it may be nested)."""
+        if self._list is None:
+            self._list = self.as_numpy().ravel().tolist()
+        return self._list
+
+    @property
+    def is_binary(self) -> bool:
+        """The contents came as bytes."""
+        return self._raw is not None
+
+    def raw(self) -> bytes | memoryview:
+        """The contents as the binary extension writes them: little-endian, row-major."""
+        if self._raw is not None:
+            return self._raw
+        from . import tensors
+
+        return tensors.encode_raw(self.as_numpy(), self.datatype)
+
+    def json_data(self) -> Any:
+        """The contents as JSON writes them: a flat array (numpy) or list. Raises InvalidRequest."""
+        if self._list is not None and self._array is None and not _is_nested(self._list):
+            return self._list
+        from . import tensors
+
+        return tensors.encode_json(self.name, self.as_numpy(), self.datatype)
+
+    def __repr__(self) -> str:
+        return f"Tensor({self.name!r}, shape={self.shape}, datatype={self.datatype!r})"
+
+
+def _is_nested(data: list[Any]) -> bool:
+    return bool(data) and isinstance(data[0], list)
+
+
+class InferRequest:
+    """A V2 request: over REST or gRPC, JSON or binary, this is what hooks get."""
+
+    __slots__ = ("from_grpc", "id", "inputs", "model_name", "model_version", "parameters", "wanted")
+
+    def __init__(
+        self,
+        model_name: str,
+        infer_inputs: list[Tensor],
+        request_id: str = "",
+        parameters: dict[str, Any] | None = None,
+        *,
+        model_version: str = "",
+        from_grpc: bool = False,
+        wanted: v2.Wanted = v2.ALL_AS_JSON,
+    ) -> None:
+        self.model_name = model_name
+        self.model_version = model_version
+        self.inputs = infer_inputs
+        self.id = request_id
+        self.parameters: dict[str, Any] = parameters if parameters is not None else {}
+        self.from_grpc = from_grpc
+        self.wanted = wanted
+
+    def get_input_by_name(self, name: str) -> Tensor | None:
+        return next((tensor for tensor in self.inputs if tensor.name == name), None)
+
+    def as_dataframe(self) -> Any:
+        """One column per input; needs pandas."""
+        import pandas as pd
+
+        return pd.DataFrame({tensor.name: tensor.as_numpy().ravel() for tensor in self.inputs})
+
+
+class InferResponse:
+    """A V2 answer."""
+
+    __slots__ = ("id", "model_name", "model_version", "outputs", "parameters")
+
+    def __init__(
+        self,
+        response_id: str,
+        model_name: str,
+        infer_outputs: list[Tensor],
+        model_version: str = "",
+        parameters: dict[str, Any] | None = None,
+    ) -> None:
+        self.id = response_id
+        self.model_name = model_name
+        self.model_version = model_version
+        self.outputs = infer_outputs
+        self.parameters: dict[str, Any] = parameters if parameters is not None else {}
+
+    def get_output_by_name(self, name: str) -> Tensor | None:
+        return next((tensor for tensor in self.outputs if tensor.name == name), None)
+
+
+# KServe's names for the two roles of a tensor, so that user code reads as it did.
+InferInput = Tensor
+InferOutput = Tensor

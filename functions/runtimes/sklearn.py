@@ -1,0 +1,107 @@
+"""The `sklearn` runtime: one pickled or joblib-dumped estimator.
+
+Loading a pickle runs code from it. `--allow-pickle false` refuses; skops files are not pickles and
+are loaded with their own trust check.
+"""
+
+import importlib.util
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from functions.errors import AmbiguousArtifact, LoadFailed, MissingExtra, NoArtifact
+from functions.model import ServedModel
+
+if TYPE_CHECKING:
+    from functions.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = (".joblib", ".pkl", ".pickle")
+METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "transform")
+
+
+def find(directory: Path) -> Path:
+    """The one model file at the top of the directory. Raises NoArtifact, AmbiguousArtifact."""
+    if directory.is_file():
+        return directory
+    files = (
+        sorted(p for p in directory.iterdir() if p.suffix in SUFFIXES) if directory.is_dir() else []
+    )
+    preferred = [p for p in files if p.stem == "model"]
+    if len(files) == 1 or len(preferred) == 1:
+        return (preferred or files)[0]
+    if not files:
+        raise NoArtifact(f"{directory} has no {', '.join(SUFFIXES)} file")
+    names = ", ".join(p.name for p in files)
+    raise AmbiguousArtifact(
+        f"{directory} has several models ({names}): keep one, or name one model{files[0].suffix}"
+    )
+
+
+def build(name: str, directory: Path, settings: "Settings") -> ServedModel:
+    """Load the estimator. Raises LoadFailed."""
+    file = find(directory)
+    if not settings.allow_pickle:
+        raise LoadFailed(
+            f"{file.name} is a pickle, which can run any code while loading, and --allow-pickle is false:"
+            " export the model to ONNX instead"
+        )
+    method = str(dict(settings.param).get("method", "predict"))
+    if method not in METHODS:
+        raise LoadFailed(f"--param method={method}: expected one of {', '.join(METHODS)}")
+    estimator = load(file)
+    function = getattr(estimator, method, None)
+    if not callable(function):
+        raise LoadFailed(f"{type(estimator).__name__} has no method {method}")
+    return _wrap(estimator, function)
+
+
+def load(file: Path) -> Any:
+    """Unpickle, with errors that say what to do."""
+    try:
+        import joblib
+    except ImportError as exc:
+        raise MissingExtra("scikit-learn", "sklearn") from exc
+    try:
+        return joblib.load(file)
+    except ModuleNotFoundError as exc:
+        raise LoadFailed(
+            f"{file.name} needs the module {exc.name}, which is not installed here: put it into the image"
+        ) from exc
+    except (EOFError, KeyError, ValueError, IndexError, AttributeError) as exc:
+        raise LoadFailed(
+            f"{file.name} cannot be unpickled ({type(exc).__name__}: {exc}): is it complete, and was it"
+            " written with a compatible scikit-learn?"
+        ) from exc
+
+
+def _wrap(estimator: Any, function: Any) -> ServedModel:
+    import numpy as np
+    import sklearn
+
+    from .rows import RowModel
+
+    # Finding out whether an input is finite costs sklearn a tenth of a small predict; it is
+    # asked here
+    # more cheaply, and sklearn's own check (which knows whether the model bears NaN) runs
+    # only if not.
+    finite = {"assume_finite": True, "skip_parameter_validation": True}
+
+    def predict(rows: Any) -> Any:
+        if isinstance(rows, np.ndarray) and (
+            rows.dtype.kind in "iub" or (rows.dtype.kind == "f" and np.isfinite(rows.sum()))
+        ):
+            with sklearn.config_context(**finite):
+                return function(rows)
+        return function(rows)
+
+    features = tuple(str(name) for name in getattr(estimator, "feature_names_in_", ()))
+    n_features = getattr(estimator, "n_features_in_", None)
+    return RowModel(
+        predict,
+        platform="sklearn",
+        features=features,
+        n_features=int(n_features) if isinstance(n_features, int) else None,
+        frames=bool(features) and importlib.util.find_spec("pandas") is not None,
+    )

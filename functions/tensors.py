@@ -1,0 +1,325 @@
+"""Wire tensors <-> numpy arrays. The only place where elements are looked at; numpy is imported
+here.
+
+Binary data becomes views of the body. JSON lists go through `array.array`, which is faster than
+numpy's own inference, and strict: a string or null among numbers is a TypeError, not a NaN.
+"""
+
+import array
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .errors import InvalidRequest
+from .inference import InferRequest, InferResponse, Tensor, new_id
+from .wire import v2
+
+Array = np.ndarray[Any, Any]
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype(np.bool_),
+    "INT8": np.dtype("<i1"),
+    "INT16": np.dtype("<i2"),
+    "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"),
+    "UINT8": np.dtype("<u1"),
+    "UINT16": np.dtype("<u2"),
+    "UINT32": np.dtype("<u4"),
+    "UINT64": np.dtype("<u8"),
+    "FP16": np.dtype("<f2"),
+    "FP32": np.dtype("<f4"),
+    "FP64": np.dtype("<f8"),
+    "BF16": np.dtype("<f4"),
+    "BYTES": np.dtype(object),
+}
+"""Datatype -> dtype of its array. numpy has no bfloat16: BF16 is widened to float32, exactly."""
+
+DATATYPES: dict[str, str] = {
+    dtype.str.lstrip("<|=>"): name
+    for name, dtype in DTYPES.items()
+    if name not in ("BF16", "BYTES")
+}
+
+
+def datatype_of(dtype: np.dtype[Any]) -> str:
+    """The V2 datatype of a numpy dtype. Raises TypeError for dates, complex and structured ones."""
+    name = DATATYPES.get(dtype.str.lstrip("<|=>"))
+    if name is not None:
+        return name
+    if dtype.kind in "OSU":
+        return "BYTES"
+    if dtype.name == "bfloat16":
+        return "BF16"
+    raise TypeError(f"numpy dtype {dtype} has no V2 datatype")
+
+
+# --- in
+# --------------------------------------------------------------------------------------------
+
+
+def decode(
+    name: str, datatype: str, shape: list[int], data: Any, raw: bytes | memoryview | None
+) -> Array:
+    """An input's array. Raises InvalidRequest."""
+    if raw is not None:
+        return decode_raw(name, datatype, shape, raw)
+    if data is None:
+        raise InvalidRequest(f"input {name!r} has no data")
+    return decode_json(name, datatype, shape, data)
+
+
+def decode_raw(name: str, datatype: str, shape: list[int], raw: bytes | memoryview) -> Array:
+    """A view of `raw` (BYTES and BF16: a copy). Raises InvalidRequest."""
+    try:
+        v2.check_binary_size(len(raw), shape, datatype, f"input {name!r}")
+    except v2.Malformed as problem:
+        raise InvalidRequest(str(problem)) from None
+    if datatype == "BYTES":
+        elements = split_bytes(name, raw, v2.element_count(shape))
+        flat = np.empty(len(elements), dtype=object)
+        flat[:] = elements
+        return flat.reshape(shape)
+    if datatype == "BF16":
+        wide = np.frombuffer(raw, dtype="<u2").astype("<u4") << 16
+        return wide.view("<f4").reshape(shape)
+    if datatype == "BOOL":
+        flags = np.frombuffer(raw, dtype=np.uint8)
+        if flags.size and flags.max() > 1:
+            raise InvalidRequest(f"input {name!r}: a BOOL byte must be 0 or 1")
+        return flags.view(np.bool_).reshape(shape)
+    return np.frombuffer(raw, dtype=DTYPES[datatype]).reshape(shape)
+
+
+def split_bytes(name: str, raw: bytes | memoryview, count: int) -> list[bytes]:
+    """BYTES elements: each a 4-byte little-endian length and that many bytes. Raises
+    InvalidRequest."""
+    elements: list[bytes] = []
+    at, end = 0, len(raw)
+    view = memoryview(raw)
+    while at < end:
+        if end - at < 4 or len(elements) == count:
+            break
+        (length,) = struct.unpack_from("<I", view, at)
+        at += 4
+        if length > end - at:
+            raise InvalidRequest(
+                f"input {name!r}: a BYTES element claims {length} bytes, {end - at} are left"
+            )
+        elements.append(bytes(view[at : at + length]))
+        at += length
+    if at != end or len(elements) != count:
+        raise InvalidRequest(
+            f"input {name!r}: its bytes do not hold exactly the {count} BYTES elements of its shape"
+        )
+    return elements
+
+
+_ARRAY_CODES = {"i": "q", "u": "Q", "f": "d"}
+
+
+def decode_json(name: str, datatype: str, shape: list[int], data: Any) -> Array:
+    """A JSON list, flat or nested. Raises InvalidRequest for wrong types, ranges and shapes."""
+    if datatype in v2.BINARY_ONLY:
+        raise InvalidRequest(f"input {name!r}: {datatype} must be sent as binary data")
+    dtype = DTYPES[datatype]
+    flat = _strings(name, data) if datatype == "BYTES" else _numbers(name, datatype, dtype, data)
+    if flat.size != v2.element_count(shape):
+        raise InvalidRequest(
+            f"input {name!r}: {flat.size} elements do not fill shape {shape}"
+            f" ({v2.element_count(shape)} elements)"
+        )
+    return flat.reshape(shape)
+
+
+def _numbers(name: str, datatype: str, dtype: np.dtype[Any], data: list[Any]) -> Array:
+    """Flat array of exactly `dtype`."""
+    code = _ARRAY_CODES.get(dtype.kind)
+    if code is not None:
+        try:
+            wide = np.frombuffer(array.array(code, data), dtype=f"<{dtype.kind}8")
+        except OverflowError:
+            raise InvalidRequest(
+                f"input {name!r}: a number is out of range for {datatype}"
+            ) from None
+        except TypeError:
+            wide = _nested(name, datatype, dtype, data)
+    else:
+        wide = _nested(name, datatype, dtype, data)
+    if wide.dtype == dtype:
+        return wide
+    if dtype.kind == "b":
+        if wide.dtype.kind == "b":
+            return wide
+        if wide.dtype.kind in "iu" and (not wide.size or (wide.min() >= 0 and wide.max() <= 1)):
+            return wide.astype(np.bool_)
+        raise InvalidRequest(f"input {name!r}: BOOL data must be true or false")
+    if wide.size:
+        limits: Any = np.iinfo(dtype) if dtype.kind in "iu" else np.finfo(dtype)
+        if wide.max() > limits.max or wide.min() < limits.min:
+            raise InvalidRequest(f"input {name!r}: a number is out of range for {datatype}")
+    return wide.astype(dtype)
+
+
+def _nested(name: str, datatype: str, dtype: np.dtype[Any], data: list[Any]) -> Array:
+    """The slow path: nested lists, booleans, and everything that is wrong."""
+    try:
+        found = np.asarray(data)
+    except (ValueError, OverflowError):
+        raise InvalidRequest(
+            f"input {name!r}: its data is ragged or too large for {datatype}"
+        ) from None
+    if found.size == 0:
+        return np.empty(0, dtype=dtype)
+    kinds = {"f": "fiu", "i": "iu", "u": "iu", "b": "biu"}[dtype.kind]
+    if found.dtype.kind == "O" and dtype.kind in "iu":
+        raise InvalidRequest(
+            f"input {name!r}: a number is out of range for {datatype}, or no number"
+        )
+    if found.dtype.kind not in kinds:
+        raise InvalidRequest(f"input {name!r}: its data is not of datatype {datatype}")
+    return found.ravel()
+
+
+def _strings(name: str, data: list[Any]) -> Array:
+    flat: list[Any] = []
+    stack = [iter(data)]
+    while stack:  # nested lists, without recursion
+        for item in stack[-1]:
+            if type(item) is list:
+                if len(stack) > v2.MAX_RANK:
+                    raise InvalidRequest(f"input {name!r}: its data is nested too deeply")
+                stack.append(iter(item))
+                break
+            if type(item) is not str:
+                raise InvalidRequest(f"input {name!r}: BYTES data in JSON must be strings")
+            flat.append(item)
+        else:
+            stack.pop()
+    found = np.empty(len(flat), dtype=object)
+    found[:] = flat
+    return found
+
+
+# --- out
+# -------------------------------------------------------------------------------------------
+
+
+def adopt(value: Any, datatype: str = "") -> tuple[Array, str]:
+    """An array to send and its datatype; `datatype` is kept when it can carry the array as it
+    is."""
+    found: Array = value if isinstance(value, np.ndarray) else np.asarray(value)
+    own = datatype_of(found.dtype)
+    if own == "BF16":
+        found = found.astype(np.float32)
+    if datatype and datatype != own and DTYPES.get(datatype) == found.dtype:
+        return found, datatype  # float32 announced as BF16
+    return found, own
+
+
+def encode_raw(value: Array, datatype: str) -> bytes | memoryview:
+    """Little-endian, row-major bytes; a view when the array is that already."""
+    if datatype == "BYTES":
+        return b"".join(
+            struct.pack("<I", len(item)) + item for item in map(to_bytes, value.ravel().tolist())
+        )
+    if datatype == "BF16":
+        return _narrow(value)
+    plain = np.ascontiguousarray(value, dtype=DTYPES[datatype])
+    return plain.reshape(-1).view(np.uint8).data if plain.size else b""
+
+
+def _narrow(value: Array) -> bytes:
+    """float32 -> bfloat16, rounded to nearest even; NaN stays NaN."""
+    bits = np.ascontiguousarray(value, dtype="<f4").view("<u4")
+    rounded = (bits + (((bits >> 16) & 1) + 0x7FFF)) >> 16
+    quiet = (bits >> 16) | 0x40
+    is_nan = (bits & 0x7FFFFFFF) > 0x7F800000
+    return np.where(is_nan, quiet, rounded).astype("<u2").tobytes()
+
+
+def to_bytes(item: Any) -> bytes:
+    if isinstance(item, bytes):
+        return item
+    return item.encode("utf-8") if isinstance(item, str) else str(item).encode("utf-8")
+
+
+def encode_json(name: str, value: Array, datatype: str) -> Any:
+    """A flat array that orjson writes, or a list of strings. Raises InvalidRequest."""
+    if datatype in v2.BINARY_ONLY:
+        raise InvalidRequest(
+            f"output {name!r} is {datatype}, which has no JSON form: ask for it with binary_data: true"
+        )
+    if datatype == "BYTES":
+        return [_text(name, item) for item in value.ravel().tolist()]
+    flat = np.ascontiguousarray(value).reshape(-1)
+    return flat if flat.dtype.isnative else flat.astype(flat.dtype.newbyteorder("="))
+
+
+def _text(name: str, item: Any) -> str:
+    if isinstance(item, bytes):
+        try:
+            return item.decode("utf-8")
+        except UnicodeDecodeError:
+            raise InvalidRequest(
+                f"output {name!r} is not UTF-8 text: ask for it with binary_data: true"
+            ) from None
+    return item if isinstance(item, str) else str(item)
+
+
+# --- model results
+# ---------------------------------------------------------------------------------
+
+
+def to_response(result: Any, request: InferRequest) -> InferResponse:
+    """Whatever a hook returned for a V2 request -> InferResponse.
+
+    Ours and KServe's InferResponse, a V2 document (dict with `outputs`), a dict of name -> array,
+    or one array-like (named `output-0`). Raises TypeError for anything else.
+    """
+    if isinstance(result, InferResponse):
+        result.id = result.id or request.id or new_id()
+        result.model_name = result.model_name or request.model_name
+        return result
+    if isinstance(result, Mapping):
+        if isinstance(result.get("outputs"), list):
+            outputs = [_from_document(entry) for entry in result["outputs"]]
+        else:
+            outputs = [Tensor(str(name), data=as_array(value)) for name, value in result.items()]
+        request_id = result.get("id") if isinstance(result.get("id"), str) else None
+        return InferResponse(request_id or request.id or new_id(), request.model_name, outputs)
+    foreign = getattr(result, "outputs", None)
+    if isinstance(foreign, list):  # kserve.InferResponse and the like
+        outputs = [
+            Tensor(o.name, list(o.shape), o.datatype, data=as_array(o.as_numpy())) for o in foreign
+        ]
+        return InferResponse(
+            getattr(result, "id", None) or request.id or new_id(), request.model_name, outputs
+        )
+    if isinstance(result, Tensor):
+        return InferResponse(request.id or new_id(), request.model_name, [result])
+    return InferResponse(
+        request.id or new_id(), request.model_name, [Tensor("output-0", data=as_array(result))]
+    )
+
+
+def _from_document(entry: Any) -> Tensor:
+    if isinstance(entry, Tensor):
+        return entry
+    try:
+        name, shape, datatype, data = (entry[key] for key in ("name", "shape", "datatype", "data"))
+    except (KeyError, TypeError):
+        raise TypeError("an output needs name, shape, datatype and data") from None
+    return Tensor(name, shape, datatype, data, entry.get("parameters"))
+
+
+def as_array(value: Any) -> Array:
+    """numpy arrays as they are; lists, scalars, tensors and frames converted."""
+    if isinstance(value, np.ndarray):
+        return value
+    detach = getattr(value, "detach", None)
+    if callable(detach):  # a torch tensor
+        found: Array = detach().cpu().numpy()
+        return found
+    return np.asarray(value)
