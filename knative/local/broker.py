@@ -156,7 +156,7 @@ class BrokerService:
 
     async def publish(self, broker: str, event: Event) -> None:
         """An event of the engine's own (a PingSource). Raises `StoreError`, `InvalidEvent`."""
-        attributes = {rules.TTL: rules.DEFAULT_TTL, rules.ARRIVAL: self._now_text()}
+        attributes: dict[str, Any] = {rules.TTL: rules.DEFAULT_TTL, rules.ARRIVAL: self._now_text()}
         await self._accept(broker, event.with_attributes(**attributes), {})
 
     # --- for people -------------------------------------------------------------------------------
@@ -266,13 +266,15 @@ class BrokerService:
         ttl = rules.next_ttl(again.attributes.get(rules.TTL))
         if ttl <= 0:
             raise InvalidEvent(f"{rules.TTL} is used up: replies go round in a circle")
-        admitted = again.with_attributes(**{rules.TTL: ttl, rules.ARRIVAL: self._now_text()})
+        hop: dict[str, Any] = {rules.TTL: ttl, rules.ARRIVAL: self._now_text()}
+        admitted = again.with_attributes(**hop)
         await self._accept(trigger.broker, admitted, row.headers, instead_of=row.id)
 
     def _settled(self, trigger: Trigger, row: Row, outcome: str) -> None:
-        """A dispatcher reports: delivered, replied, retried or dead."""
+        """A dispatcher reports: delivered, replied, retried, failed (to the dead letter sink),
+        dead."""
         self.stats[outcome] += 1
-        if outcome != "retried":
+        if outcome in ("delivered", "replied", "dead"):
             self._pending[trigger.key] -= 1
         for entry in reversed(self._recent):
             if entry["event"]["id"] == row.event.id and trigger.key in entry["triggers"]:

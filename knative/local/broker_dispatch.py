@@ -217,7 +217,7 @@ class Dispatcher:
             self._settle(trigger, row, "dead", failure)
             return
         await self._store.retry(row.id, self._clock(), 0, record)
-        self._settle(trigger, row, "retried", failure)
+        self._settle(trigger, row, "failed", failure)
 
     async def _to_dead_letter_sink(
         self, trigger: Trigger, row: Row, record: Mapping[str, Any]

@@ -196,7 +196,8 @@ def admit(headers: codec.Headers, body: bytes, arrival: str) -> Event:
     ttl = next_ttl(found[0].attributes.get(TTL))
     if ttl <= 0:
         raise InvalidEvent(f"{TTL} is used up: the event goes round in a circle of replies")
-    return found[0].with_attributes(**{TTL: ttl, ARRIVAL: arrival})
+    hop: dict[str, Any] = {TTL: ttl, ARRIVAL: arrival}
+    return found[0].with_attributes(**hop)
 
 
 def next_ttl(value: object, default: int = DEFAULT_TTL) -> int:

@@ -2,9 +2,10 @@
 
 Theory of operation. One thread owns the database. Callers hand it small functions; it runs whatever
 has gathered since the last commit in one transaction, commits, and only then resolves their
-futures. So a burst of a thousand events costs a few commits, and an accepted event is on disk
-(WAL) before its sender hears 202. A delivery row exists from acceptance until it succeeded or died; "in flight" is a
-mark of this run that the next start wipes, so whatever was in flight at a crash is delivered again.
+futures. So a burst of a thousand events costs a few commits, and an accepted event is on disk (WAL)
+before its sender hears 202. A delivery row exists from acceptance until it succeeded or died; "in
+flight" is a mark of this run that the next start wipes, so whatever was in flight at a crash is
+delivered again.
 
     event     one row an event, kept while a delivery or a dead letter refers to it
     delivery  one row an event and trigger: attempt, due, target (subscriber or dead letter sink)
