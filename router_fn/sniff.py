@@ -28,9 +28,9 @@ _SIGNATURES: Final = tuple(
     for pattern, kind in (
         (rb"%PDF-", "application/pdf"),
         (rb"%!PS-Adobe-", "application/postscript"),
-        (rb"\xfe\xff", "text/plain; charset=utf-16be"),
-        (rb"\xff\xfe", "text/plain; charset=utf-16le"),
-        (rb"\xef\xbb\xbf", "text/plain; charset=utf-8"),
+        (rb"\xfe\xff..", "text/plain; charset=utf-16be"),
+        (rb"\xff\xfe..", "text/plain; charset=utf-16le"),
+        (rb"\xef\xbb\xbf.", "text/plain; charset=utf-8"),
         (rb"\x00\x00[\x01\x02]\x00", "image/x-icon"),
         (rb"BM", "image/bmp"),
         (rb"GIF8[79]a", "image/gif"),

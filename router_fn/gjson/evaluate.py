@@ -247,7 +247,7 @@ class _Walk:
     def _take(self, at: int) -> None:
         stop = value_end(self.buffer, at, self.end)
         if stop >= 0:
-            self.found = (self.buffer, at, stop)
+            self.found = (self.buffer, at, min(stop, self.end))
 
     # --- arrays met with a hash -------------------------------------------------------------------
 
@@ -260,14 +260,16 @@ class _Walk:
         count = 0
         rest = step.rest
         while True:
+            if at > end:
+                return -1, False
             gap = skip_to_element(buffer, at, end)
             at = gap.end() if gap else end
             if at >= end or buffer[at] == END_ARRAY:
-                break
+                break  # an array may lack its closing bracket at the end of the text
             stop = value_end(buffer, at, end)
             if stop < 0:
                 return -1, False
-            element = (buffer, at, stop)
+            element = (buffer, at, min(stop, end))
             at = stop
             count += 1
             if query is not None:

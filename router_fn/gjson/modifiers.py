@@ -61,8 +61,8 @@ def items(span: Span | None) -> Iterator[tuple[Span | None, Span]]:
         stop = value_end(buffer, i, end)
         if stop < 0:
             return
-        yield key, (buffer, i, stop)
-        i = stop
+        yield key, (buffer, i, min(stop, end))
+        i = stop + 1  # the comma, whatever it is
 
 
 def text_of(span: Span | None) -> bytes:

@@ -273,7 +273,7 @@ def _find_pipe(text: bytes) -> int:
         return -1
     end = len(text)
     if text[:1] == b"{":
-        stop = balanced_end(text, 1, end) if end > 1 else end
+        stop = 1 + len(squash(text[1:])) if end > 1 else end
         return stop if stop < end and text[stop] == _PIPE else -1
     i = 0
     while i < end:

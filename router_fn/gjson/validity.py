@@ -16,9 +16,9 @@ _NUMBER = rb"-?+(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?+[0-9]++)?+"
 _SCALAR = rb"(?:" + _STRING + rb"|" + _NUMBER + rb"|true|false|null)"
 _KEY = _STRING + _WS + rb":" + _WS
 
-# Where a value is due: an opening bracket (group 1; an empty container is a value), or a scalar.
+# Where a value is due: an empty container (group 1), an opening bracket (group 2), or a scalar.
 _value = re.compile(
-    _WS + rb"(?:\[" + _WS + rb"\]|\{" + _WS + rb"\}|([\[{])|" + _SCALAR + rb")" + _WS
+    _WS + rb"(?:(?:\[" + _WS + rb"\]|\{" + _WS + rb"\})()|([\[{])|" + _SCALAR + rb")" + _WS
 ).match
 _key = re.compile(_WS + _KEY).match
 # After a value inside an array: whole runs of scalar elements at once, then what comes next.
@@ -39,10 +39,10 @@ def is_valid(text: bytes, max_depth: int = MAX_DEPTH) -> bool:
         if value is None:
             return False
         at = value.end()
-        if value.lastindex:
-            if len(stack) >= max_depth:
-                return False
-            if text[value.start(1)] == 0x5B:
+        if value.lastindex and len(stack) >= max_depth:
+            return False
+        if value.lastindex == 2:
+            if text[value.start(2)] == 0x5B:
                 stack.append(0x5D)
             else:
                 stack.append(0x7D)

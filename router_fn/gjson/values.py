@@ -67,15 +67,22 @@ def value_end(buffer: bytes, start: int, end: int) -> int:
 
 
 def balanced_end(buffer: bytes, start: int, end: int) -> int:
-    """Where the bracketed run that begins at `start` ends; brackets of all kinds count alike."""
+    """Where the bracketed run that begins at `start` ends; brackets of all kinds count alike.
+
+    One that never ends takes the whole range, and `end + 1` tells that a string within it is open.
+    """
     depth = 1  # the first character counts as an opening bracket, whatever it is
+    opener = start
     for token in _BRACKET.finditer(buffer, start + 1, end):
+        opener = token.start()
         if token.lastindex:
             depth -= 1
             if depth == 0:
                 return token.end()
-        elif buffer[token.start()] != QUOTE:
+        elif buffer[opener] != QUOTE:
             depth += 1
+    if opener > start and buffer[opener] == QUOTE and value_end(buffer, opener, end) < 0:
+        return end + 1
     return end
 
 

@@ -227,6 +227,7 @@ class _Parser:
         if found is None or named is None:
             raise PatternError(f"unknown character class {self.text[self.at : self.at + 12]}")
         self.at = found.end()
+        named = self._fold(named)  # before the negation: (?i)\P{Lu} excludes all letters with case
         if (found[1] == "P") != bool(found[2]):
             return charsets.negated(named)
         return named
