@@ -36,6 +36,8 @@ class CompileResult:
     """Knative feature flag -> where the need comes from (object and field path)."""
     resources: Sequence[Resource] = ()
     """The source manifests, for rules that look at them (lint)."""
+    made: Sequence[tuple[Resource, dict[str, JSON]]] = ()
+    """Every object with the manifest it was made from."""
 
     @property
     def warnings(self) -> list[Problem]:
@@ -128,12 +130,13 @@ def _compile(
     found += identified
     context = Context(options, resources)
     sound = [r for r in resources if _check(r, context)]
-    objects: list[dict[str, JSON]] = []
+    pairs: list[tuple[Resource, dict[str, JSON]]] = []
     for resource in sound:
         made = kinds.require(resource).make(resource, context)
         _verify(made, resource, context)
-        objects += made
-    found += order.clashes(objects, context)
+        pairs += [(resource, item) for item in made]
+    objects = [item for _, item in pairs]
+    found += order.clashes(objects)
     found += [p for report in context.reports() for p in report.problems]
     if any(p.level is Level.ERROR for p in found):
         raise errors.ManifestError(found)
@@ -142,6 +145,7 @@ def _compile(
         problems=sorted(found, key=lambda p: p.key),
         flags=_flags(context),
         resources=resources,
+        made=pairs,
     )
 
 

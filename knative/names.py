@@ -41,9 +41,10 @@ def bounded(name: str, limit: int = MAX_LABEL) -> str:
     return f"{name[: limit - 9].rstrip('-')}-{digest}"
 
 
-def predictor(name: str) -> str:
-    """Service of a predictor that stands behind a transformer."""
-    return bounded(f"{name}-predictor")
+def predictor(name: str, variant: str = "") -> str:
+    """Service of a predictor that stands behind a transformer; `variant` is the component's
+    name."""
+    return bounded(f"{name}-{variant}-predictor" if variant else f"{name}-predictor")
 
 
 def explainer(name: str) -> str:

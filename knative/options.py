@@ -37,6 +37,10 @@ class CompileOptions:
     """Tag of our images."""
     images: Mapping[str, str] = field(default_factory=dict)
     """Full references by unit (`functions`) or unit and runtime (`functions-pytorch`); they win."""
+    stock_runtimes: bool = False
+    """Serve known formats with KServe's stock containers instead of our own server."""
+    image_volume: bool = False
+    """Mount `oci://` models as image volumes instead of fetching them."""
     strict: bool = False
     """Refuse Turnout's extensions, for manifests that must stay portable."""
 

@@ -8,12 +8,10 @@ or env.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from knative import keys
 from knative.api.problems import Level, Problem
-
-if TYPE_CHECKING:
-    from knative.compiler import Context
 
 JSON = Any
 
@@ -35,10 +33,8 @@ def ordered(objects: Sequence[dict[str, JSON]]) -> list[dict[str, JSON]]:
     return sorted(objects, key=lambda o: _rank(o, depths))
 
 
-def clashes(objects: Sequence[dict[str, JSON]], context: "Context") -> list[Problem]:
+def clashes(objects: Sequence[dict[str, JSON]]) -> list[Problem]:
     """Two objects of one kind and name, made from different manifests."""
-    from knative import keys
-
     problems: list[Problem] = []
     seen: dict[tuple[str, str, str, str], str] = {}
     for item in objects:

@@ -97,7 +97,7 @@ OLD_FRAMEWORK = Obj(
 _LOGGER = Obj(
     name="Logger",
     fields={
-        "url": Field(type=core.TEXT, becomes="env TURNOUT_LOGGER_URL of the functions container"),
+        "url": Field(type=core.TEXT, becomes="env FUNCTIONS_LOGGER_URL"),
         "mode": Field(type=Str(enum=("all", "request", "response"))),
         "metadataHeaders": Field(type=Listing(of=core.TEXT)),
         "metadataAnnotations": Field(type=Listing(of=core.TEXT)),
@@ -116,7 +116,7 @@ _BATCHER = Obj(
 )
 
 _COMPONENT: dict[str, Field] = {
-    "name": Field(type=core.NAME, becomes="part of the derived names"),
+    "name": Field(type=core.NAME, becomes="part of the name of a predictor behind a transformer"),
     "minReplicas": Field(
         type=Int(minimum=0), becomes="autoscaling.knative.dev/min-scale (default 0, KServe: 1)"
     ),
@@ -143,10 +143,11 @@ _COMPONENT: dict[str, Field] = {
     "canary": refused(_STANDARD_ONLY),
     "deploymentStrategy": refused(f"{_STANDARD_ONLY}; Knative replaces pods revision by revision"),
     "logger": Field(
-        type=_LOGGER, becomes="TURNOUT_LOGGER_* env of our own containers; refused on others"
+        type=_LOGGER, becomes="FUNCTIONS_LOGGER_* of our own server; refused on other containers"
     ),
     "batcher": Field(
-        type=_BATCHER, becomes="TURNOUT_BATCH_* env of our own containers; refused on others"
+        type=_BATCHER,
+        becomes="FUNCTIONS_MAX_BATCH_* of our own server; refused on other containers",
     ),
     "labels": Field(type=core.TEXT_MAP, becomes="labels of the revision template"),
     "annotations": Field(type=core.TEXT_MAP, becomes="annotations of the revision template"),

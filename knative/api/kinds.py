@@ -69,6 +69,18 @@ KINDS: tuple[Kind, ...] = (
         "knative.api.inference_graph",
         "knative.resources.router",
     ),
+    Kind(
+        "ServingRuntime",
+        (f"{_KSERVE}v1alpha1",),
+        "knative.api.serving_runtime",
+        "knative.api.serving_runtime",
+    ),
+    Kind(
+        "ClusterServingRuntime",
+        (f"{_KSERVE}v1alpha1",),
+        "knative.api.serving_runtime",
+        "knative.api.serving_runtime",
+    ),
     Kind("Service", ("serving.knative.dev/v1",), "knative.api.knative_service", _UNCHANGED),
     Kind("Broker", ("eventing.knative.dev/v1",), "knative.api.eventing_broker", _UNCHANGED),
     Kind("Trigger", ("eventing.knative.dev/v1",), "knative.api.eventing_trigger", _UNCHANGED),

@@ -4,7 +4,7 @@ suffer from."""
 import argparse
 
 from knative import compiler, features, lint
-from knative.api.problems import Level, listing
+from knative.api.problems import Level, Problem, listing
 from knative.cli import compile_options
 
 EPILOG = """\
@@ -29,6 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="error",
         help="lowest level that makes the command fail (default: error)",
     )
+    parser.add_argument("--notes", action="store_true", help="also show notes, not only warnings")
     compile_options.add(parser)
 
 
@@ -36,12 +37,18 @@ def run(args: argparse.Namespace) -> int:
     """Compile, run the lint rules on source and output, print the findings."""
     result = compiler.compile_files(args.files, compile_options.read(args))
     found = [*result.problems, *lint.check(result)]
-    if found:
-        print(listing(found))
+    shown = found if args.notes else [p for p in found if p.level is not Level.NOTE]
+    if shown:
+        print(listing(shown))
     if advice := features.advice(result.flags):
         print(advice)
     order = [Level.ERROR, Level.WARNING, Level.NOTE]
     failing = order[: order.index(Level(args.fail_on)) + 1]
-    count = len(found)
-    print(f"{count} finding{'' if count == 1 else 's'} in {len(result.resources)} manifests")
+    print(_summary(found, len(result.resources), args.notes))
     return 1 if any(p.level in failing for p in found) else 0
+
+
+def _summary(found: list[Problem], manifests: int, notes_shown: bool) -> str:
+    counts = [f"{sum(p.level is level for p in found)} {level.value}s" for level in Level]
+    hint = "" if notes_shown or counts[-1].startswith("0 ") else " (--notes shows them)"
+    return f"{manifests} manifests: {', '.join(counts)}{hint}"

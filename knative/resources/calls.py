@@ -45,7 +45,7 @@ def _of_inference_service(
 ) -> str:
     if context.report(target).failed:
         return names.url(target.name, target.namespace)  # its own problems are reported already
-    spoken = protocol.of_service(target)
+    spoken = protocol.of_service(target, context)
     if spoken.startswith("grpc"):
         context.report(caller).warning(
             path, f"{target.name} speaks {spoken}; the step is called without a path"

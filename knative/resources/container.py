@@ -132,9 +132,19 @@ def env(**variables: str) -> list[Object]:
     return [{"name": name, "value": value} for name, value in variables.items()]
 
 
-def ready_probe() -> Object:
-    """True only when the unit says so; Knative's queue-proxy runs it aggressively on cold start."""
+def ready_probe(protocol: str = "") -> Object:
+    """True only when the unit says so; Knative's queue-proxy runs it aggressively on cold start.
+
+    A gRPC port speaks HTTP/2 only, so there the standard gRPC health service is asked.
+    """
+    if protocol.startswith("grpc"):
+        return {"grpc": {"port": DEFAULT_PORT}}
     return {"httpGet": {"path": "/readyz"}}
+
+
+def copied(resources: Mapping[str, Mapping[str, str]]) -> Object:
+    """Our default resources as plain, changeable data."""
+    return {key: dict(inner) for key, inner in resources.items()}
 
 
 def ports(protocol: str = "") -> list[Object]:
@@ -145,13 +155,8 @@ def ports(protocol: str = "") -> list[Object]:
 
 
 def tmp_mount() -> Object:
-    """Writable /tmp beside a read-only root."""
+    """Writable /tmp beside a read-only root; `make_service` adds the volume behind it."""
     return {"name": names.TMP_VOLUME, "mountPath": "/tmp"}  # noqa: S108 (a path inside a container)
-
-
-def tmp_volume() -> Object:
-    """The volume behind `tmp_mount`."""
-    return {"name": names.TMP_VOLUME, "emptyDir": {}}
 
 
 def flag_value(container: Mapping[str, JSON], *flags: str) -> str:

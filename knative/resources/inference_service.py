@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from knative import keys, names
 from knative.api.resource import Resource
-from knative.resources import canary, container, protocol, servers, visibility
+from knative.resources import agent, canary, container, protocol, servers, storage, visibility
 from knative.resources.ksvc import Part, make_service
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ def make(resource: Resource, context: "Context") -> list[Object]:
     spec = resource.spec
     public = visibility.is_public(resource, context)
     fronted = spec.get("transformer") is not None
-    name = names.predictor(resource.name) if fronted else resource.name
-    objects = [_predictor(resource, context, name, public=public and not fronted)]
+    name = _behind(resource) if fronted else resource.name
+    objects = _predictor(resource, context, name, public=public and not fronted)
     if fronted:
         objects.append(_in_front(resource, context, "transformer", resource.name, public=public))
     if spec.get("explainer") is not None:
@@ -32,26 +32,33 @@ def make(resource: Resource, context: "Context") -> list[Object]:
     return objects
 
 
+def _behind(resource: Resource) -> str:
+    """Name of the predictor's Service when a transformer carries the InferenceService's own."""
+    return names.predictor(resource.name, resource.spec["predictor"].get("name") or "")
+
+
 def _labels(resource: Resource, component: str) -> dict[str, str]:
     return {keys.INFERENCE_SERVICE: resource.name, keys.COMPONENT: component}
 
 
-def _predictor(resource: Resource, context: "Context", name: str, *, public: bool) -> Object:
+def _predictor(resource: Resource, context: "Context", name: str, *, public: bool) -> list[Object]:
     predictor = resource.spec["predictor"]
     server = servers.make(resource, context)
+    if server is None:
+        return []
     part = Part(
         name=name,
         unit=server.unit,
-        component={**server.pod, **predictor},
+        component={**server.pod, **{k: v for k, v in predictor.items() if v is not None}},
         containers=server.containers,
         init_containers=server.delivery.init_containers,
         volumes=[*server.delivery.volumes, *server.volumes],
-        labels=_labels(resource, "predictor"),
+        labels={**server.labels, **_labels(resource, "predictor")},
         annotations=server.annotations,
         public=public,
         **canary.split(resource, "predictor", name, context),
     )
-    return make_service(resource, part)
+    return [make_service(resource, part)]
 
 
 def _in_front(
@@ -59,26 +66,30 @@ def _in_front(
 ) -> Object:
     """A transformer or explainer: the user's container, told where the predictor is."""
     fields = resource.spec[component]
-    behind = (
-        resource.name
-        if resource.spec.get("transformer") is None
-        else names.predictor(resource.name)
-    )
+    fronted = resource.spec.get("transformer") is not None
+    behind = _behind(resource) if fronted else resource.name
     first, *sidecars = fields["containers"]
     ours = servers.is_ours(first)
     wired = {
         **first,
-        "args": [*(first.get("args") or []), *_wiring(resource, first, behind, ours=ours)],
+        "args": [*(first.get("args") or []), *_wiring(resource, context, first, behind, ours=ours)],
     }
-    delivery, wired = servers.deliver_custom(resource, context, wired, ours=ours)
-    serving = servers.custom_container(resource, wired, delivery, ours=ours)
+    delivery, wired = storage.of_container(resource, context, component, wired, ours=ours)
+    serving = servers.custom_container(
+        resource,
+        wired,
+        delivery,
+        delivery.mounts,
+        ours=ours,
+        extras=agent.env(resource, context, component, ours=ours),
+    )
     part = Part(
         name=name,
         unit="functions" if ours else "custom",
         component=fields,
         containers=[serving, *(servers.sidecar(s) for s in sidecars)],
         init_containers=delivery.init_containers,
-        volumes=[*delivery.volumes, *([container.tmp_volume()] if ours else [])],
+        volumes=delivery.volumes,
         labels=_labels(resource, component),
         public=public,
         **canary.split(resource, component, name, context),
@@ -86,9 +97,11 @@ def _in_front(
     return make_service(resource, part)
 
 
-def _wiring(resource: Resource, given: Object, behind: str, *, ours: bool) -> list[str]:
+def _wiring(
+    resource: Resource, context: "Context", given: Object, behind: str, *, ours: bool
+) -> list[str]:
     """KServe's arguments for a component in front of a predictor, where the user gave none."""
-    spoken = protocol.of_predictor(resource.spec["predictor"])
+    spoken = protocol.of_predictor(resource, context)
     wanted = [
         ("model_name", protocol.model_name(resource)),
         ("predictor_host", names.host(behind, resource.namespace)),

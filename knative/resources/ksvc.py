@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from knative import emit, keys
+from knative import emit, keys, names
 from knative.api.resource import Resource
 
 JSON = Any
@@ -170,6 +170,15 @@ def _pod(part: Part) -> Object:
         pod["initContainers"] = init
     pod["containers"] = part.containers
     volumes = [*part.volumes, *(component.get("volumes") or [])]
+    if _mounts_tmp([*init, *part.containers]) and names.TMP_VOLUME not in {
+        v["name"] for v in volumes
+    }:
+        volumes.append({"name": names.TMP_VOLUME, "emptyDir": {}})
     if volumes:
         pod["volumes"] = volumes
     return pod
+
+
+def _mounts_tmp(containers: list[Object]) -> bool:
+    mounts = (m for c in containers for m in c.get("volumeMounts") or [])
+    return any(mount["name"] == names.TMP_VOLUME for mount in mounts)

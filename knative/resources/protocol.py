@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from knative.api.formats import FRAMEWORKS, V2_BY_DEFAULT
 from knative.resources import container
+from knative.resources.stock_runtimes import STOCK_RUNTIMES
 
 if TYPE_CHECKING:
     from knative.api.resource import Resource
+    from knative.compiler import Context
 
 JSON = Any
 
@@ -47,23 +49,42 @@ def model_of(predictor: Mapping[str, JSON]) -> ModelServer | None:
     return None
 
 
-def of_predictor(predictor: Mapping[str, JSON]) -> str:
+def of_predictor(resource: "Resource", context: "Context") -> str:
     """v1, v2, grpc-v1 or grpc-v2: what the predictor's callers speak (spec/kserve_graph 2.5)."""
+    predictor = resource.spec["predictor"]
     model = model_of(predictor)
-    if model is not None:
-        given = model.fields.get("protocolVersion")
-        return str(given) if given else ("v2" if model.format in V2_BY_DEFAULT else "v1")
-    return _of_containers(predictor.get("containers") or [])
+    if model is None:
+        return _of_containers(predictor.get("containers") or [])
+    if given := model.fields.get("protocolVersion"):
+        return str(given)
+    if named := model.fields.get("runtime"):
+        return _of_runtime(str(named), resource, context)
+    return "v2" if model.format in V2_BY_DEFAULT else "v1"
 
 
-def of_service(resource: "Resource") -> str:
+def _of_runtime(name: str, resource: "Resource", context: "Context") -> str:
+    """A named runtime decides: the first of its protocols that is v1 or v2; v1 if it lists none."""
+    found = context.find("ServingRuntime", resource.namespace, name)
+    if found is None:
+        found = next(
+            (
+                r
+                for r in context.resources.values()
+                if r.kind == "ClusterServingRuntime" and r.name == name
+            ),
+            None,
+        )
+    spec = found.spec if found is not None else STOCK_RUNTIMES.get(name, {})
+    spoken = spec.get("protocolVersions") or ["v1"]
+    return next((str(p) for p in spoken if p in ("v1", "v2")), str(spoken[0]))
+
+
+def of_service(resource: "Resource", context: "Context") -> str:
     """What the service's callers speak: the transformer's protocol when there is one."""
-    spec = resource.spec
-    transformer = spec.get("transformer")
-    if transformer is not None:
-        own = _declared(transformer.get("containers") or [])
-        return own or of_predictor(spec["predictor"])
-    return of_predictor(spec["predictor"])
+    transformer = resource.spec.get("transformer")
+    if transformer is not None and (own := _declared(transformer.get("containers") or [])):
+        return own
+    return of_predictor(resource, context)
 
 
 def _of_containers(containers: list[Mapping[str, JSON]]) -> str:

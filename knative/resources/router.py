@@ -38,11 +38,11 @@ def make(resource: Resource, context: "Context") -> list[Object]:
         "command": ["python", "-m", "router_fn"],
         "ports": container.ports(),
         "readinessProbe": container.ready_probe(),
-        "resources": {k: dict(v) for k, v in container.ROUTER_RESOURCES.items()},
+        "resources": container.copied(container.ROUTER_RESOURCES),
         "securityContext": dict(container.HARDENED),
         "volumeMounts": [container.tmp_mount()],
     }
-    volumes = [container.tmp_volume()]
+    volumes: list[Object] = []
     annotations: dict[str, str] = {}
     if small:
         router["env"] = container.env(GRAPH_JSON=text)

@@ -1,14 +1,14 @@
-"""The containers that serve a model: our own runtimes, stock servers, or the user's containers."""
+"""The containers that serve a model: our own runtimes, ServingRuntimes, or the user's
+containers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from knative import keys, names
+from knative import names
 from knative.api import core
-from knative.api.formats import OWN_RUNTIMES
 from knative.api.resource import Resource
-from knative.resources import container, protocol, storage
+from knative.resources import agent, container, gpu, protocol, runtimes, stock_runtimes, storage
 
 if TYPE_CHECKING:
     from knative.compiler import Context
@@ -26,32 +26,36 @@ class Server:
     delivery: storage.Delivery
     volumes: list[Object] = field(default_factory=list)
     annotations: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
     pod: dict[str, JSON] = field(default_factory=dict)
-    """Pod-level defaults from a ServingRuntime; the component's own fields win."""
+    """Pod-level defaults (a ServingRuntime's, a GPU's); the component's own fields win."""
 
 
-def make(resource: Resource, context: "Context") -> Server:
-    """The server of an InferenceService's predictor."""
-    predictor = resource.spec["predictor"]
-    model = protocol.model_of(predictor)
+def make(resource: Resource, context: "Context") -> Server | None:
+    """The server of an InferenceService's predictor; None when there is none, which is reported."""
+    model = protocol.model_of(resource.spec["predictor"])
     if model is None:
-        return _custom(resource, context, predictor)
-    return _own(resource, context, model)
+        return _custom(resource, context)
+    choice = runtimes.choose(resource, context, model)
+    if choice is None:
+        return None
+    if choice.spec is None:
+        return _own(resource, context, model)
+    return _of_runtime(resource, context, model, choice)
+
+
+# --- python -m functions --------------------------------------------------------------------------
 
 
 def _own(resource: Resource, context: "Context", model: protocol.ModelServer) -> Server:
     """`python -m functions` with one of its runtimes."""
-    if model.format not in OWN_RUNTIMES:
-        context.report(resource).error(
-            (*model.path, "modelFormat", "name"),
-            f"no runtime for {model.format}; ours serve {', '.join(OWN_RUNTIMES)}",
-        )
     fields = model.fields
     spoken = fields.get("protocolVersion") or ""
-    delivery = _delivery(resource, context, fields.get("storageUri"), own_server=True)
+    delivery = storage.of_model(resource, context, fields, model.path, own_server=True)
+    extras = agent.env(resource, context, "predictor", ours=True)
     base: Object = {
         "name": names.SERVER_CONTAINER,
-        "image": _image(context, model),
+        "image": _tagged(context.options.image("functions", model.format), fields),
         "command": ["python", "-m", "functions"],
         "args": [
             *("--model-name", protocol.model_name(resource)),
@@ -59,29 +63,36 @@ def _own(resource: Resource, context: "Context", model: protocol.ModelServer) ->
             *("--runtime", model.format),
             *("--protocol", spoken or "v1,v2"),
         ],
-        "env": [*container.env(INFERENCE_SERVICE_NAME=resource.name), *delivery.env],
+        "env": [
+            *container.env(INFERENCE_SERVICE_NAME=resource.name),
+            *delivery.env,
+            *extras,
+        ],
+        "envFrom": delivery.env_from,
         "ports": container.ports(spoken),
-        "readinessProbe": container.ready_probe(),
-        "resources": _copy(container.SERVER_RESOURCES),
+        "readinessProbe": container.ready_probe(spoken),
+        "resources": container.copied(container.SERVER_RESOURCES),
         "securityContext": dict(container.HARDENED),
         "volumeMounts": [*delivery.mounts, container.tmp_mount()],
     }
-    user = {k: v for k, v in fields.items() if k in _CONTAINER_KEYS and k != "name"}
+    serving = container.merge(base, _user_fields(fields))
     return Server(
         unit="functions",
-        containers=[container.merge(base, user)],
+        containers=[serving, *_beside(resource)],
         delivery=delivery,
-        volumes=[container.tmp_volume()],
+        annotations=gpu.annotations(resource, serving),
+        pod=gpu.pod(serving),
     )
 
 
-_CONTAINER_KEYS = frozenset(core.CONTAINER.fields)
+def _user_fields(fields: Mapping[str, JSON]) -> Object:
+    """The container fields beside modelFormat and friends; the name stays ours."""
+    return {k: v for k, v in fields.items() if k in core.CONTAINER.fields and k != "name"}
 
 
-def _image(context: "Context", model: protocol.ModelServer) -> str:
-    reference = context.options.image("functions", model.format)
-    version = model.fields.get("runtimeVersion")
-    return with_tag(reference, version) if version else reference
+def _tagged(reference: str, fields: Mapping[str, JSON]) -> str:
+    version = fields.get("runtimeVersion")
+    return with_tag(reference, str(version)) if version else reference
 
 
 def with_tag(reference: str, tag: str) -> str:
@@ -91,41 +102,159 @@ def with_tag(reference: str, tag: str) -> str:
     return f"{head}{slash}{last.partition(':')[0]}:{tag}"
 
 
-def _copy(value: Mapping[str, Mapping[str, str]]) -> Object:
-    return {key: dict(inner) for key, inner in value.items()}
+def _beside(resource: Resource) -> list[Object]:
+    """Containers a user gives beside `model:` are sidecars."""
+    return [sidecar(c) for c in resource.spec["predictor"].get("containers") or []]
 
 
-def _delivery(
-    resource: Resource, context: "Context", uri: str | None, *, own_server: bool
-) -> storage.Delivery:
-    if not uri:
-        return storage.Delivery()
-    return storage.deliver(uri, context.options, _access(resource), own_server=own_server)
+# --- ServingRuntimes ---
+
+_POD_LEVEL = (
+    *("nodeSelector", "tolerations", "affinity", "imagePullSecrets"),
+    *("serviceAccountName", "hostIPC"),
+)
 
 
-def _access(resource: Resource) -> storage.Access:
-    return storage.Access(
-        size_limit=resource.annotations.get(keys.MODEL_SIZE, ""),
-        writable=resource.annotations.get(keys.KSERVE_STORAGE_READONLY) == "false",
-    )
-
-
-# --- the user's own containers ------------------------------------------------------------------
-
-
-def _custom(resource: Resource, context: "Context", predictor: Mapping[str, JSON]) -> Server:
-    first, *sidecars = predictor["containers"]
-    ours = is_ours(first)
-    delivery, first = deliver_custom(resource, context, first, ours=ours)
+def _of_runtime(
+    resource: Resource, context: "Context", model: protocol.ModelServer, choice: runtimes.Choice
+) -> Server:
+    spec = choice.spec or {}
+    delivery = storage.of_model(resource, context, model.fields, model.path, own_server=False)
+    containers = _expanded(resource, context, model, spec)
+    agent.env(resource, context, "predictor", ours=False)
+    first = next((c for c in containers if c.get("name") == names.SERVER_CONTAINER), containers[0])
+    base: Object = {
+        "name": names.SERVER_CONTAINER,
+        "env": container.env(INFERENCE_SERVICE_NAME=resource.name),
+        "ports": container.ports(),
+        "resources": container.copied(container.SERVER_RESOURCES),
+        "securityContext": {**container.GUARDED, "runAsNonRoot": True},
+        "volumeMounts": delivery.mounts,
+    }
+    spoken = str(model.fields.get("protocolVersion") or "")
+    user = _user_fields(model.fields)
+    serving = container.merge(container.merge(base, first), user)
+    serving["image"] = _image(serving, choice, model, pinned="image" in user)
+    if spoken.startswith("grpc") and not user.get("ports"):
+        serving = container.tidy({**serving, "ports": _grpc_port(choice.name)})
+        serving.pop("readinessProbe", None)
     return Server(
-        unit="functions" if ours else "custom",
+        unit="custom",
         containers=[
-            custom_container(resource, first, delivery, ours=ours),
-            *(sidecar(s) for s in sidecars),
+            serving,
+            *(sidecar(c) for c in containers if c is not first),
+            *_beside(resource),
         ],
         delivery=delivery,
-        volumes=[container.tmp_volume()] if ours else [],
+        volumes=list(spec.get("volumes") or []),
+        annotations={**(spec.get("annotations") or {}), **gpu.annotations(resource, serving)},
+        labels=dict(spec.get("labels") or {}),
+        pod={
+            **gpu.pod(serving),
+            **{key: spec[key] for key in _POD_LEVEL if spec.get(key) is not None},
+        },
     )
+
+
+def _grpc_port(runtime: str) -> list[Object]:
+    """KServe's gRPC port per server, as the one port Knative serves (spec/kserve_sdk 6.3)."""
+    port = {"kserve-torchserve": 7070}.get(runtime, 9000)
+    return [{"containerPort": port, "name": "h2c"}]
+
+
+def _image(
+    serving: Object, choice: runtimes.Choice, model: protocol.ModelServer, *, pinned: bool
+) -> str:
+    reference = str(serving.get("image") or "")
+    if pinned:
+        return reference
+    reference = _tagged(reference, model.fields)
+    head, _, tag = reference.rpartition(":")
+    if choice.name in stock_runtimes.GPU_TAGS and gpu.asks(serving) and not tag.endswith("-gpu"):
+        return f"{head}:{tag}-gpu"
+    return reference
+
+
+def _expanded(
+    resource: Resource,
+    context: "Context",
+    model: protocol.ModelServer,
+    spec: Mapping[str, JSON],
+) -> list[Object]:
+    """The runtime's containers with its Go-template expressions filled in."""
+    envelope = "kservev2" if protocol.of_predictor(resource, context) == "v2" else "kserve"
+    labels = {
+        "modelClass": stock_runtimes.MODEL_CLASSES.get(model.format, ""),
+        "serviceEnvelope": envelope,
+        **resource.labels,
+    }
+    facts = {
+        "Name": protocol.model_name(resource),
+        "Namespace": resource.namespace,
+        "Labels": labels,
+        "Annotations": {"modelFormat": model.format, **resource.annotations},
+    }
+    try:
+        expanded: list[Object] = runtimes.expand(list(spec["containers"]), facts)
+    except KeyError as error:
+        context.report(resource).error(
+            model.path, f"the runtime's template {error.args[0]} names nothing of this service"
+        )
+        return list(spec["containers"])
+    return expanded
+
+
+# --- the user's own containers ---
+
+
+def _custom(resource: Resource, context: "Context") -> Server:
+    predictor = resource.spec["predictor"]
+    index = serving_index(predictor["containers"])
+    model_at = 0 if len(predictor["containers"]) == 1 else _model_index(predictor["containers"])
+    given = list(predictor["containers"])
+    ours = is_ours(given[index])
+    delivery, given[model_at] = storage.of_container(
+        resource, context, "predictor", given[model_at], ours=ours
+    )
+    extras = agent.env(resource, context, "predictor", ours=ours)
+    containers: list[Object] = []
+    for position, item in enumerate(given):
+        mounts = delivery.mounts if position == model_at else []
+        if position == index:
+            serving = custom_container(resource, item, delivery, mounts, ours=ours, extras=extras)
+            containers.append(serving)
+        else:
+            base = {
+                "env": container.env(INFERENCE_SERVICE_NAME=resource.name),
+                "volumeMounts": mounts,
+            }
+            containers.append(container.merge(base, sidecar(item)))
+    serving = containers[index]
+    return Server(
+        unit="functions" if ours else "custom",
+        containers=containers,
+        delivery=delivery,
+        annotations=gpu.annotations(resource, serving),
+        pod=gpu.pod(serving),
+    )
+
+
+def serving_index(containers: list[Mapping[str, JSON]]) -> int:
+    """Which container gets the requests: the one with ports, a collocated transformer, or the
+    first."""
+    for index, item in enumerate(containers):
+        if item.get("ports"):
+            return index
+    for index, item in enumerate(containers):
+        if item.get("name") == "transformer-container":
+            return index
+    return 0
+
+
+def _model_index(containers: list[Mapping[str, JSON]]) -> int:
+    """Which container of several wants the model: KServe's kserve-container."""
+    named = [i for i, c in enumerate(containers) if c.get("name") == names.SERVER_CONTAINER]
+    return named[0] if named else 0
 
 
 def is_ours(given: Mapping[str, JSON]) -> bool:
@@ -134,34 +263,29 @@ def is_ours(given: Mapping[str, JSON]) -> bool:
     return words[1:3] == ["-m", "functions"]
 
 
-def deliver_custom(
-    resource: Resource, context: "Context", given: Object, *, ours: bool
-) -> tuple[storage.Delivery, Object]:
-    """Delivery for a container that asks with env STORAGE_URI, which afterwards says where the
-    files are."""
-    uri = storage.storage_env(given)
-    if not uri or uri.startswith("/"):
-        return storage.Delivery(), given
-    delivery = _delivery(resource, context, uri, own_server=ours)
-    if delivery.env:
-        return delivery, given
-    env = container.merge_env(given["env"], container.env(STORAGE_URI=names.MODEL_DIR))
-    return delivery, {**given, "env": env}
-
-
 def custom_container(
-    resource: Resource, given: Mapping[str, JSON], delivery: storage.Delivery, *, ours: bool
+    resource: Resource,
+    given: Mapping[str, JSON],
+    delivery: storage.Delivery,
+    mounts: list[Object],
+    *,
+    ours: bool,
+    extras: list[Object],
 ) -> Object:
     """The user's serving container with our defaults under it."""
     base: Object = {
         "name": names.SERVER_CONTAINER,
-        "env": container.env(INFERENCE_SERVICE_NAME=resource.name),
-        "resources": _copy(container.SERVER_RESOURCES),
+        "env": [*container.env(INFERENCE_SERVICE_NAME=resource.name), *delivery.env, *extras],
+        "envFrom": delivery.env_from,
+        "resources": container.copied(container.SERVER_RESOURCES),
         "securityContext": dict(container.HARDENED if ours else container.GUARDED),
-        "volumeMounts": [*delivery.mounts, *([container.tmp_mount()] if ours else [])],
+        "volumeMounts": [*mounts, *([container.tmp_mount()] if ours else [])],
     }
     if ours:
-        base |= {"ports": container.ports(), "readinessProbe": container.ready_probe()}
+        spoken = container.flag_value(given, "--protocol")
+        base |= {"ports": container.ports(spoken), "readinessProbe": container.ready_probe(spoken)}
+    else:
+        base |= {"ports": container.ports()}
     return container.merge(base, given)
 
 

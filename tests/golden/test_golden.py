@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from knative import compiler, emit, errors, options
+from knative import compiler, emit, errors, keys, options
 from knative.api.problems import Problem
 from tests.e2e import knative_rules
 
 CASES = sorted(p.parent for p in Path(__file__).parent.glob("*/in.yaml"))
 UPDATE = "--update-golden"
+ORACLE_FLAGS = {*knative_rules.POD_FLAGS.values(), *keys.DEFAULT_ENABLED_FLAGS}
 
 
 def _options(case: Path) -> options.CompileOptions:
@@ -77,6 +78,8 @@ def test_what_compile_prints_compile_prints_unchanged(case: Path) -> None:
 def test_an_independent_reading_of_knatives_rules_agrees(case: Path) -> None:
     result = compiler.compile_files([case / "out.yaml"], _options(case))
     flags = set(result.flags)
+    if not flags <= ORACLE_FLAGS:
+        pytest.skip("uses a feature that the independent reading does not cover")
     found = {
         item["metadata"]["name"]: problems
         for item in result.objects
