@@ -19,13 +19,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from router_fn import body as bodies
+from router_fn import decide
 from router_fn.errors import NoRouteMatched, RequestFailed
 from router_fn.fibers import Fiber, Wait, cancel_all
 from router_fn.replies import STREAMED, Reply
 
 if TYPE_CHECKING:
     from router_fn.combiners import Combiner
-    from router_fn.conditions import Condition
     from router_fn.policies import Policy
 
 TOLERATED_STATUS = 502
@@ -99,7 +99,6 @@ class StepPlan:
 
     __slots__ = (
         "condition",
-        "default",
         "from_response",
         "hard",
         "key",
@@ -118,8 +117,8 @@ class StepPlan:
         self.leaf: Leaf | None = None
         self.node: NodePlan | None = None
         self.policy: Policy | None = None
-        self.condition: Condition | None = None
-        self.default = False
+        self.condition: decide.Decider | None = None
+        """A Sequence step's condition, None when it has none. A Switch keeps all of its own together."""
         self.from_response = False
         self.shape: Callable[[bytes], bytes] | None = None
         self.hard = False
@@ -185,15 +184,14 @@ class SequencePlan(NodePlan):
         if self.wakes:
             context.wake(self)
         reply: Reply | None = None
-        judged: Reply | None = None  # the reply whose body is known to be JSON
         collected: list[tuple[str, bytes]] | None = [] if self.collect else None
         last = self.steps[-1] if self.steps and collected is None else None
         for step in self.steps:
             if step.condition is not None:
-                if reply is None or (reply is not judged and not bodies.is_json(reply.body)):
+                verdict = decide.NOT_JSON if reply is None else step.condition.first(reply.body)
+                if reply is None or verdict == decide.NOT_JSON:
                     raise RequestFailed("invalid response")
-                judged = reply
-                if not step.condition.matches_valid(reply.body):
+                if verdict == decide.NONE:
                     if step.skip:
                         continue
                     return self._finish(Reply(200, reply.body, reply.head), collected)
@@ -237,6 +235,10 @@ class SwitchPlan(NodePlan):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.judges_previous = False
+        self.decider = decide.Decider(())
+        self.branches: tuple[StepPlan, ...] = ()
+        """The steps with a condition, in the decider's order."""
+        self.default: StepPlan | None = None
 
     async def run(self, context: Context, body: bytes, previous: bytes | None, tail: bool) -> Reply:
         step = self.choose(body, previous)
@@ -249,17 +251,8 @@ class SwitchPlan(NodePlan):
         judged = previous if self.judges_previous else body
         if judged is None:
             judged = body
-        default: StepPlan | None = None
-        is_json: bool | None = None
-        for step in self.steps:
-            if step.default:
-                default = default or step
-            elif step.condition is not None:
-                if is_json is None:
-                    is_json = bodies.is_json(judged)
-                if is_json and step.condition.matches_valid(judged):
-                    return step
-        return default
+        index = self.decider.first(judged)
+        return self.branches[index] if index >= 0 else self.default
 
 
 class SplitterPlan(NodePlan):

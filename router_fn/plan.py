@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from router_fn import body as bodies
-from router_fn import conditions, engine, policies
+from router_fn import conditions, decide, engine, policies
 from router_fn.graph import ROOT, Graph, Node, Step
 from router_fn.urls import Url, parse_url
 
@@ -70,7 +70,19 @@ class _Builder:
         plan.steps = tuple(
             self._step(name, node, index, step) for index, step in enumerate(node.steps)
         )
+        if isinstance(plan, engine.SwitchPlan):
+            self._branches(plan, node)
         return plan
+
+    def _branches(self, plan: engine.SwitchPlan, node: Node) -> None:
+        both = list(zip(node.steps, plan.steps, strict=True))
+        # An empty condition is a GJSON path, too: it holds for a document with a "" key (spec 7).
+        compiled = [
+            conditions.compile_condition(step.condition) for step, _ in both if not step.default
+        ]
+        plan.decider = decide.Decider(compiled)
+        plan.branches = tuple(branch for step, branch in both if not step.default)
+        plan.default = next((branch for step, branch in both if step.default), None)
 
     def _make(self, name: str, node: Node) -> engine.NodePlan:
         match node.router_type:
@@ -101,11 +113,10 @@ class _Builder:
         plan.hard = step.hard
         plan.tolerate = step.tolerate_errors
         plan.weight = step.weight or 0
-        plan.default = step.default
         plan.skip = (step.unmet or node.unmet) == "Skip"
-        if node.router_type in ("Sequence", "Switch") and not step.default:
-            plan.condition = _condition(node, step)
         if node.router_type == "Sequence":
+            if step.condition:
+                plan.condition = decide.Decider([conditions.compile_condition(step.condition)])
             plan.from_response = step.data == "$response" or (
                 self._graph.pick_data and step.data.startswith(("$response.", "$response["))
             )
@@ -150,13 +161,6 @@ def make_combiner(node: Node) -> "Combiner":
             if step.weight is not None
         }
     return combiners.make_combiner(node.combiner.name, options, names)
-
-
-def _condition(node: Node, step: Step) -> conditions.Condition | None:
-    # In a Sequence no condition means "always"; in a Switch an empty one is a GJSON path (spec 7).
-    if not step.condition and node.router_type == "Sequence":
-        return None
-    return conditions.compile_condition(step.condition)
 
 
 def _shape(graph: Graph, step: Step) -> Callable[[bytes], bytes] | None:
