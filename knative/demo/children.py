@@ -27,6 +27,17 @@ def free_ports(count: int) -> list[int]:
         return [int(entry.getsockname()[1]) for entry in sockets]
 
 
+def exists(pid: int) -> bool:
+    """Whether there is such a process (of anybody's)."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 class Child:
     """One process with its output in `log`; a context manager that ends it, whatever happens."""
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from knative import errors
 from knative.demo import children
@@ -39,6 +40,27 @@ class Reply:
             raise errors.TurnoutError(text) from None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """One service and what of it runs now."""
+
+    name: str
+    pids: tuple[int, ...]
+    """Processes of its pods; empty at zero."""
+    pods: int
+    """Pods in any state, starting and draining ones included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One request of a trace: the graph's own, or one of its calls."""
+
+    service: str
+    status: int
+    cold: str
+    """How a pod came up for it (`fetched in 0.4 s, ready after 2.1 s`); empty if one was there."""
+
+
 class Engine:
     """A running local engine."""
 
@@ -58,6 +80,33 @@ class Engine:
         status, text = self._request("POST", "/", body, headers, REQUEST_TIMEOUT_S)
         seconds = time.monotonic() - started
         return Reply(status=status, body=text, seconds=seconds, trace_id=trace_id)
+
+    def services(self) -> list[Service]:
+        """Every service, graphs included, in the engine's order."""
+        found = []
+        for entry in self._admin("status")["services"]:
+            pods = [pod for revision in entry["revisions"] for pod in revision["pods"]]
+            pids = tuple(pid for pod in pods for pid in pod["pids"])
+            found.append(Service(name=entry["name"], pids=pids, pods=len(pods)))
+        return found
+
+    def trace(self, trace_id: str) -> list[Step]:
+        """The requests of one trace in order of arrival."""
+        return [
+            Step(
+                service=entry["service"].partition("/")[2] or entry["service"],
+                status=entry["status"],
+                cold=_cold(entry.get("cold")),
+            )
+            for entry in self._admin(f"trace?id={trace_id}")["requests"]
+        ]
+
+    def _admin(self, what: str) -> Any:
+        headers = {"Host": f"127.0.0.1:{self.port}"}
+        status, text = self._request("GET", f"/_turnout/api/{what}", b"", headers, 10)
+        if status != 200:
+            raise errors.TurnoutError(f"the engine's API answered {status}: {text[:200]}")
+        return json.loads(text)
 
     def _request(
         self, method: str, path: str, body: bytes, headers: Mapping[str, str], timeout_s: float
@@ -105,3 +154,17 @@ def running(
 
 def _says_ready(log: Path) -> bool:
     return "ready" in log.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def _cold(timeline: Mapping[str, float | None] | None) -> str:
+    """Where the time of a start from zero went, from the engine's timeline (milliseconds)."""
+    if not timeline:
+        return ""
+    fetched_from, fetched = timeline.get("init_started_ms"), timeline.get("init_ended_ms")
+    started, ready = timeline.get("started_ms"), timeline.get("ready_ms")
+    parts = []
+    if fetched_from is not None and fetched is not None:
+        parts.append(f"model fetched in {(fetched - fetched_from) / 1000:.1f} s")
+    if started is not None and ready is not None:
+        parts.append(f"server ready {(ready - started) / 1000:.1f} s after its start")
+    return ", ".join(parts) or "started"

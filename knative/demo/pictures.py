@@ -3,7 +3,8 @@
 import base64
 import importlib.util
 import json
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from knative import errors
@@ -22,6 +23,12 @@ class Picture:
         """The request of KServe's tutorial: the file, base64, in `instances[0].data`."""
         data = base64.b64encode(self.path.read_bytes()).decode()
         return json.dumps({"instances": [{"data": data}]}).encode()
+
+    def copied_to(self, folder: Path) -> "Picture":
+        """The same picture in `folder`, where a person finds it to try things with."""
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"{self.title.split()[-1]}{self.path.suffix}"
+        return replace(self, path=Path(shutil.copyfile(self.path, folder / name)))
 
 
 def _installed(package: str, distribution: str, inside: str) -> Path:

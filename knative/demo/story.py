@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from knative import errors, model_archive
-from knative.demo import engine, pictures, s3
+from knative.demo import children, engine, pictures, s3
 from knative.demo.screen import Screen
 from knative.demo.settings import Settings
 
@@ -86,7 +86,10 @@ def _scenes(own: Sequence[Path]) -> list[Scene]:
     for path in own:
         if not path.is_file():
             raise errors.UsageError(f"{path}: no such picture")
-    cat, flower, horse = pictures.cat(), pictures.flower(), pictures.horse()
+    kept = ROOT / ".demo" / "pictures"
+    cat, flower, horse = (
+        find().copied_to(kept) for find in (pictures.cat, pictures.flower, pictures.horse)
+    )
     animal_plant, dog_breed = "animal-plant-pipeline", "dog-breed-pipeline"
     mine = [
         pictures.Picture(title="your picture", path=path, origin=str(path.parent)) for path in own
@@ -185,11 +188,11 @@ def _send(screen: Screen, local: engine.Engine, scene: Scene) -> None:
         first = local.post(scene.graph, body)
     screen.fact("answer", screen.style(_shown(first.prediction()), "bold", "green"))
     steps = local.trace(first.trace_id)
-    path = " -> ".join([step.service for step in steps if step.service != scene.graph])
-    screen.fact("path", path)
-    woken = [step for step in steps if step.woke]
+    called = [step.service for step in steps if step.service != scene.graph]
+    screen.fact("path", " -> ".join(called))
+    woken = [step for step in steps if step.cold]
     for step in woken:
-        screen.fact("woke", f"{step.service}: {step.woke}")
+        screen.fact("woke", f"{step.service}: {step.cold}")
     warm = sorted(local.post(scene.graph, body).seconds for _ in range(WARM_REQUESTS))
     cold = f"{first.seconds:.2f} s ({len(woken)} services from zero), then " if woken else ""
     screen.fact("time", f"{cold}{warm[len(warm) // 2] * 1000:.0f} ms warm")
@@ -204,6 +207,7 @@ def _shown(prediction: object) -> str:
 
 def _back_to_zero(screen: Screen, local: engine.Engine) -> None:
     screen.heading("Back to zero")
+    processes = {pid for service in local.services() for pid in service.pids}
     with screen.progress("waiting for idle services to go") as progress:
         while True:
             awake = [service.name for service in local.services() if service.pods]
@@ -217,9 +221,11 @@ def _back_to_zero(screen: Screen, local: engine.Engine) -> None:
             progress.note(f"{len(awake)} left")
             time.sleep(0.1)
         seconds = progress.seconds
-    left = local.model_processes()
+    left = sum(map(children.exists, processes))
     screen.fact(
-        "running", f"0 pods, {left} processes of theirs, {seconds:.0f} s after the last request"
+        "running",
+        f"0 pods {seconds:.0f} s after the last request;"
+        f" of their {len(processes)} processes {left} are left",
     )
 
 

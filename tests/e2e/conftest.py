@@ -28,3 +28,11 @@ def engine(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[l
         *PIPELINES, "--mirror", local.MIRROR, folder=tmp_path_factory.mktemp("engine")
     ) as up:
         yield up
+
+
+@pytest.fixture(scope="session")
+def demo_output(models: Path) -> str:
+    """What one `turnout demo` printed; it ended with 0."""
+    done = local.turnout("demo", timeout_s=110)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

@@ -40,8 +40,8 @@ def _manifest(folder: Path, text: str, **values: str) -> Path:
             id="broken YAML",
         ),
         pytest.param(
-            GOOD.replace("storageUri", "storageURL"),
-            ["in.yaml", "10", "storageURL", "storageUri"],
+            GOOD.replace("storageUri", "storageURI"),
+            ["in.yaml", "10", "storageURI", "storageUri"],
             id="unknown field",
         ),
         pytest.param(
@@ -98,8 +98,9 @@ def _ask(engine: local.Up, timeout_s: float = 60) -> tuple[int, str]:
 
 
 def test_a_model_file_that_is_not_there_fails_the_request_and_is_named(tmp_path: Path) -> None:
-    path = _manifest(tmp_path, GOOD, uri=f"file://{tmp_path}/absent.mar")
-    with local.up(path, folder=tmp_path / "up") as engine:
+    path = _manifest(tmp_path, GOOD, uri="s3://bucket/absent.mar")
+    mirror = f"s3://bucket/={tmp_path}/"
+    with local.up(path, "--mirror", mirror, folder=tmp_path / "up") as engine:
         status, answer = _ask(engine)
         assert status in {500, 502, 503}
         assert "Traceback" not in answer
@@ -123,8 +124,9 @@ def test_a_model_that_fails_to_load_shows_the_end_of_its_log(tmp_path: Path) -> 
             "    def handle(self, data, context):\n"
             "        return data\n",
         )
-    path = _manifest(tmp_path, GOOD, uri=f"file://{mar}")
-    with local.up(path, folder=tmp_path / "up") as engine:
+    path = _manifest(tmp_path, GOOD, uri="s3://bucket/flowers.mar")
+    mirror = f"s3://bucket/={tmp_path}/"
+    with local.up(path, "--mirror", mirror, folder=tmp_path / "up") as engine:
         status, answer = _ask(engine)
         assert status in {500, 502, 503}
         assert "the petals are missing" in answer + engine.output()
