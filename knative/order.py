@@ -15,7 +15,7 @@ from knative.api.problems import Level, Problem
 
 JSON = Any
 
-_KINDS = ("ServiceAccount", "Secret", "ConfigMap", "Service", "Broker", "Trigger")
+_KINDS = ("ServiceAccount", "Secret", "ConfigMap", "Service", "Broker", "SinkBinding", "Trigger")
 _CALL = re.compile(r"\b([a-z0-9][-a-z0-9]*)\.([a-z0-9][-a-z0-9]*)\.svc\.cluster\.local\b")
 
 Key = tuple[str, str]

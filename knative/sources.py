@@ -22,7 +22,10 @@ def read_sources(paths: Sequence[str | Path]) -> tuple[list[reader.Document], li
                 continue  # `compile a.yaml a.yaml`, or a file and its directory
             seen.add(file)
             try:
-                documents.extend(reader.read(file, _content(file)))
+                found = list(reader.read(file, _content(file)))
+                documents += found
+                if all(document.data is None for document in found):
+                    problems.append(_problem(file, "no manifest in it"))
             except reader.ReadError as error:
                 problems.append(_problem(file, error.message, error.line, error.column))
             except OSError as error:

@@ -9,8 +9,8 @@ HEADER = """\
 # What becomes of every field
 
 Generated from the field tables in `knative/api` by
-`python -m knative.api.fields_doc > docs/fields.md`; a test compares them. Fields that are not listed
-are errors, with a suggestion when one is close.
+`python -m knative.api.fields_doc > docs/fields.md`; a test compares them. Fields that are not
+listed are errors, with a suggestion when one is close.
 
 | mark | meaning |
 |---|---|

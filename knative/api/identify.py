@@ -78,8 +78,6 @@ def identify(
             problems.append(_twice(found, resources[found.key]))
         else:
             resources[found.key] = found
-    if not resources and not problems:
-        problems.append(Problem(level=Level.ERROR, message="no manifest in the input"))
     return list(resources.values()), problems
 
 

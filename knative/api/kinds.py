@@ -84,6 +84,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("Service", ("serving.knative.dev/v1",), "knative.api.knative_service", _UNCHANGED),
     Kind("Broker", ("eventing.knative.dev/v1",), "knative.api.eventing_broker", _UNCHANGED),
     Kind("Trigger", ("eventing.knative.dev/v1",), "knative.api.eventing_trigger", _UNCHANGED),
+    Kind("SinkBinding", ("sources.knative.dev/v1",), "knative.api.eventing_binding", _UNCHANGED),
     Kind("Secret", ("v1",), "knative.api.plain_objects", _UNCHANGED),
     Kind("ConfigMap", ("v1",), "knative.api.plain_objects", _UNCHANGED),
     Kind("ServiceAccount", ("v1",), "knative.api.plain_objects", _UNCHANGED),

@@ -157,9 +157,6 @@ def suggest(word: str, known: Iterable[str]) -> str:
     """` (did you mean "x"?)` when something similar is known, else empty."""
     import difflib  # only when there is something to complain about
 
-    names = sorted(known)
-    lowered = {name.lower(): name for name in names}
-    if word.lower() in lowered:
-        return f' (did you mean "{lowered[word.lower()]}"?)'
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    return f' (did you mean "{close[0]}"?)' if close else ""
+    lowered = {name.lower(): name for name in sorted(known)}
+    close = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
+    return f' (did you mean "{lowered[close[0]]}"?)' if close else ""

@@ -7,10 +7,15 @@ compiled object. `RULES` is the table docs/lint.md is generated from (`python -m
 
 from knative.api.problems import Problem, Report
 from knative.compiler import CompileResult
-from knative.lint import safety, scale, start
+from knative.lint import graphs, safety, scale, start
 from knative.lint.rule import Rule, View
 
-RULES: tuple[Rule, ...] = (*scale.RULES, *start.RULES, *safety.RULES)
+RULES: tuple[Rule, ...] = (
+    *graphs.RULES,
+    *scale.RULES,
+    *start.RULES,
+    *safety.RULES,
+)
 """All rules, in the order of the documentation."""
 
 __all__ = ["RULES", "check"]
