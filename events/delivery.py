@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any, Literal
 
@@ -185,6 +184,8 @@ def retry_after_s(value: str | None, now: datetime) -> float | None:
     text = value.strip()
     if text.isascii() and text.isdigit() and len(text) < 12:
         return float(text)
+    from email.utils import parsedate_to_datetime  # rarely needed, and it brings sockets along
+
     try:
         when = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError):

@@ -124,6 +124,9 @@ class Sink:
             return "the event is not about an object"
         if about.key.endswith("/"):
             return "the object is a directory marker"
+        dedupe = self.spec.dedupe
+        if dedupe.bucket == about.bucket and about.key.startswith(dedupe.prefix or "\0"):
+            return "the object is a marker of our own journal"
         if about.is_removed and wanted.removed == "DeleteResult":
             name = about.event_name.replace("ObjectRemoved", "ObjectCreated")
             matching = wanted.buckets and about.bucket in wanted.buckets

@@ -16,8 +16,6 @@ from .spec import SinkSpec
 
 logger = logging.getLogger(__name__)
 
-DEAD_LETTER_PATH = "/dead-letters"
-
 
 def make(settings: SinkSettings) -> Flask:
     """The app of `python -m events sink`. Raises `SpecError`."""
@@ -78,7 +76,7 @@ def make_app(sink: Sink, max_body_bytes: int) -> Flask:
             return web.problem(400, "send one event a request: a batch cannot be replied to")
         return respond(sink.handle(found[0]))
 
-    @app.post(DEAD_LETTER_PATH, provide_automatic_options=False)
+    @app.post(spec.DEAD_LETTER_PATH, provide_automatic_options=False)
     def bury() -> Response:
         """The end of the line for events nobody could deal with: said loudly, with the reason."""
         try:

@@ -28,6 +28,9 @@ __all__ = [
 ]
 
 ObjectForm = Literal["none", "base64", "bytes", "text", "json", "url"]
+DEAD_LETTER_PATH = "/dead-letters"
+"""Path of a sink that takes what the broker gave up on, and says so in the log."""
+
 DEFAULT_KEY = "{object.key}.json"
 
 

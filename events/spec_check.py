@@ -348,6 +348,7 @@ _TOP: dict[str, Check] = {
         {
             "store": _one_of("memory", "sqlite", "s3"),
             "path": _string,
+            "volumeClaim": _string,
             "bucket": _bucket,
             "prefix": _text_any,
             "ttlSeconds": _number(1, 365 * _DAY),

@@ -1,36 +1,13 @@
-"""Knative's Broker. Passed through (spec/knative 3.1)."""
+"""Broker (eventing.knative.dev/v1): passed through, checked as Knative's admission would."""
 
-from knative.api import core, eventing
+from knative.api import trigger_eventing
 from knative.api.problems import Report
 from knative.api.resource import Resource
-from knative.api.schema import Field, Obj, silent
+from knative.api.schema import Field, Free
 
-SPEC = Obj(
-    name="BrokerSpec",
-    fields={
-        "config": Field(
-            type=Obj(
-                name="BrokerConfig",
-                fields={
-                    "apiVersion": Field(type=core.TEXT),
-                    "kind": Field(type=core.TEXT),
-                    "name": Field(type=core.OBJECT_NAME),
-                    "namespace": Field(type=core.NAME),
-                    "group": Field(type=core.TEXT),
-                },
-            )
-        ),
-        "delivery": Field(type=eventing.DELIVERY),
-    },
-)
-FIELDS: dict[str, Field] = {
-    "spec": Field(type=SPEC),
-    "status": silent("written by a controller"),
-}
+FIELDS: dict[str, Field] = {"spec": Field(type=Free()), "status": Field(type=Free())}
 
 
 def check(resource: Resource, report: Report) -> None:
-    """The delivery block."""
-    delivery = resource.spec.get("delivery")
-    if delivery:
-        eventing.check_delivery(delivery, ("spec", "delivery"), report)
+    """What Knative would refuse."""
+    trigger_eventing.check_broker(resource, report)

@@ -1,0 +1,176 @@
+"""InferenceTrigger (turnout.dev/v1alpha1): the grammar is `events.spec_check`, owned by the program
+that runs it; here are the fields that only shape manifests (broker, delivery, adapter, scale)."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from events import delivery, spec_check
+from knative.api.problems import Report, parse
+from knative.api.resource import Resource
+from knative.api.schema import Field, Free, silent
+
+JSON = Any
+Problem = tuple[str, str]
+
+FIELDS: dict[str, Field] = {
+    "spec": Field(
+        type=Free(),
+        becomes="the sink's specification, the Trigger's filters and delivery (docs/events.md)",
+        required=True,
+    ),
+    "status": silent("written by nobody: there is no controller"),
+}
+
+BROKER_CLASSES = ("MTChannelBasedBroker", "Kafka", "KafkaNamespaced")
+
+
+def check(resource: Resource, report: Report) -> None:
+    """Every problem of the spec, at its place in the file."""
+    spec = resource.data.get("spec")
+    for path, message in spec_check.check(spec, resolved=False):
+        report.error(("spec", *parse(path)), message)
+    if not isinstance(spec, Mapping):
+        return
+    for name, checked in _SECTIONS.items():
+        for path, message in checked(spec.get(name)):
+            report.error(("spec", name, *parse(path)), message)
+    _warn(spec, report)
+
+
+def _warn(spec: Mapping[str, JSON], report: Report) -> None:
+    dedupe = spec.get("dedupe") or {}
+    result = spec.get("result") or {}
+    touches = any(result.get(name) for name in ("write", "copy", "move", "tag"))
+    store = dedupe.get("store", "memory") if isinstance(dedupe, Mapping) else "memory"
+    if touches and store == "memory":
+        report.warning(
+            ("spec", "dedupe"),
+            "what has been dealt with is remembered in the pod's memory only: after a restart a"
+            " redelivered event runs its side effects again; set dedupe.store to s3 (or sqlite with"
+            " a volumeClaim)",
+        )
+    if store == "sqlite" and not dedupe.get("volumeClaim"):
+        report.warning(
+            ("spec", "dedupe", "store"),
+            "the SQLite file is lost with the pod; name a volumeClaim, or use store s3",
+        )
+    adapter = spec.get("adapter") or {}
+    if isinstance(adapter, Mapping) and adapter.get("public") and not adapter.get("tokenSecret"):
+        report.warning(
+            ("spec", "adapter", "public"),
+            "anybody can post notifications; name a tokenSecret",
+        )
+
+
+def _check_broker(value: JSON) -> list[Problem]:
+    if value is None:
+        return []
+    if not isinstance(value, Mapping):
+        return [("", "must be a mapping with name, and create, class or config")]
+    known = ("name", "create", "class", "config", "topic", "ordered")
+    problems = _unknown(value, known)
+    for key in ("name", "topic"):
+        if value.get(key) is not None and not isinstance(value[key], str):
+            problems.append((key, "must be text"))
+    for key in ("create", "ordered"):
+        if value.get(key) is not None and not isinstance(value[key], bool):
+            problems.append((key, "must be true or false"))
+    kind = value.get("class")
+    if kind is not None and kind not in BROKER_CLASSES:
+        problems.append(("class", f"must be one of {', '.join(BROKER_CLASSES)}, not {kind!r}"))
+    if not str(kind or "").startswith("Kafka"):
+        problems += [
+            (key, "needs class Kafka")
+            for key in ("topic", "ordered")
+            if value.get(key) and (kind is not None or not value.get("name"))
+        ]
+    config = value.get("config")
+    if config is not None and not (isinstance(config, Mapping) and config.get("name")):
+        problems.append(("config", "needs name (and namespace) of a ConfigMap"))
+    return problems
+
+
+def _check_adapter(value: JSON) -> list[Problem]:
+    if value is None:
+        return []
+    if not isinstance(value, Mapping):
+        return [("", "must be a mapping")]
+    problems = _unknown(
+        value, ("public", "tokenSecret", "maxBodyBytes", "ratePerSecond", "snsTopics")
+    )
+    secret = value.get("tokenSecret")
+    if secret is not None and not (
+        isinstance(secret, Mapping) and secret.get("name") and secret.get("key")
+    ):
+        problems.append(("tokenSecret", "needs name and key of a Secret"))
+    if value.get("public") is not None and not isinstance(value["public"], bool):
+        problems.append(("public", "must be true or false"))
+    for key in ("maxBodyBytes", "ratePerSecond"):
+        number = value.get(key)
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int)):
+            problems.append((key, "must be a whole number"))
+    topics = value.get("snsTopics")
+    if topics is not None and not (
+        isinstance(topics, list) and all(isinstance(topic, str) for topic in topics)
+    ):
+        problems.append(("snsTopics", "must be a list of topic ARNs"))
+    return problems
+
+
+def _check_scale(value: JSON) -> list[Problem]:
+    if value is None:
+        return []
+    if not isinstance(value, Mapping):
+        return [("", "must be a mapping with min and max")]
+    problems = _unknown(value, ("min", "max"))
+    for key in ("min", "max"):
+        number = value.get(key)
+        if number is not None and (
+            isinstance(number, bool) or not isinstance(number, int) or number < 0
+        ):
+            problems.append((key, "must be a whole number, 0 or more"))
+    return problems
+
+
+def _check_text(value: JSON) -> list[Problem]:
+    return [] if value is None or (isinstance(value, str) and value) else [("", "must be text")]
+
+
+def _check_queue(value: JSON) -> list[Problem]:
+    """`source`: what notify needs, and how credentials are named."""
+    s3 = value.get("s3") if isinstance(value, Mapping) else None
+    if not isinstance(s3, Mapping):
+        return []
+    problems: list[Problem] = []
+    if s3.get("notify") in ("SQS", "IntegrationSource") and not s3.get("queue"):
+        what = "the queue's URL" if s3["notify"] == "SQS" else "the queue's ARN"
+        problems.append(("s3.queue", f"is missing: {what}, for notify: {s3['notify']}"))
+    secret = s3.get("credentials")
+    if secret is not None:
+        if not isinstance(secret, Mapping) or not secret.get("secretName"):
+            problems.append(("s3.credentials", "needs secretName"))
+        else:
+            problems += [
+                (f"s3.credentials.{path}", message)
+                for path, message in _unknown(secret, ("secretName",))
+            ]
+    return problems
+
+
+def _unknown(value: Mapping[str, JSON], known: tuple[str, ...]) -> list[Problem]:
+    return [
+        (str(key), f"unknown field (expected {', '.join(known)})")
+        for key in value
+        if key not in known
+    ]
+
+
+_SECTIONS: dict[str, Callable[[JSON], list[Problem]]] = {
+    "source": _check_queue,
+    "broker": _check_broker,
+    "delivery": delivery.check,
+    "adapter": _check_adapter,
+    "scale": _check_scale,
+    "serviceAccountName": _check_text,
+    "image": _check_text,
+}
