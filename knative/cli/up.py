@@ -2,7 +2,9 @@
 
 import argparse
 import sys
+from pathlib import Path
 
+from knative import errors
 from knative.cli import engine_options
 
 
@@ -19,7 +21,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
   curl -H 'Host: NAME.default.example.com' http://127.0.0.1:8080/ -d @request.json"""
     parser.add_argument("files", nargs="+", metavar="FILE", help="manifests, or - for stdin")
     engine_options.add_up(parser)
-    parser.add_argument("-q", "--quiet", action="store_true", help="only services and `ready`")
+    add = parser.add_argument
+    add("-n", "--namespace", default="default", help="for manifests that name none")
+    add("-d", "--detach", action="store_true", help="return when ready; stop with `turnout down`")
+    add("--watch", action="store_true", help="recompile and roll when manifests or code change")
+    add("-q", "--quiet", action="store_true", help="only services and `ready`")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -28,12 +34,32 @@ def run(args: argparse.Namespace) -> int:
     from knative.options import CompileOptions
 
     settings = engine_options.up_settings(args)
-    given = foreground.Input(paths=args.files, options=CompileOptions())
+    given = foreground.Input(paths=args.files, options=CompileOptions(namespace=args.namespace))
+    if args.detach:
+        return _detach(args, settings.state_dir / "up.log")
+    ready = False
 
     def say(line: str) -> None:
-        print(line, flush=True)
+        nonlocal ready
+        if not (ready and args.quiet):
+            print(line, flush=True)
+        ready = ready or line == "ready"
 
     def warn(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    return foreground.run(given, settings, say, warn)
+    return foreground.run(given, settings, say, warn, watch=args.watch)
+
+
+def _detach(args: argparse.Namespace, log: Path) -> int:
+    """Start the same command without -d in the background."""
+    from knative.local import background
+
+    if args.port == 0 and args.state_dir is None:
+        raise errors.UsageError(
+            "--detach with --port 0 needs --state-dir, to find the engine again"
+        )
+    words = [word for word in sys.argv[1:] if word not in ("-d", "--detach")]
+    for line in background.start(words, log):
+        print(line)
+    return 0

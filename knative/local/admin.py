@@ -8,14 +8,18 @@ must carry the `X-Turnout` header, which a foreign web page cannot send without 
     GET  api/requests?after=N         recent requests
     GET  api/trace?id=TRACE           requests of one trace
     GET  api/logs?service=&pod=&container=&tail=N&previous=1
+    GET  api/events                   recent, pending and dead events
     POST api/scale {"service", "replicas"|null}   POST api/restart {"service"}   POST api/stop
+    POST api/replay {"id"|null}       deliver one dead letter again, or all
 """
 
+import asyncio
+import inspect
 import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
@@ -52,16 +56,19 @@ class Admin:
 
     def __init__(self, engine: "Engine") -> None:
         self._engine = engine
+        self._tasks: set[asyncio.Future[None]] = set()
         self._get: dict[str, Callable[[Mapping[str, str]], object]] = {
             "api/status": lambda _: self.status(),
             "api/requests": self._requests,
             "api/trace": self._trace,
             "api/logs": self._logs,
+            "api/events": self._events,
         }
         self._post: dict[str, Callable[[Mapping[str, Any]], object]] = {
             "api/scale": self._scale,
             "api/restart": self._restart,
             "api/stop": self._stop,
+            "api/replay": self._replay,
         }
 
     def handle(self, exchange: Exchange) -> None:
@@ -103,13 +110,28 @@ class Admin:
 
     def _answer(self, exchange: Exchange, make: Callable[[], object]) -> None:
         try:
-            body = json.dumps(make(), default=str).encode() + b"\n"
+            made = make()
         except NotFound as error:
             exchange.refuse(404, str(error))
         except BadRequest as error:
             exchange.refuse(400, str(error))
         else:
-            exchange.respond(200, [_JSON, _NO_STORE], body)
+            if inspect.isawaitable(made):
+                task = asyncio.ensure_future(self._answer_later(exchange, made))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            else:
+                self._respond(exchange, made)
+
+    async def _answer_later(self, exchange: Exchange, made: Awaitable[object]) -> None:
+        try:
+            self._respond(exchange, await made)
+        except NotFound as error:
+            exchange.refuse(404, str(error))
+
+    def _respond(self, exchange: Exchange, value: object) -> None:
+        body = json.dumps(value, default=str).encode() + b"\n"
+        exchange.respond(200, [_JSON, _NO_STORE], body)
 
     # --- reading ---
 
@@ -223,7 +245,36 @@ class Admin:
         tail = _number(query, "tail", 200)
         return {"files": [{"path": str(file), "lines": logview.tail(file, tail)} for file in files]}
 
+    async def _events(self, query: Mapping[str, str]) -> object:
+        eventing = self._engine.eventing
+        if eventing is None:
+            return {
+                "brokers": [],
+                "depth": {},
+                "stats": {},
+                "recent": [],
+                "pending": [],
+                "dead": [],
+            }
+        broker, limit = eventing.broker, _number(query, "limit", 100)
+        return {
+            "brokers": sorted(broker.brokers),
+            "depth": broker.depth(),
+            "stats": dict(broker.stats),
+            "recent": broker.recent()[:limit],
+            "pending": await broker.pending(limit),
+            "dead": await broker.dead(limit),
+        }
+
     # --- acting ---
+
+    async def _replay(self, arguments: Mapping[str, Any]) -> object:
+        eventing, number = self._engine.eventing, arguments.get("id")
+        if eventing is None:
+            raise NotFound("this engine has no broker")
+        if number is not None and not isinstance(number, int):
+            raise BadRequest("id must be the number of a dead letter, or null for all")
+        return {"replayed": await eventing.broker.replay(number)}
 
     def _scale(self, arguments: Mapping[str, Any]) -> object:
         key = self._key(str(arguments.get("service", "")))

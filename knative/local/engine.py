@@ -9,9 +9,11 @@ revisions that are asleep, so an idle engine does next to nothing.
 """
 
 import asyncio
+import hashlib
 import logging
-import secrets
 from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from . import capacity, spec, volumes
 from .admin import Admin
@@ -25,6 +27,9 @@ from .settings import EngineSettings
 from .spawn import Spawner
 from .state import StateDir, engine_id
 from .traces import Recorder
+
+if TYPE_CHECKING:
+    from .eventing import Eventing
 
 logger = logging.getLogger(__name__)
 
@@ -48,12 +53,12 @@ class Engine:
         self.recorder = Recorder(settings.trace_size)
         self.stopping = asyncio.Event()
         """Set by `turnout down` or a signal: whoever runs the engine should call `stop`."""
-        self.token = secrets.token_urlsafe(16)
         self.clock = MonotonicClock()
         self.workload = spec.Workload(services=())
         self.spawner = Spawner()
         self.gateway: Gateway
         self.services: Services
+        self.eventing: Eventing | None = None
         self._announce = announce or (lambda *_: None)
         self._around: Surroundings
         self._ticker: asyncio.Task[None] | None = None
@@ -79,24 +84,56 @@ class Engine:
             self.services = Services(self.state, self._make_revision, self._say)
             self.gateway.routes = self.services.routes
             self.gateway.admin = Admin(self).handle
-            self.state.publish(self.port, token=self.token, host=settings.host)
-            self.apply(workload)
+            self.state.publish(self.port, host=settings.host)
+            await self.apply(workload)
         except BaseException:
             await self.stop(0.0)
             raise
         self._ticker = loop.create_task(self._tick_forever(), name="engine ticks")
 
-    def apply(self, workload: spec.Workload) -> None:
-        """Reconcile services with a workload; `start` has been called."""
+    async def apply(self, workload: spec.Workload) -> None:
+        """Reconcile services with a workload; `start` has been called. Raises InvalidWorkload."""
+        await self._apply_eventing(workload)
         self.workload = workload
         self._around = self._surroundings(workload)
-        removed = self.services.apply(workload.services)
+        removed = self.services.apply(self._bound(service) for service in workload.services)
         for revision in removed:
             revision.stop(self.settings.stop_grace_s)
             self._stopped_revisions.append(revision)
         for revision in self.services.revisions():
             if not revision.asleep:
                 revision.decide()
+
+    async def _apply_eventing(self, workload: spec.Workload) -> None:
+        """Brokers and the rest; loaded with the first object that needs them."""
+        if self.eventing is not None:
+            await self.eventing.update(workload.others)
+        elif workload.others:
+            from .eventing import Eventing
+
+            eventing = Eventing(
+                self.gateway,
+                self.state.events,
+                workload.others,
+                max_pending=self.settings.broker_max_pending,
+            )
+            await eventing.start()
+            self.eventing = eventing
+
+    def _bound(self, service: spec.Service) -> spec.Service:
+        """A SinkBinding changes what pods of its subject get: that makes a new revision."""
+        variables = self._sink_env(service)
+        if not variables:
+            return service
+        mark = hashlib.sha256(repr(sorted(variables.items())).encode()).hexdigest()[:8]
+        return replace(service, fingerprint=f"{service.fingerprint}-{mark}")
+
+    def _sink_env(self, service: spec.Service) -> dict[str, str] | None:
+        if not self.workload.others:
+            return None
+        from .eventing import sink_variables
+
+        return sink_variables(self.workload.others, service)
 
     async def stop(self, grace_s: float | None = None) -> None:
         """Stop everything that `start` started. Safe at any stage; never raises for a pod's
@@ -108,6 +145,9 @@ class Engine:
             self._ticker = None
         if hasattr(self, "gateway"):
             await self.gateway.close(grace)
+        if self.eventing is not None:
+            await self.eventing.stop()
+            self.eventing = None
         tasks = [pod.stop(grace) for pod in self._all_pods()]
         if tasks:
             await asyncio.wait(tasks, timeout=grace + 8)
@@ -167,6 +207,7 @@ class Engine:
             pods_dir=self.state.pods,
             logs_dir=self.state.logs,
             engine_id=engine_id(self.state.root),
+            sink_env=self._sink_env,
         )
 
     def _make_revision(self, service: spec.Service, name: str, generation: int) -> Revision:

@@ -108,8 +108,13 @@ async def _run(
 def service_lines(engine: Engine) -> list[str]:
     """One line per service with its URL, aligned."""
     held = [engine.services.by_key[key].service for key in sorted(engine.services.by_key)]
-    width = max((len(service.key) for service in held), default=0)
-    return [
+    width = max((len(service.key) for service in held), default=len("gateway"))
+    base = f"http://localhost:{engine.port}"
+    lines = [
+        f"{'gateway':<{width}}  http://127.0.0.1:{engine.port}",
+        f"{'console':<{width}}  {base}/_turnout/",
+    ]
+    return lines + [
         f"{service.key:<{width}}  http://{service.name}.{service.namespace}.localhost:{engine.port}"
         for service in held
     ]

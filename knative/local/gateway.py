@@ -91,8 +91,10 @@ class Gateway:
                 await asyncio.wait_for(self._idle.wait(), grace_s)
         for connection in list(self._connections):
             connection.close_now()
-        for pool in (*self._pools.values(), *self._h2_pools.values(), *self._outside.values()):
+        for pool in (*self._pools.values(), *self._outside.values()):
             pool.close()
+        for shared in self._h2_pools.values():
+            shared.close()
 
     def opened(self, connection: Connection) -> None:
         self._connections.add(connection)

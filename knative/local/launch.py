@@ -63,8 +63,7 @@ def make_launch(
 ) -> Launch:
     """Everything the spawner needs. Raises PodFailed when a referenced Secret or key is missing."""
     mounted = PathMap(container.mounts, place.volumes)
-    env = _environment(container, identity, place, settings, sources)
-    env.update((name, mounted(value)) for name, value in list(env.items()) if name != "PATH")
+    env = _environment(container, identity, place, settings, sources, mounted)
     temporary = mounted.target("/tmp") or str(place.pod_dir / "tmp")  # noqa: S108 - the pod's own
     Path(temporary).mkdir(parents=True, exist_ok=True)
     env["TMPDIR"] = temporary
@@ -97,6 +96,7 @@ def _environment(
     place: Place,
     settings: EngineSettings,
     sources: Sources,
+    mounted: PathMap,
 ) -> dict[str, str]:
     env = pod_environment(settings.environ, credentials=place.init)
     env["PYTHONUNBUFFERED"] = (
@@ -107,6 +107,10 @@ def _environment(
     env.update({name.upper(): value for name, value in proxy.items()})
     if place.init and settings.mirrors:
         env["STORAGE_MIRRORS"] = ",".join(settings.mirrors)
+    if container.resources.cpu_limit_m and not place.init:
+        # Without cgroups nothing else tells numeric libraries how many threads make sense here:
+        # one per CPU in every pod would spend its time waiting at barriers.
+        env["OMP_NUM_THREADS"] = str(max(1, container.resources.cpu_limit_m // 1000))
     declared: dict[str, str] = {}
     for source in container.env_from:
         declared.update(_env_from(source, identity.namespace, sources))
@@ -114,7 +118,7 @@ def _environment(
         value = _env_value(item, identity, sources, container)
         if value is not None:
             declared[item.name] = expand(value, {**env, **declared})
-    env.update(declared)
+    env.update((name, mounted(value)) for name, value in declared.items())
     env.update(place.sink_env or {})
     env.update(settings.extra_env)
     env["TERMINATION_LOG"] = str(place.pod_dir / f"{container.name}.termination")

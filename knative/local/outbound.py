@@ -187,8 +187,7 @@ class Outbound(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             rest = data[upgrade.args[0] :]
-            if self._pipe is not None and rest:
-                self._pipe(rest)
+            self._switched(rest)
         except httptools.HttpParserError as error:
             exchange, self._exchange = self._exchange, None
             self._transport.abort()
@@ -196,6 +195,11 @@ class Outbound(asyncio.Protocol):
                 exchange.upstream_failed(
                     self._pool.describe_failure(f"the answer is not valid HTTP: {error}")
                 )
+
+    def _switched(self, rest: bytes) -> None:
+        """Bytes that came right behind a 101."""
+        if self._pipe is not None and rest:
+            self._pipe(rest)
 
     def pause_writing(self) -> None:
         if self._exchange is not None:

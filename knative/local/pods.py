@@ -14,6 +14,7 @@ the pod then restarts with back-off for as long as its revision wants it, as the
 
 import asyncio
 import contextlib
+import logging
 import os
 import secrets
 import shutil
@@ -28,6 +29,8 @@ from .clock import Clock
 from .errors import PodFailed
 from .settings import EngineSettings
 from .spawn import Process, Spawner, describe_exit
+
+logger = logging.getLogger(__name__)
 
 BACK_OFF_FIRST_S = 1.0
 """Wait before the first restart; doubles up to BACK_OFF_MAX_S. Kubernetes starts at 10 s: here a
@@ -66,8 +69,8 @@ class Surroundings:
     pods_dir: Path
     logs_dir: Path
     engine_id: str
-    sink_env: Callable[[str, str], dict[str, str] | None] = field(default=lambda *_: None)
-    """(namespace, service) -> K_SINK variables of a SinkBinding."""
+    sink_env: Callable[[spec.Service], dict[str, str] | None] = field(default=lambda _: None)
+    """K_SINK variables of a SinkBinding on a service."""
 
 
 @dataclass(slots=True)
@@ -88,7 +91,7 @@ class Pod:
     def __init__(
         self,
         identity: launch.Identity,
-        template: spec.Template,
+        service: spec.Service,
         around: Surroundings,
         *,
         on_change: Callable[["Pod"], None],
@@ -96,7 +99,7 @@ class Pod:
     ) -> None:
         self.identity = identity
         self.name = identity.pod
-        self.template = template
+        self.template = service.template
         self.state = PodState.PENDING
         self.in_flight = 0
         self.queued = 0
@@ -106,6 +109,7 @@ class Pod:
         self.port = 0
         self.processes: dict[str, Process] = {}
         self.idle = asyncio.Event()
+        self._service = service
         self._around = around
         self._on_change = on_change
         self._on_failure = on_failure
@@ -192,6 +196,11 @@ class Pod:
             ) from None
         except OSError as error:
             raise PodFailed("PodStartError", f"cannot prepare the pod: {error}") from error
+        except Exception as error:  # this task owns the pod: it must outlive any of its mistakes
+            if isinstance(error, PodFailed):
+                raise
+            logger.exception("pod %s", self.name)
+            raise PodFailed("InternalError", f"{type(error).__name__}: {error}") from error
         self.timeline.ready = self._around.clock.now()
         self.failure = None
         self._set_state(PodState.READY)
@@ -227,7 +236,7 @@ class Pod:
             gateway_url=self._around.gateway_url,
             port=self.port if container.port is not None and not init else None,
             init=init,
-            sink_env=self._around.sink_env(self.identity.namespace, self.identity.service),
+            sink_env=self._around.sink_env(self._service),
         )
         made = launch.make_launch(container, self.identity, place, settings, self._around.sources)
         mark = f"{self._around.engine_id}/{self.name}/{container.name}"
@@ -289,12 +298,13 @@ class Pod:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _first_exit(self) -> None:
-        running = {
-            container: self.processes[container.name].exited
+        running = [
+            (container, self.processes[container.name].exited)
             for container in self.template.containers
-        }
-        await asyncio.wait(running.values(), return_when=asyncio.FIRST_COMPLETED)
-        container, exited = next((c, e) for c, e in running.items() if e.done())
+        ]
+        exits = [exited for _, exited in running]
+        await asyncio.wait(exits, return_when=asyncio.FIRST_COMPLETED)
+        container, exited = next(item for item in running if item[1].done())
         await self._flush(container.name)
         raise self._exit_failure(container, exited.result(), "Error")
 

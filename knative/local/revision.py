@@ -149,6 +149,12 @@ class Revision:
     def decide(self) -> None:
         """Every two seconds, and at once when a request finds no pod: load -> wish -> pods."""
         now = self._clock.now()
+        if not self.reachable and not self._stats.concurrency and not self.pinned:
+            # No route leads here any more and the last request has gone. A cluster would let the
+            # window and the grace period pass; on one machine the memory is wanted elsewhere.
+            if self.want:
+                self._sleep()
+            return
         stable, panic = self._windows
         ready = self.ready_pods
         if ready >= self.scaling.initial_scale:
@@ -223,11 +229,25 @@ class Revision:
     # --- pods ---
 
     def pin(self, count: int | None) -> None:
-        """Fix the scale (`turnout scale`), or give it back to the autoscaler."""
-        self.pinned = count
+        """Fix the scale (`turnout scale`), or give it back to the autoscaler.
+
+        0 is no fixed scale but "sleep now": the next request wakes the revision again.
+        """
+        self.pinned = count or None
+        if count == 0:
+            self._sleep()
+            return
         if count is not None:
             self._resize(count)
         self.decide()
+
+    def _sleep(self) -> None:
+        self._make_windows()
+        self._auto = autoscaler.State()
+        self._initial_reached = True
+        self._resize(0)
+        self._reconcile()
+        self._set_phase(Phase.INACTIVE, self._clock.now())
 
     def _resize(self, wanted: int) -> None:
         if wanted == self.want:
@@ -269,7 +289,7 @@ class Revision:
         )
         pod = Pod(
             identity,
-            self.template,
+            self.service,
             self._around,
             on_change=self._pod_changed,
             on_failure=self._pod_failed,
