@@ -37,6 +37,7 @@ class H2Inbound(asyncio.Protocol):
         self._streams: dict[int, Stream] = {}
         self._broken = False
         self._flushing = False
+        self._held: list[Stream] = []
         handler.opened(self)
         loop.call_soon(self.data_received, data)
 
@@ -153,8 +154,16 @@ class H2Inbound(asyncio.Protocol):
 
     def _flush(self) -> None:
         self._flushing = False
+        held, self._held = self._held, []
         if not self._broken:
+            for stream in held:
+                stream.flush_head()
             self._frames.flush()
+
+    def hold(self, stream: "Stream") -> None:
+        """The stream's head goes out at the end of this turn of the loop."""
+        self._held.append(stream)
+        self.flush_soon()
 
     def drop(self, stream_id: int) -> None:
         self._streams.pop(stream_id, None)
@@ -172,14 +181,14 @@ def _join_cookies(headers: wire.Headers) -> wire.Headers:
 class Stream:
     """One request on an HTTP/2 connection: the exchange's Downstream."""
 
-    __slots__ = ("_connection", "_head_sent", "_number", "_paused", "_unacknowledged", "exchange")
+    __slots__ = ("_connection", "_head", "_number", "_paused", "_unacknowledged", "exchange")
 
     def __init__(self, connection: H2Inbound, number: int) -> None:
         self._connection = connection
         self._number = number
         self._paused = False
         self._unacknowledged = 0
-        self._head_sent = False
+        self._head: wire.Headers | None = None
         self.exchange: Exchange
 
     def received(self, data: bytes, size: int) -> None:
@@ -194,22 +203,30 @@ class Stream:
     def send_head(self, status: int, headers: wire.Headers) -> None:
         if self._connection.broken or status == 101:
             return
-        lines = [(b":status", b"%d" % status), *headers]
         if status < 200:
             return
-        self._head_sent = True
-        self._connection.frames.headers(self._number, lines)
-        self._connection.flush_soon()
+        # Held until the end of this turn of the loop: an answer without body has to end with its
+        # head (gRPC calls that "trailers-only" and reads its status nowhere else).
+        self._head = [(b":status", b"%d" % status), *headers]
+        self._connection.hold(self)
+
+    def flush_head(self, *, end: bool = False) -> None:
+        """Send the head if it is still held."""
+        if self._head is not None:
+            head, self._head = self._head, None
+            self._connection.frames.headers(self._number, head, end=end)
 
     def send_body(self, data: bytes) -> None:
         if self._connection.broken or not data:
             return
+        self.flush_head()
         if self._connection.frames.body(self._number, data):
             self.exchange.pause_response()
         self._connection.flush_soon()
 
     def send_end(self, trailers: wire.Headers) -> None:
         if not self._connection.broken:
+            self.flush_head(end=not trailers)
             self._connection.frames.end(self._number, trailers)
             self._connection.flush_soon()
         self._connection.drop(self._number)

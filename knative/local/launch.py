@@ -98,14 +98,15 @@ def _environment(
     sources: Sources,
     mounted: PathMap,
 ) -> dict[str, str]:
-    env = pod_environment(settings.environ, credentials=place.init)
+    trusted = place.init or _fetches(container, identity)
+    env = pod_environment(settings.environ, credentials=trusted)
     env["PYTHONUNBUFFERED"] = (
         "1"  # logs arrive when they are written, as with a container's terminal
     )
     proxy = {"http_proxy": place.gateway_url, "no_proxy": LOOPBACK}
     env.update(proxy)
     env.update({name.upper(): value for name, value in proxy.items()})
-    if place.init and settings.mirrors:
+    if trusted and settings.mirrors:
         env["STORAGE_MIRRORS"] = ",".join(settings.mirrors)
     if container.resources.cpu_limit_m and not place.init:
         # Without cgroups nothing else tells numeric libraries how many threads make sense here:
@@ -129,6 +130,14 @@ def _environment(
         if place.port is not None:
             env["PORT"] = str(place.port)
     return env
+
+
+def _fetches(container: spec.Container, identity: Identity) -> bool:
+    """Serving containers that read storage themselves: our event units, and model servers of the
+    stock profile (they fetch what STORAGE_URI names)."""
+    if identity.labels.get("turnout.dev/unit") == "events":
+        return True
+    return any(item.name == "STORAGE_URI" for item in container.env)
 
 
 def _env_from(source: spec.EnvFrom, namespace: str, sources: Sources) -> dict[str, str]:

@@ -284,7 +284,7 @@ class Revision:
             namespace=self.service.namespace,
             service=self.service.name,
             revision=self.name,
-            labels={**self.template.labels, "serving.knative.dev/service": self.service.name},
+            labels={**self.service.labels, **self.template.labels, "serving.knative.dev/service": self.service.name},
             annotations=self.template.annotations,
         )
         pod = Pod(
