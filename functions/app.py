@@ -1,28 +1,49 @@
 """The Flask app: everything off the hot path (lists, status, metadata, the repository,
 documentation).
 
-It is imported at the first request that needs it, and runs on a thread: reading the repository's
-plain dicts from there is safe, changing them goes through the loop (`Bridge`).
+It is imported at the first request that needs it and runs on a thread: reading the repository's
+plain dicts from there is safe; what changes them goes to the event loop (`on_loop`).
 """
 
+import asyncio
 import json
+from collections.abc import Coroutine
+from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TYPE_CHECKING, Any
 
 import flask
 from werkzeug.exceptions import HTTPException
 
-from .errors import FunctionsError
+from .errors import FunctionsError, LoadFailed, ModelNotReady, NotSupported
+from .wire import v2
 
 if TYPE_CHECKING:
-    from .repository import Repository
+    from .repository import Entry, Repository
+
+LOAD_WAIT_S = 3600.0
+"""How long a load request may hold its connection."""
 
 
-def create_app(repository: "Repository") -> flask.Flask:
+def create_app(repository: "Repository", loop: asyncio.AbstractEventLoop) -> flask.Flask:
+    """The app for one server. `loop` is where the repository lives."""
+    from . import pages
+
     app = flask.Flask("functions", static_folder=None)
+    app.json.sort_keys = False  # type: ignore[attr-defined]
     app.register_error_handler(FunctionsError, _own_error)
     app.register_error_handler(HTTPException, _http_error)
-    _register_health(app, repository)
-    _register_v1(app, repository)
+    protocols = repository.settings.protocol
+
+    @app.get("/")
+    def alive() -> flask.Response:
+        return answer({"status": "alive"})
+
+    if "v1" in protocols:
+        _register_v1(app, repository)
+    if "v2" in protocols:
+        _register_v2(app, repository)
+        _register_repository(app, repository, loop)
+    pages.register(app, repository)
     return app
 
 
@@ -46,31 +67,101 @@ def _http_error(error: HTTPException) -> flask.Response:
     }
     code = error.code or 500
     response = answer({"error": texts.get(code, error.description or error.name)}, code)
-    if code == 405 and getattr(error, "valid_methods", None):
-        response.headers["allow"] = ", ".join(sorted(error.valid_methods))  # type: ignore[attr-defined]
+    valid = getattr(error, "valid_methods", None)
+    if code == 405 and valid:
+        response.headers["allow"] = ", ".join(sorted(valid))
     return response
 
 
-def _register_health(app: flask.Flask, repository: "Repository") -> None:
-    @app.get("/")
-    def alive() -> flask.Response:
-        return answer({"status": "alive"})
-
-
 def _register_v1(app: flask.Flask, repository: "Repository") -> None:
-    if "v1" not in repository.settings.protocol:
-        return
-
     @app.get("/v1/models")
     def list_models() -> flask.Response:
         return answer({"models": list(repository.entries)})
 
     @app.get("/v1/models/<name>")
     def model_status(name: str) -> flask.Response:
-        repository.entry(name)
         repository.ready_entry(name)
         return answer({"name": name, "ready": True})
 
     @app.post("/v1/models/<name>:<verb>")
     def unknown_verb(name: str, verb: str) -> flask.Response:
         flask.abort(404)
+
+
+def _register_v2(app: flask.Flask, repository: "Repository") -> None:
+    from . import __version__
+
+    extensions = ["model_repository", "model_repository_extension", "binary_tensor_data"]
+
+    @app.get("/v2")
+    @app.get("/v2/")
+    def server_metadata() -> flask.Response:
+        return answer({"name": "turnout", "version": __version__, "extensions": extensions})
+
+    @app.get("/v2/models")
+    def list_v2_models() -> flask.Response:
+        return answer({"models": list(repository.entries)})
+
+    @app.get("/v2/models/<name>")
+    @app.get("/v2/models/<name>/versions/<version>")
+    def model_metadata(name: str, version: str = "") -> flask.Response:
+        entry = repository.entry(name)
+        if version:
+            repository.ready_entry(name, version)
+        return answer(metadata_of(entry))
+
+    @app.get("/v2/models/<name>/ready")
+    @app.get("/v2/models/<name>/versions/<version>/ready")
+    def model_ready(name: str, version: str = "") -> flask.Response:
+        repository.ready_entry(name, version)
+        return answer({"name": name, "ready": True})
+
+
+def metadata_of(entry: "Entry") -> Any:
+    """Spec "Model Metadata": platform and tensors are known once the model is loaded."""
+    info = entry.model.info if entry.model is not None else None
+    if info is None:
+        return v2.metadata(entry.name, (), "", [], [])
+    return v2.metadata(
+        entry.name,
+        info.versions,
+        info.platform,
+        [spec.to_json() for spec in info.inputs],
+        [spec.to_json() for spec in info.outputs],
+    )
+
+
+def _register_repository(
+    app: flask.Flask, repository: "Repository", loop: asyncio.AbstractEventLoop
+) -> None:
+    """Triton's model repository extension, and KServe's answers to load and unload."""
+
+    def on_loop(coroutine: Coroutine[Any, Any, Any]) -> Any:
+        try:
+            return asyncio.run_coroutine_threadsafe(coroutine, loop).result(LOAD_WAIT_S)
+        except FutureTimeout:
+            raise NotSupported(f"loading takes longer than {LOAD_WAIT_S:g} s") from None
+
+    @app.post("/v2/repository/index")
+    def index() -> flask.Response:
+        wanted = flask.request.get_json(silent=True) or {}
+        found = repository.index()
+        if isinstance(wanted, dict) and wanted.get("ready") is True:
+            found = [entry for entry in found if entry["state"] == "READY"]
+        return answer(found)
+
+    @app.post("/v2/repository/models/<name>/load")
+    def load(name: str) -> flask.Response:
+        try:
+            on_loop(repository.load(name))
+        except LoadFailed as error:
+            raise ModelNotReady(name, f"it could not be loaded: {error}") from error
+        return answer({"name": name, "load": True})
+
+    @app.post("/v2/repository/models/<name>/unload")
+    def unload(name: str) -> flask.Response:
+        async def run() -> None:
+            repository.unload(name)
+
+        on_loop(run())
+        return answer({"name": name, "unload": True})

@@ -127,6 +127,22 @@ class Runner:
             self._start_thread()
         self._wake.release()
 
+    def beside(self, function: Callable[[], Any], done: Done) -> None:
+        """Run on a thread that is not the model's: decoding beside a call that is under way."""
+
+        async def run() -> None:
+            result: Any = None
+            error: BaseException | None = None
+            try:
+                result = await asyncio.to_thread(function)
+            except Exception as exc:  # the request is owned here
+                error = exc
+            done(result, error)
+
+        task = self.loop.create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     def _start_thread(self) -> None:
         self._started += 1
         thread = threading.Thread(

@@ -12,16 +12,20 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from . import answers, codec_v2, faults, jsonio
+from . import answers, codec_v1, codec_v2, faults, metrics
 from .answers import Answer, Stream
-from .errors import FunctionsError, InvalidRequest
-from .model import Call, ServedModel
+from .errors import FunctionsError, Overloaded
+from .execution import INLINE_BODY_BYTES, Done, Runner
+from .model import Call, Item, ServedModel
 from .wire import v1, v2
 from .wire.http1 import Exchange
 from .wire.http1_head import RequestHead
 
 if TYPE_CHECKING:
+    from .batching import Batcher
+    from .payload_log import PayloadLog
     from .repository import Entry, Repository
+    from .settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -32,16 +36,20 @@ _NOT_READY = b'{"ready":false}'
 class Route:
     """What a request head means. Shared by all requests with this head; never changed."""
 
-    __slots__ = ("headers", "is_json", "json_length", "model", "serve", "verb", "version")
+    __slots__ = (
+        "codec", "headers", "is_json", "json_length", "model", "request_id", "serve", "verb", "version",
+    )  # fmt: skip
 
     def __init__(self, serve: Callable[[Exchange, "Route"], None], head: RequestHead) -> None:
         self.serve = serve
+        self.codec: Codec | None = None
         self.model = ""
         self.verb = ""
         self.version = ""
         self.headers = {
             name.decode("latin-1").lower(): value.decode("latin-1") for name, value in head.headers
         }
+        self.request_id = self.headers.get("x-request-id", "")
         self.json_length = self.headers.get(v2.HEADER_LENGTH)
         self.is_json = v1.is_json_type(self.headers.get("content-type", ""))
 
@@ -53,6 +61,12 @@ class Front:
         self.repository = repository
         self.cold = cold
         self.protocols = frozenset(repository.settings.protocol)
+        settings = repository.settings
+        self.v1 = V1Codec(settings)
+        self.v2 = V2Codec(settings)
+        self.max_in_flight = settings.max_concurrency
+        self.in_flight = 0
+        self.payload_log: PayloadLog | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __call__(self, exchange: Exchange) -> None:
@@ -72,22 +86,40 @@ class Front:
                 return Route(self.readyz, head)
             if path in ("/livez", "/healthz", "/v2/health/live"):
                 return Route(self.livez, head)
+            if path == "/metrics":
+                return Route(self.metrics, head)
         elif method == b"POST" and path.startswith("/v1/models/") and "v1" in self.protocols:
             name, colon, verb = path[len("/v1/models/") :].rpartition(":")
             if colon and verb in v1.VERBS and name and "/" not in name:
-                route = Route(self.v1, head)
-                route.model, route.verb = unquote(name), verb
+                route = Route(self.predict, head)
+                route.codec, route.model, route.verb = self.v1, unquote(name), verb
                 return route
         elif method == b"POST" and path.startswith("/v2/models/") and "v2" in self.protocols:
             parts = path[len("/v2/models/") :].split("/")
             if parts[-1] == "infer" and (
                 len(parts) == 2 or (len(parts) == 4 and parts[1] == "versions")
             ):
-                route = Route(self.v2, head)
-                route.model, route.verb = unquote(parts[0]), "infer"
+                route = Route(self.predict, head)
+                route.codec, route.model, route.verb = self.v2, unquote(parts[0]), "infer"
                 route.version = unquote(parts[2]) if len(parts) == 4 else ""
                 return route
         return Route(self.cold, head)
+
+    def side(self, exchange: Exchange) -> None:
+        """The second port: health and metrics only, so that it can be open to scrapers alone."""
+        head = exchange.head
+        route = Route(self.metrics, head)
+        path = head.target.partition(b"?")[0]
+        if path == b"/readyz":
+            self.readyz(exchange, route)
+        elif path == b"/livez":
+            self.livez(exchange, route)
+        elif path == b"/metrics":
+            self.metrics(exchange, route)
+        else:
+            exchange.respond(
+                404, b'{"error":"this port has /metrics, /readyz and /livez"}', answers.JSON
+            )
 
     # --- health --------------------------------------------------------------------------------
 
@@ -100,57 +132,53 @@ class Front:
     def livez(self, exchange: Exchange, route: Route) -> None:
         exchange.respond(200, b'{"live":true}', answers.JSON)
 
-    # --- V1 ------------------------------------------------------------------------------------
+    def metrics(self, exchange: Exchange, route: Route) -> None:
+        exchange.respond(200, self.repository.scrape(self.in_flight), metrics.CONTENT_TYPE)
 
-    def v1(self, exchange: Exchange, route: Route) -> None:
-        try:
-            entry = self.repository.ready_entry(route.model)
-        except FunctionsError as error:
-            self.respond(exchange, answers.from_error(error))
-            return
-        self.call(exchange, entry, route, decode_v1, model_v1, encode_v1)
+    # --- predicting ----------------------------------------------------------------------------
 
-    # --- V2 ------------------------------------------------------------------------------------
-
-    def v2(self, exchange: Exchange, route: Route) -> None:
+    def predict(self, exchange: Exchange, route: Route) -> None:
+        """Any request for a model: decode -> model -> encode, wherever this model's calls run."""
+        codec = route.codec
+        assert codec is not None
         try:
             entry = self.repository.ready_entry(route.model, route.version)
+            self.admit()
+            self._call(exchange, entry, route, codec)
         except FunctionsError as error:
             self.respond(exchange, answers.from_error(error))
-            return
-        self.call(exchange, entry, route, decode_v2, model_v2, encode_v2)
 
-    # --- calling a model -----------------------------------------------------------------------
+    def admit(self) -> None:
+        """Count a request in. Raises Overloaded at the limit."""
+        if self.max_in_flight and self.in_flight >= self.max_in_flight:
+            raise Overloaded(f"{self.in_flight} requests are in progress")
 
-    def call(
-        self,
-        exchange: Exchange,
-        entry: "Entry",
-        route: Route,
-        decode: Callable[[bytes, Route, Call], Any],
-        apply: Callable[[ServedModel, Route, Any, Call], Any],
-        encode: Callable[[Any, Route, Call], Answer | Stream],
-    ) -> None:
-        """decode -> apply -> encode, wherever this model's calls run; then answer."""
-        model, runner = entry.model, entry.runner
+    def _call(self, exchange: Exchange, entry: "Entry", route: Route, codec: "Codec") -> None:
+        model, runner, batcher = entry.model, entry.runner, entry.batcher
         assert model is not None
         assert runner is not None
         body = exchange.body
-        call = Call(dict(route.headers), route.headers.get("x-request-id", ""))
-
-        def work() -> Answer | Stream:
-            return encode(apply(model, route, decode(body, route, call), call), route, call)
+        call = Call(dict(route.headers), route.request_id)
 
         def done(answer: Any, error: BaseException | None) -> None:
+            self.in_flight -= 1
             if error is not None:
                 answer = answers.from_error(faults.classify(error, entry.name, call.request_id))
+            entry.metrics.observe(codec.name, getattr(answer, "status", 200), call.timings)
             self.respond(exchange, answer)
+            if self.payload_log is not None:
+                self.payload_log.offer(entry.name, codec.name, call, route, body, answer)
 
+        def work() -> Answer | Stream:
+            payload = codec.decode(body, route, call)
+            return codec.encode(codec.apply(model, route, payload, call), route, call)
+
+        self.in_flight += 1
         try:
-            if model.is_async:
-                runner.spawn(
-                    self._work_async(model, body, route, call, decode, apply, encode), done
-                )
+            if batcher is not None:
+                self._join(batcher, model, runner, route, codec, body, call, done)
+            elif model.is_async:
+                runner.spawn(_work_async(model, body, route, call, codec), done)
             elif runner.inline_for(len(body)):
                 since = time.perf_counter()
                 try:
@@ -161,21 +189,56 @@ class Front:
                 runner.measured(time.perf_counter() - since)
                 done(answer, None)
             else:
-                runner.submit(work, (), done)
-        except FunctionsError as error:
-            self.respond(exchange, answers.from_error(error))
+                queued = time.perf_counter()
 
-    @staticmethod
-    async def _work_async(
-        model: ServedModel,
-        body: bytes,
+                def timed() -> Answer | Stream:
+                    call.spent("queue", queued)
+                    return work()
+
+                runner.submit(timed, (), done)
+        except FunctionsError:
+            self.in_flight -= 1
+            raise
+
+    def _join(
+        self,
+        batcher: "Batcher",
+        model: Any,
+        runner: Runner,
         route: Route,
+        codec: "Codec",
+        body: bytes,
         call: Call,
-        decode: Callable[..., Any],
-        apply: Callable[..., Any],
-        encode: Callable[..., Any],
-    ) -> Any:
-        return encode(await apply(model, route, decode(body, route, call), call), route, call)
+        done: Done,
+    ) -> None:
+        """Hand a request to the batcher; large bodies are decoded off the loop first."""
+
+        def prepare() -> Item:
+            payload = codec.decode(body, route, call)
+            item: Item = model.prepare(route.verb, payload, call)
+            return item
+
+        def finish(item: Item) -> Answer | Stream:
+            return codec.encode(model.answer(item), route, call)
+
+        def add(item: Any, error: BaseException | None) -> None:
+            if error is not None:
+                done(None, error)
+                return
+            try:
+                batcher.add(item, len(body), finish, done)
+            except FunctionsError as refused:
+                done(None, refused)
+
+        if len(body) > INLINE_BODY_BYTES:
+            runner.beside(prepare, add)
+            return
+        try:
+            item = prepare()
+        except Exception as error:  # the request is owned here
+            done(None, error)
+            return
+        add(item, None)
 
     # --- answering -----------------------------------------------------------------------------
 
@@ -218,35 +281,57 @@ async def _pieces(source: Any) -> Any:
         yield piece
 
 
-def decode_v1(body: bytes, route: Route, call: Call) -> Any:
-    """JSON bodies decoded and checked; bodies of other types as bytes."""
-    if route.is_json or (route.is_json is None and (not body or v1.looks_like_json(body))):
-        payload = jsonio.loads(body)
-        problem = v1.check_lists(payload)
-        if problem is not None:
-            raise InvalidRequest(problem)
-        return payload
-    return body
+async def _work_async(
+    model: ServedModel, body: bytes, route: Route, call: Call, codec: "Codec"
+) -> Answer | Stream:
+    result = await codec.apply(model, route, codec.decode(body, route, call), call)
+    return codec.encode(result, route, call)
 
 
-def model_v1(model: ServedModel, route: Route, payload: Any, call: Call) -> Any:
-    return model.v1(route.verb, payload, call)
+class Codec:
+    """One protocol's way from bytes to a model and back."""
+
+    name = ""
+
+    def __init__(self, settings: "Settings") -> None:
+        self.settings = settings
+
+    def decode(self, body: bytes, route: Route, call: Call) -> Any:
+        raise NotImplementedError
+
+    def apply(self, model: ServedModel, route: Route, payload: Any, call: Call) -> Any:
+        raise NotImplementedError
+
+    def encode(self, result: Any, route: Route, call: Call) -> Answer | Stream:
+        raise NotImplementedError
 
 
-def encode_v1(result: Any, route: Route, call: Call) -> Answer | Stream:
-    return answers.from_result(result, call.response_headers, call.status or 200)
+class V1Codec(Codec):
+    name = "v1"
+
+    def decode(self, body: bytes, route: Route, call: Call) -> Any:
+        return codec_v1.decode(body, route.headers, route.is_json, call)
+
+    def apply(self, model: ServedModel, route: Route, payload: Any, call: Call) -> Any:
+        return model.v1(route.verb, payload, call)
+
+    def encode(self, result: Any, route: Route, call: Call) -> Answer | Stream:
+        return codec_v1.encode(result, route.model, call, self.settings)
 
 
-def decode_v2(body: bytes, route: Route, call: Call) -> Any:
-    request = codec_v2.decode(body, route.model, route.version, route.json_length, route.is_json)
-    call.request_id = call.request_id or request.id
-    return request
+class V2Codec(Codec):
+    name = "v2"
 
+    def decode(self, body: bytes, route: Route, call: Call) -> Any:
+        request = codec_v2.decode(
+            body, route.model, route.version, route.json_length, route.is_json
+        )
+        call.payload = request
+        call.request_id = call.request_id or request.id
+        return request
 
-def model_v2(model: ServedModel, route: Route, request: Any, call: Call) -> Any:
-    call.payload = request
-    return model.v2(request, call)
+    def apply(self, model: ServedModel, route: Route, payload: Any, call: Call) -> Any:
+        return model.v2(payload, call)
 
-
-def encode_v2(response: Any, route: Route, call: Call) -> Answer:
-    return codec_v2.encode(response, call.payload, call)
+    def encode(self, result: Any, route: Route, call: Call) -> Answer | Stream:
+        return codec_v2.encode(result, call.payload, call)

@@ -14,9 +14,11 @@ from enum import StrEnum
 from pathlib import Path
 
 from . import artifacts, runtimes
+from .batching import Batcher
 from .errors import FunctionsError, LoadFailed, ModelNotFound, ModelNotReady
 from .execution import Runner
-from .model import ServedModel
+from .metrics import ModelMetrics, Registry
+from .model import JoinableModel, ServedModel
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -44,15 +46,27 @@ class Source:
 class Entry:
     """One model by name, loaded or not."""
 
-    __slots__ = ("model", "name", "reason", "runner", "source", "state", "unloaded_on_purpose")
+    __slots__ = (
+        "batcher",
+        "metrics",
+        "model",
+        "name",
+        "reason",
+        "runner",
+        "source",
+        "state",
+        "unloaded_on_purpose",
+    )
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, metrics: ModelMetrics) -> None:
         self.name = source.name
         self.source = source
         self.state = State.UNLOADED
         self.reason = ""
         self.model: ServedModel | None = None
         self.runner: Runner | None = None
+        self.batcher: Batcher | None = None
+        self.metrics = metrics
         self.unloaded_on_purpose = False
 
 
@@ -61,13 +75,15 @@ class Repository:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.registry = Registry(Path(settings.shared_dir) if settings.shared_dir else None)
         self.entries: dict[str, Entry] = {}
         self._ready: dict[str, Entry] = {}
         self.draining = False
         self._loader: ThreadPoolExecutor | None = None
         self._load_lock = threading.Lock()
         for source in sources(settings):
-            self.entries[source.name] = Entry(source)
+            self.entries[source.name] = Entry(source, self.registry.model(source.name))
+        self.discover()
         self._required = tuple(self.entries)
 
     # --- looking up ----------------------------------------------------------------------------
@@ -105,6 +121,11 @@ class Repository:
                 return False
         return True
 
+    @property
+    def wedged(self) -> bool:
+        """A model has no thread left that answers; only a new process helps."""
+        return any(e.runner is not None and e.runner.wedged for e in self._ready.values())
+
     # --- loading -------------------------------------------------------------------------------
 
     async def load_all(self) -> None:
@@ -114,6 +135,8 @@ class Repository:
 
     async def load(self, name: str) -> Entry:
         """(Re)load one model; a loaded one goes on serving until its successor is there."""
+        if name not in self.entries:
+            self.discover()
         entry = self.entry(name)
         if entry.state is not State.READY:
             entry.state, entry.reason = State.LOADING, "loading"
@@ -155,17 +178,66 @@ class Repository:
             timeout_s=self.settings.timeout_s,
             max_waiting=self.settings.max_concurrency,
         )
+        entry.batcher = self._batcher(entry, model)
         entry.state, entry.reason = State.READY, ""
         entry.unloaded_on_purpose = False
         self._ready[entry.name] = entry
         if old_model is not None and old_runner is not None:
             self._retire(old_model, old_runner)
 
+    def _batcher(self, entry: Entry, model: ServedModel) -> Batcher | None:
+        settings = self.settings
+        if settings.max_batch_size <= 1 or entry.runner is None:
+            return None
+        if not isinstance(model, JoinableModel) or not model.batches:
+            logger.warning("model %s cannot join requests: batching is off for it", entry.name)
+            return None
+        return Batcher(
+            model,
+            entry.runner,
+            max_size=settings.max_batch_size,
+            max_latency_s=settings.max_batch_latency_ms / 1000,
+            metrics=entry.metrics,
+        )
+
+    def scrape(self, in_flight: int) -> bytes:
+        """The metrics text of this server."""
+        gauges = self.registry.gauges
+        gauges["turnout_in_flight", ""] = float(in_flight)
+        for name in self.entries:
+            gauges["turnout_model_ready", name] = float(name in self._ready)
+        return self.registry.render()
+
+    def index(self) -> list[dict[str, str]]:
+        """Spec "Model Repository Extension", index: every model that is or can be loaded."""
+        self.discover()
+        return [
+            {
+                "name": entry.name,
+                "version": next(iter(entry.model.info.versions), "") if entry.model else "",
+                "state": str(entry.state),
+                "reason": entry.reason,
+            }
+            for entry in self.entries.values()
+        ]
+
+    def discover(self) -> None:
+        """Make every directory of `--repository` known by name; nothing is loaded."""
+        root = self.settings.repository
+        if not root or not Path(root).is_dir():
+            return
+        for directory in sorted(Path(root).iterdir()):
+            name = directory.name
+            if name in self.entries or name.startswith(".") or not directory.is_dir():
+                continue
+            source = Source(name=name, directory=directory, runtime="")
+            self.entries[name] = Entry(source, self.registry.model(name))
+
     def unload(self, name: str) -> None:
         entry = self.entry(name)
         self._ready.pop(name, None)
         model, runner = entry.model, entry.runner
-        entry.model = entry.runner = None
+        entry.model = entry.runner = entry.batcher = None
         entry.state, entry.reason = State.UNLOADED, "unloaded"
         entry.unloaded_on_purpose = True
         if model is not None and runner is not None:

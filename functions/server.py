@@ -1,8 +1,12 @@
 """The gunicorn door: listener, worker processes, signals, drain and exit codes."""
 
+import dataclasses
 import logging
 import os
+import shutil
+import socket
 import sys
+import tempfile
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
@@ -61,7 +65,7 @@ class Application(BaseApplication):  # type: ignore[misc]
     def load_config(self) -> None:
         settings = self.settings
         values: dict[str, Any] = {
-            "bind": [f"{settings.host}:{settings.port}"],
+            "bind": self.binds(),
             "workers": settings.workers,
             "worker_class": "functions.worker.FunctionsWorker",
             "timeout": HANG_S,
@@ -75,6 +79,15 @@ class Application(BaseApplication):  # type: ignore[misc]
         }
         for key, value in values.items():
             self.cfg.set(key, value)
+
+    def binds(self) -> list[str]:
+        """Addresses in the order the worker expects: the main port, then the metrics port."""
+        settings = self.settings
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        found = [f"{host}:{settings.port}"]
+        if settings.metrics_port >= 0:
+            found.append(f"{host}:{settings.metrics_port}")
+        return found
 
     def load(self) -> Any:
         """There is no WSGI app to load: the worker class serves."""
@@ -122,6 +135,35 @@ def _when_ready(arbiter: Any) -> None:
 
 def run(settings: Settings) -> int:
     """Serve until a signal. The exit code: 0 drained, 1 a model or the listener failed."""
+    problem = port_problem(settings)
+    if problem:
+        logger.critical("%s", problem)
+        write_termination_log(problem)
+        return container.EXIT_FAILED
+    shared = tempfile.mkdtemp(prefix="turnout-functions-") if settings.workers > 1 else ""
+    try:
+        return _run(dataclasses.replace(settings, shared_dir=shared))
+    finally:
+        if shared:
+            shutil.rmtree(shared, ignore_errors=True)
+
+
+def port_problem(settings: Settings) -> str:
+    """Why the listener cannot be bound, or an empty string: gunicorn would try for five seconds."""
+    for port in (settings.port, settings.metrics_port):
+        if port <= 0:
+            continue
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((settings.host, port))
+            except OSError as exc:
+                return f"cannot listen on {settings.host}:{port}: {exc.strerror or exc}; set PORT to a free one"
+    return ""
+
+
+def _run(settings: Settings) -> int:
     application = Application(settings)
     try:
         application.run()

@@ -78,7 +78,7 @@ OPTIONS: tuple[o.Option, ...] = (
         env="FUNCTIONS_REPOSITORY",
         parse=o.text,
         default="",
-        help="directory of model directories, loadable by name through the V2 repository API",
+        help="directory of model directories: all are served, later ones can be loaded through the V2 repository API",
     ),
     o.Option(
         name="protocol",
@@ -263,6 +263,27 @@ OPTIONS: tuple[o.Option, ...] = (
         help="tensorflow: seconds between looks for new version directories; 0: once, -1: never",
     ),
     o.Option(
+        name="ce_type",
+        env="CE_TYPE",
+        parse=o.text,
+        default="io.kserve.inference.response",
+        help="type of reply CloudEvents",
+    ),
+    o.Option(
+        name="ce_source",
+        env="CE_SOURCE",
+        parse=o.text,
+        default="",
+        help="source of reply CloudEvents; unset: io.kserve.inference.MODEL",
+    ),
+    o.Option(
+        name="ce_merge",
+        env="CE_MERGE",
+        parse=o.boolean,
+        default=False,
+        help="copy the request event's attributes (not id and time) to the reply",
+    ),
+    o.Option(
         name="log_level",
         env="FUNCTIONS_LOG_LEVEL",
         parse=o.choice("DEBUG", "INFO", "WARNING", "ERROR"),
@@ -309,7 +330,13 @@ class Settings:
     warmup: bool = True
     version_policy: str = "latest:1"
     poll_s: float = 1.0
+    ce_type: str = "io.kserve.inference.response"
+    ce_source: str = ""
+    ce_merge: bool = False
     log_level: str = "INFO"
+    shared_dir: str = ""
+    """Directory that the workers of this server share (metrics); set by the server, not by
+    users."""
     service: str = ""
     """Knative's K_SERVICE: names this server in logs and logged events. Empty outside Knative."""
     namespace: str = ""

@@ -44,8 +44,6 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
     def run(self) -> None:
         import uvloop
 
-        import uvloop
-
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             code = runner.run(self._serve())
         sys.stdout.flush()
@@ -62,12 +60,20 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
         for name in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             loop.add_signal_handler(name, stop.set)
         repository = Repository(settings)
-        front = Front(repository, WsgiBridge(lambda: _create_app(repository)))
+        front = Front(repository, WsgiBridge(lambda: _create_app(repository, loop)))
+        if settings.logger_url:
+            from .payload_log import PayloadLog
+
+            front.payload_log = PayloadLog(settings, repository.registry)
         limits = Limits(
             max_body_bytes=settings.max_body_bytes, read_timeout_s=300.0, response_timeout_s=None
         )
         server = Server(front, limits)
-        await server.listen(sockets=self.sockets)
+        side = Server(front.side, limits)
+        # gunicorn binds in the order of `Application.binds`: the main port, then the metrics port.
+        main, *others = [listener.sock for listener in self.sockets]
+        await server.listen(sockets=[main])
+        await side.listen(sockets=others)
         loading = loop.create_task(self._load(repository))
         beating = loop.create_task(self._beat(repository, stop))
         stopping = loop.create_task(stop.wait())
@@ -78,8 +84,12 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
         repository.draining = True
         logger.info("draining")
         await server.drain(settings.drain_s)
+        await side.drain(0.5)
         beating.cancel()
         loading.cancel()
+        repository.registry.share()
+        if front.payload_log is not None:
+            await asyncio.to_thread(front.payload_log.close)
         repository.close()
         return 0
 
@@ -99,13 +109,17 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
     async def _beat(self, repository: Repository, stop: asyncio.Event) -> None:
         while True:
             self.notify()
+            repository.registry.share()
+            if repository.wedged:
+                logger.error("every thread of a model is stuck: this process is replaced")
+                stop.set()
             if os.getppid() != self.ppid:
                 logger.warning("the parent process is gone")
                 stop.set()
             await asyncio.sleep(HEARTBEAT_S)
 
 
-def _create_app(repository: Repository) -> Any:
+def _create_app(repository: Repository, loop: asyncio.AbstractEventLoop) -> Any:
     from .app import create_app
 
-    return create_app(repository)
+    return create_app(repository, loop)
