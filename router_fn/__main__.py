@@ -38,35 +38,32 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def serve(spec: graph.Graph, settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT, then drain."""
+    """Serve until SIGTERM or SIGINT, then drain. A second signal ends the process at once."""
     from router_fn.server import Router
 
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
+
+    def ask_to_stop() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    router = Router(spec, settings)
-    router.pool.start()
+        loop.add_signal_handler(number, ask_to_stop)
     try:
-        await router.server.listen(settings.host or None, settings.port)
+        router = Router(spec, settings)
+    except ValueError as error:
+        logger.error("%s", error)
+        return container.EXIT_USAGE
+    try:
+        await router.start()
     except OSError as error:
         logger.error("cannot listen on port %d: %s", settings.port, error.strerror or error)
         return container.EXIT_FAILED
     logger.info("serving on port %s", router.server.ports[0])
     await stop.wait()
-    return await drain(router, settings)
-
-
-async def drain(router: "Router", settings: Settings) -> int:  # noqa: F821
-    """Not ready at once; a moment later no new connections; then finish what is under way."""
-    router.ready = False
-    logger.info("draining")
-    await asyncio.sleep(settings.drain_delay_s)
-    finished = await router.server.drain(settings.drain_timeout_s)
-    await router.pool.close()
-    if not finished:
-        logger.warning("requests were cut off after %g s", settings.drain_timeout_s)
-    logger.info("stopped")
+    await router.stop()
     return container.EXIT_OK
 
 

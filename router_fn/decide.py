@@ -30,17 +30,26 @@ MAX_VALUE_BYTES: Final = 256
 """Decisions are remembered for short values only, and so many: a client cannot fill the memory."""
 
 _KEY = r"[A-Za-z_][A-Za-z0-9_-]*"
-_PLAIN = re.compile(rf"({_KEY})(?:$|[.|])")
+_PLAIN = re.compile(rf"({_KEY})(?:\Z|([.|]))")
 _QUERY = re.compile(
-    rf"\[@this\]\.#\(\s*({_KEY})(?:\.[A-Za-z0-9_-]+)*\s*(?:==?|!=|<=?|>=?|!?%)"
-    r"""(?:\s*"[^"\\]*"\s*|[^()\[\]{}|#"\\]*)\)"""
+    rf"\[@this\]\.#\(\s*({_KEY})((?:\.[A-Za-z0-9_-]+)*)\s*(?:==?|!=|<=?|>=?|!?%)"
+    r"""(?:\s*"[^"\\]*"\s*|[^()\[\]{}|#"\\~]*)\)"""
 )
 
+_PRESENCE, _SCALAR, _WHOLE = range(3)
+"""How much of a value a condition looks at: whether it is there; itself unless it is a container (which no
+comparison matches, spec 6.2); all of it."""
 
-def deciding_key(text: str) -> str | None:
-    """The one top-level key that a GJSON condition looks at; None when that is not obvious."""
-    match = _QUERY.fullmatch(text) or _PLAIN.match(text)
-    return match[1] if match is not None else None
+
+def looks_at(text: str) -> tuple[str, int] | None:
+    """The one top-level key that a GJSON condition looks at, and how closely; None when that is not obvious."""
+    match = _QUERY.fullmatch(text)
+    if match is not None:
+        return match[1], _WHOLE if match[2] else _SCALAR
+    match = _PLAIN.match(text)
+    if match is not None:
+        return match[1], _WHOLE if match[2] else _PRESENCE
+    return None
 
 
 class Decider:
@@ -48,17 +57,18 @@ class Decider:
 
     def __init__(self, conditions: Sequence["Condition"]) -> None:
         self._conditions = tuple(conditions)
-        keys = [deciding_key(condition.text) for condition in conditions]
+        self.text = " | ".join(condition.text for condition in conditions)
+        looks = [looks_at(condition.text) for condition in conditions]
         self._cut: Callable[[bytes], Any] | None = None
-        if keys and None not in keys:
-            self._prepare([key for key in keys if key is not None])
+        if looks and None not in looks:
+            self._prepare([look for look in looks if look is not None])
 
-    def _prepare(self, keys: list[str]) -> None:
+    def _prepare(self, looks: list[tuple[str, int]]) -> None:
         try:
             import msgspec
         except ImportError:
             return
-        names = sorted(set(keys))
+        names = sorted({name for name, _ in looks})
         fields = [
             (f"f{i}", msgspec.Raw, msgspec.field(default=msgspec.Raw())) for i in range(len(names))
         ]
@@ -67,7 +77,8 @@ class Decider:
         self._cut = msgspec.json.Decoder(shape).decode
         self._refused = (msgspec.DecodeError, RecursionError)
         self._names = [b'"%b"' % name.encode() for name in names]
-        self._places = [names.index(key) for key in keys]
+        self._places = [names.index(name) for name, _ in looks]
+        self._closely = [max(how for name, how in looks if name == one) for one in names]
         self._decisions: dict[bytes, int] = {}
 
     def first(self, body: bytes) -> int:
@@ -95,10 +106,12 @@ class Decider:
     def _look_up(self, judged: Any) -> int:
         """The decision for these values, worked out the first time they are seen."""
         if len(self._names) == 1:
-            values = (bytes(judged.f0),)
-            key = values[0]
+            key = _reduce(bytes(judged.f0), self._closely[0])
+            values: tuple[bytes, ...] = (key,)
         else:
-            values = tuple(bytes(getattr(judged, f"f{i}")) for i in range(len(self._names)))
+            values = tuple(
+                _reduce(bytes(getattr(judged, f"f{i}")), how) for i, how in enumerate(self._closely)
+            )
             key = b"\0".join(values)  # no JSON text holds a NUL
         decision = self._decisions.get(key)
         if decision is None:
@@ -118,3 +131,11 @@ class Decider:
             if condition.matches_valid(document):
                 return index
         return NONE
+
+
+def _reduce(value: bytes, how: int) -> bytes:
+    """What is left of a value for a condition that looks only so closely; empty stays empty (absent)."""
+    if how == _SCALAR:
+        first = value[:1]
+        return b"[]" if first == b"[" else b"{}" if first == b"{" else value
+    return value if how == _WHOLE or not value else b"0"

@@ -64,7 +64,7 @@ class Context(Protocol):
         """Seconds until the request's deadline; infinity when there is none."""
         ...
 
-    def mirror(self, leaf: Leaf, body: bytes, /) -> None:
+    def mirror(self, leaf: Leaf, body: bytes, step: "StepPlan", /) -> None:
         """Send a copy whose answer nobody reads."""
         ...
 

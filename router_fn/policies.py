@@ -44,7 +44,7 @@ class Policy:
                 context.count("cache_hits", step)
                 return known
         if self.mirror_leaf is not None and context.draw() < self.mirror_share:
-            context.mirror(self.mirror_leaf, body)
+            context.mirror(self.mirror_leaf, body, step)
         # An answer that is to be kept, or raced, cannot be streamed away.
         tail = tail and cache is None and self.hedge_after_s is None
         reply = await self._tries(context, step, body, previous, tail)

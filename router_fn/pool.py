@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from router_fn.errors import UpstreamError
 from router_fn.upstream import Receiver, UpstreamConnection
@@ -33,7 +34,7 @@ class PoolLimits:
     """A longer answer is an error of that step."""
 
 
-class Outgoing(Receiver):
+class Outgoing(Receiver, Protocol):
     """A receiver that can be queued: it knows what it wants to send."""
 
     cancelled: bool

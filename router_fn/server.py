@@ -4,34 +4,40 @@ One `Router` per process. `handle` is the wire's handler: it runs on the loop fo
 plain step takes `_Direct`, a call that answers the client itself; every other graph runs as a fiber in a `Run`.
 """
 
+import asyncio
 import logging
-import random
-import time
-import zlib
-from collections.abc import Callable
-from typing import cast
+import socket
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, cast
 
 from functions.wire.container import READY_PATH
 from functions.wire.headers import Headers, canonical, join
 from functions.wire.http1 import Exchange, Limits, Server
 from functions.wire.http1_head import RequestHead, ResponseHead
 from router_fn import body as bodies
-from router_fn import engine, plan, sniff
+from router_fn import engine, plan
 from router_fn.calls import Call, Incoming, Target
-from router_fn.errors import DeadlineExceeded, RequestFailed, UpstreamError
-from router_fn.fibers import Fiber, Wait
+from router_fn.content import JSON, content_type
+from router_fn.errors import RequestFailed, UpstreamError
 from router_fn.graph import Graph, Step
 from router_fn.pool import Pool, PoolLimits
 from router_fn.proxies import make_chooser
-from router_fn.replies import STREAMED, Reply
+from router_fn.observe import Observer, ObservedRun
+from router_fn.replies import Reply
+from router_fn.run import Run
 from router_fn.settings import Settings
 from router_fn.upstream import UpstreamConnection
 from router_fn.urls import Url
 from router_fn.wake import Waker
 
+if TYPE_CHECKING:
+    from router_fn.admin import Admin
+
 logger = logging.getLogger(__name__)
 
-JSON = b"application/json"
+FLUSH_S = 0.2
+"""How long the last spans may take to leave before the process ends."""
+
 _READY = READY_PATH.encode()
 
 
@@ -53,10 +59,17 @@ class Router:
         self.plan = plan.build(graph, self._bind)
         self.waker = Waker(self.plan, self.pool, settings)
         self.ready = True
+        self.admin: Admin | None = None
+        self.export_head = Incoming(
+            RequestHead(b"POST", b"/", 1, []), _otlp_headers(settings.otlp_headers), probe=False
+        )
+        """What goes with exported spans."""
         self._headers = _header_plan(graph, settings)
         self._returned = frozenset(
             name.lower().encode("latin-1", "replace") for name in graph.return_headers
         )
+        self.observer = Observer(self)
+        self._make_run = ObservedRun if self.observer.wanted else Run
         self._single = self._pass_through()
         self._single_idle = self._single.origin.idle if self._single is not None else []
         exchange_class: type[Exchange] = Exchange
@@ -93,9 +106,59 @@ class Router:
         graph = self.graph
         if leaf is None or leaf.target is None or leaf.timeout_s is not None:
             return None
-        if graph.timeout_s is not None or graph.server_timing or self._returned:
+        if graph.timeout_s is not None or self._returned or self.observer.wanted:
             return None
         return leaf.target if isinstance(leaf.target, Target) else None
+
+    async def start(self, sockets: Sequence[socket.socket] = ()) -> None:
+        """Listen: on the sockets given, else as the settings say. Raises OSError."""
+        self.pool.start()
+        self.observer.start()
+        settings = self.settings
+        if settings.metrics_port is not None:
+            await self._start_admin(settings.metrics_port)
+        if sockets:
+            await self.server.listen(sockets=sockets)
+        else:
+            await self.server.listen(settings.host or None, settings.port)
+
+    async def _start_admin(self, port: int) -> None:
+        """The second port; each further worker of this pod takes the next one."""
+        from router_fn.admin import Admin
+
+        admin = Admin(self)
+        last: OSError | None = None
+        for offset in range(self.settings.workers if port else 1):
+            try:
+                await admin.server.listen(self.settings.host or None, port + offset)
+            except OSError as error:
+                last = error
+            else:
+                self.admin = admin
+                logger.info("metrics on port %d", admin.server.ports[0])
+                return
+        assert last is not None
+        raise last
+
+    async def stop(self) -> bool:
+        """Drain: not ready at once; a moment later no new connections; then finish what is under way.
+
+        False if requests had to be cut off.
+        """
+        self.ready = False
+        logger.info("draining")
+        await asyncio.sleep(self.settings.drain_delay_s)
+        finished = await self.server.drain(self.settings.drain_timeout_s)
+        if not finished:
+            logger.warning("requests were cut off after %g s", self.settings.drain_timeout_s)
+        self.waker.stop()
+        if self.observer.flush():
+            await asyncio.sleep(FLUSH_S)
+        if self.admin is not None:
+            await self.admin.server.drain(0)
+        await self.pool.close()
+        logger.info("stopped")
+        return finished
 
     # --- one request -----------------------------------------------------------------------------
 
@@ -117,7 +180,7 @@ class Router:
             )
             return
         if self._single is None:
-            Run(self, exchange, incoming).start()
+            self._make_run(self, exchange, incoming).start()
             return
         idle = self._single_idle
         if idle and incoming.direct is not None:
@@ -152,30 +215,11 @@ class Router:
             incoming.direct = self._single.head(incoming, head.length)
         return incoming
 
-    def answer(self, exchange: Exchange, reply: Reply) -> None:
-        """Send a node's answer to the client (spec 2.4)."""
-        body = reply.body
-        extra = b""
-        if self._returned and reply.head is not None:
-            extra = self._returned_fields(reply.head)
-        exchange.respond(reply.status, body, content_type(body), extra)
-
-    def fail(self, exchange: Exchange, error: RequestFailed) -> None:
-        if exchange.started:
-            exchange.drop()
-        else:
-            exchange.respond(error.status, engine.error_body(str(error)), JSON)
-
-    def _returned_fields(self, head: ResponseHead) -> bytes:
-        return join((k, v) for k, v in head.headers if k.lower() in self._returned)
-
-
-def content_type(body: bytes) -> bytes:
-    """JSON when it is JSON, whatever the upstream called it; else as Go sniffs; nothing for nothing."""
-    if bodies.is_json(body):
-        return JSON
-    sniffed = sniff.content_type(body)
-    return sniffed.encode() if sniffed else b""
+    def returned_fields(self, reply: Reply) -> bytes:
+        """The upstream's header fields that the graph passes back to the client."""
+        if not self._returned or reply.head is None:
+            return b""
+        return join((k, v) for k, v in reply.head.headers if k.lower() in self._returned)
 
 
 _NOSNIFF = b"X-Content-Type-Options: nosniff\r\n"
@@ -229,151 +273,12 @@ class _DirectCall(Call):
         self.exchange.respond(error.status, engine.error_body(str(error)), JSON)
 
 
-class Run:
-    """One request in the engine: the `engine.Context` over sockets."""
+def _otlp_headers(text: str) -> Headers:
+    """OTEL_EXPORTER_OTLP_HEADERS: `name=value` pairs, percent-encoded values."""
+    from urllib.parse import unquote_to_bytes
 
-    __slots__ = ("_deadline", "_fiber", "_timer", "_wakes", "exchange", "incoming", "router")
-
-    def __init__(self, router: Router, exchange: Exchange, incoming: Incoming) -> None:
-        self.router = router
-        self.exchange = exchange
-        self.incoming = incoming
-        self._fiber: Fiber[Reply] | None = None
-        self._timer: object = None
-        self._deadline = 0.0
-        self._wakes: list[engine.NodePlan] | None = None
-
-    def start(self) -> None:
-        exchange, router = self.exchange, self.router
-        limit = router.graph.timeout_s
-        if limit is not None:
-            self._deadline = time.monotonic() + limit
-            self._timer = router.pool.loop.call_later(limit, self._overdue, limit)
-        exchange.on_abort = self.cancel
-        fiber = self._fiber = Fiber(router.plan.root.run(self, exchange.body, None, True))
-        fiber.attach(self)
-
-    def resume(self, fiber: Wait[Reply]) -> None:
-        """The graph is through."""
-        self._stop_timer()
-        exchange = self.exchange
-        if not fiber.is_error:
-            reply = fiber.result()
-            if reply is not STREAMED:
-                self.router.answer(exchange, reply)
-        elif isinstance(fiber.error, RequestFailed):
-            self.router.fail(exchange, fiber.error)
-        else:
-            logger.error("a request failed", exc_info=fiber.error)
-            self.router.fail(exchange, RequestFailed("internal error"))
-
-    def cancel(self) -> None:
-        """The client is gone, or the time is up: nobody waits for the steps any more."""
-        self._stop_timer()
-        if self._fiber is not None:
-            self._fiber.detach()
-            self._fiber.cancel()
-
-    def _overdue(self, limit: float) -> None:
-        self.exchange.on_abort = None
-        self.cancel()
-        self.router.fail(self.exchange, DeadlineExceeded(limit))
-
-    def _stop_timer(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()  # type: ignore[attr-defined]
-
-    # --- engine.Context --------------------------------------------------------------------------
-
-    def call(self, leaf: engine.Leaf, body: bytes, tail: bool) -> Wait[Reply]:
-        target = leaf.target
-        if target is None:
-            failed: Wait[Reply] = Wait()
-            failed.fail(UpstreamError(f"{leaf.label}: {leaf.problem}", kind="url"))
-            return failed
-        call = _StepCall(target, self.incoming, body)
-        call.label = leaf.label
-        if self._wakes is not None:
-            call.on_sent = self._wake_now
-        call.begin(leaf.timeout_s, self.exchange if tail else None)
-        return call
-
-    def wake(self, node: engine.NodePlan) -> None:
-        if self._wakes is None:
-            self._wakes = []
-        self._wakes.append(node)
-
-    def _wake_now(self) -> None:
-        nodes, self._wakes = self._wakes, None
-        for node in nodes or ():
-            self.router.waker.wake(node)
-
-    def pause(self, seconds: float) -> Wait[None]:
-        pause = _Pause()
-        pause.timer = self.router.pool.loop.call_later(seconds, pause.resolve, None)
-        return pause
-
-    def draw(self) -> float:
-        return random.random()  # noqa: S311 - a lottery, not a secret
-
-    def sticky(self, node: engine.SplitterPlan) -> float | None:
-        value = self._sticky_value(node)
-        if value is None:
-            return None
-        # crc32 is the same in every process and release, which is all that stickiness needs.
-        return zlib.crc32(node.name.encode() + b"\0" + value) / 2**32
-
-    def _sticky_value(self, node: engine.SplitterPlan) -> bytes | None:
-        wanted = node.sticky_name if node.sticky_source == "header" else b"cookie"
-        for name, value in self.exchange.head.headers:
-            if name.lower() != wanted:
-                continue
-            if node.sticky_source == "header":
-                return value
-            for pair in value.split(b";"):
-                key, _, text = pair.strip().partition(b"=")
-                if key.lower() == node.sticky_name:
-                    return text
-        return None
-
-    def now(self) -> float:
-        return time.monotonic()
-
-    def left(self) -> float:
-        return self._deadline - time.monotonic() if self._deadline else float("inf")
-
-    def mirror(self, leaf: engine.Leaf, body: bytes) -> None:
-        call = Call(leaf.target, self.incoming, body)
-        call.begin(leaf.timeout_s or MIRROR_TIMEOUT_S)
-
-    def count(self, what: str, step: engine.StepPlan) -> None:
-        pass
-
-
-MIRROR_TIMEOUT_S = 30.0
-"""A mirrored call that takes longer is given up, so that a slow shadow cannot pile up connections."""
-
-
-class _Pause(Wait[None]):
-    timer: object
-
-    def cancel(self) -> None:
-        super().cancel()
-        self.timer.cancel()  # type: ignore[attr-defined]
-
-
-class _StepCall(Call):
-    """A call whose errors say which step it was."""
-
-    label: str
-
-    def fail(self, error: BaseException) -> None:
-        if isinstance(error, UpstreamError):
-            error = UpstreamError(
-                f"{self.label}: {error}", kind=error.kind, retryable=error.retryable
-            )
-        super().fail(error)
+    pairs = (pair.partition("=") for pair in text.split(",") if "=" in pair)
+    return [(name.strip().encode(), unquote_to_bytes(value.strip())) for name, _, value in pairs]
 
 
 def _header_plan(graph: Graph, settings: Settings) -> Callable[[Headers], Headers]:

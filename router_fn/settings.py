@@ -70,6 +70,10 @@ class Settings:
     """ACCESS_LOG: a line per request, at a tenth of the throughput."""
     otlp_endpoint: str = ""
     """OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, or OTEL_EXPORTER_OTLP_ENDPOINT + /v1/traces: where spans go."""
+    trace_ratio: float = 1.0
+    """OTEL_TRACES_SAMPLER_ARG: share of traces begun here that are kept; continued ones keep their flag."""
+    otlp_headers: str = field(default="", repr=False)
+    """OTEL_EXPORTER_OTLP_HEADERS: `name=value,...` sent to the collector; may hold a token."""
     service_name: str = "router"
     """OTEL_SERVICE_NAME, else K_SERVICE."""
     http_proxy: str = ""
@@ -114,6 +118,8 @@ class Settings:
             drain_timeout_s=read.seconds("DRAIN_TIMEOUT_SECONDS", 30.0),
             access_log=read.flag("ACCESS_LOG"),
             otlp_endpoint=endpoint,
+            trace_ratio=read.share("OTEL_TRACES_SAMPLER_ARG"),
+            otlp_headers=env.get("OTEL_EXPORTER_OTLP_HEADERS", ""),
             service_name=env.get("OTEL_SERVICE_NAME") or env.get("K_SERVICE") or "router",
             http_proxy=env.get("http_proxy") or env.get("HTTP_PROXY") or "",
             https_proxy=env.get("https_proxy") or env.get("HTTPS_PROXY") or "",
@@ -160,6 +166,15 @@ class _EnvReader:
             return value
 
         return self._read(name, default, convert, "a number of seconds, 0 or more")
+
+    def share(self, name: str) -> float:
+        def convert(text: str) -> float:
+            value = float(text)
+            if not 0 <= value <= 1:
+                raise ValueError
+            return value
+
+        return self._read(name, 1.0, convert, "a number from 0 to 1")
 
     def flag(self, name: str) -> bool:
         words = {"1": True, "true": True, "on": True, "yes": True}

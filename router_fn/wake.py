@@ -9,6 +9,7 @@ nobody), never delay or fail it, and there is at most one under way per service.
 """
 
 import logging
+from collections.abc import Callable
 
 from functions.wire.http1_head import ResponseHead
 from router_fn import engine, plan
@@ -29,6 +30,7 @@ class Waker:
         self._after_s = settings.prewarm_after_s
         self._timeout_s = settings.prewarm_timeout_s
         self.sent = 0
+        self._under_way: set[_WakeUp] = set()
         mode = graph_plan.graph.prewarm
         if mode == "none":
             return
@@ -43,8 +45,15 @@ class Waker:
             assert isinstance(target, Target)
             origin = target.origin
             if origin.last_answer < quiet_since and not origin.busy and not origin.waking:
-                _WakeUp(target, self._pool, self._timeout_s).begin()
                 self.sent += 1
+                wake_up = _WakeUp(target, self._pool, self._timeout_s, self._under_way.discard)
+                self._under_way.add(wake_up)
+                wake_up.begin()
+
+    def stop(self) -> None:
+        """Give up all wake-ups: the process is going."""
+        for wake_up in list(self._under_way):
+            wake_up.give_up()
 
 
 def targets_of(node: engine.NodePlan, *, everything: bool) -> list[Target]:
@@ -87,12 +96,15 @@ class _WakeUp:
 
     inflates = False
 
-    def __init__(self, target: Target, pool: Pool, timeout_s: float) -> None:
+    def __init__(
+        self, target: Target, pool: Pool, timeout_s: float, done: Callable[["_WakeUp"], None]
+    ) -> None:
+        self._done = done
         self.cancelled = False
         self._target = target
         self._origin = target.origin
         self._connection: UpstreamConnection | None = None
-        self._timer = pool.loop.call_later(timeout_s, self._give_up)
+        self._timer = pool.loop.call_later(timeout_s, self.give_up)
 
     def begin(self) -> None:
         self._origin.waking = True
@@ -125,7 +137,7 @@ class _WakeUp:
     def stream_end(self) -> None:
         raise AssertionError("a wake-up is not streamed")
 
-    def _give_up(self) -> None:
+    def give_up(self) -> None:
         self.cancelled = True
         if self._connection is not None:
             self._connection.abandon()
@@ -135,3 +147,4 @@ class _WakeUp:
         self._connection = None
         self._timer.cancel()
         self._origin.waking = False
+        self._done(self)

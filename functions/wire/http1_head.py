@@ -13,6 +13,7 @@ Rules (RFC 9112), each of them also a defence against request smuggling:
 """
 
 import re
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from functions.wire.headers import Headers
@@ -240,7 +241,7 @@ class HeadCache(Generic[T]):
 
     def __init__(self) -> None:
         self.heads: dict[bytes, T] = {}
-        self.get = self.heads.get
+        self.get: Callable[[bytes], T | None] = self.heads.get
 
     def put(self, block: bytes, head: T) -> None:
         if len(block) <= self.MAX_HEAD_BYTES:
