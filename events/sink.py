@@ -176,10 +176,10 @@ class Sink:
                 outcome = self._finish(event, about, work_keys, documents, answer)
             else:
                 outcome = self._infer(event, about, work_keys, deadline)
+            self._journal.done(work_keys, _record(outcome), order)
         except BaseException:
             self._journal.release(work_keys)
             raise
-        self._journal.done(work_keys, _record(outcome), order)
         return outcome
 
     def _infer(
@@ -362,16 +362,13 @@ def _order(about: ObjectRef | None) -> Order | None:
 
 
 def _record(outcome: Outcome) -> bytes:
-    """An outcome for the journal."""
-    reply = None if outcome.reply is None else codec.to_json(outcome.reply)
-    return json.dumps({"status": outcome.status, "reply": reply}, ensure_ascii=False).encode()
+    """An outcome for the journal: a line with status and headers, then the reply's bytes."""
+    headers, body = ({}, b"") if outcome.reply is None else codec.encode_binary(outcome.reply)
+    return json.dumps({"status": outcome.status, "headers": headers}).encode() + b"\n" + body
 
 
 def _recorded(record: bytes | None) -> Outcome:
-    value = json.loads(record or b'{"status": 204}')
-    reply = value.get("reply")
-    return Outcome(
-        status=int(value["status"]),
-        kind="duplicate",
-        reply=None if reply is None else codec.from_json(reply),
-    )
+    head, _, body = (record or b'{"status": 204, "headers": {}}').partition(b"\n")
+    value = json.loads(head)
+    reply = codec.decode(value["headers"], body)[0] if value["headers"] else None
+    return Outcome(status=int(value["status"]), kind="duplicate", reply=reply)

@@ -1,7 +1,19 @@
-"""Notification bodies of every producer, as they were seen or documented; builders for the rows."""
+"""Notification bodies of every producer, as seen or documented; stand-ins for what a sink talks
+to."""
 
+import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
+from urllib.parse import quote_plus
+
+from events.errors import ObjectGone, Refused
+from events.event import Event
+from events.http import Answer
+from events.names import AllowList
+from events.objects import Stored
+from events.sources import normalise
 
 KEY = "this im + age blah.txt"
 AWS_KEY = "this+im+%2B+age+blah.txt"
@@ -148,3 +160,129 @@ SEAWEED_DIRECTORY = {
         "new_parent_path": "/buckets/mnist",
     },
 }
+
+
+# --- stand-ins for what a sink talks to -----------------------------------------------------------
+class FakeClient:
+    """Answers from a script (the last entry for ever); remembers (url, headers, body, timeout)."""
+
+    def __init__(self, *script: Answer | Exception) -> None:
+        self.script: list[Answer | Exception] = list(script) or [predictions()]
+        self.calls: list[tuple[str, dict[str, str], bytes, float]] = []
+
+    def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout_s: float) -> Answer:
+        self.calls.append((url, dict(headers), body, timeout_s))
+        step = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        if isinstance(step, Exception):
+            raise step
+        return step
+
+
+def predictions(body: bytes = b'{"predictions": [{"classes": 5}]}', status: int = 200) -> Answer:
+    return Answer(status, {"content-type": "application/json"}, body)
+
+
+class FakeStore:
+    """Buckets in a dict, with the semantics `objects.ObjectStore` promises; remembers
+    operations."""
+
+    def __init__(self, allowed: AllowList | None = None) -> None:
+        self.objects: dict[tuple[str, str], Stored] = {}
+        self.tags: dict[tuple[str, str], dict[str, str]] = {}
+        self.log: list[str] = []
+        self.fail: dict[str, Exception] = {}
+        self._allowed = allowed
+        self._count = 0
+
+    def load(self, bucket: str, key: str, body: bytes = b"x", **more: Any) -> Stored:
+        etag = more.pop("etag", hashlib.md5(body, usedforsecurity=False).hexdigest())
+        values = {"content_type": "image/png", "metadata": {}, "size": len(body), **more}
+        stored = Stored(bucket=bucket, key=key, etag=etag, body=body, **values)
+        self.objects[bucket, key] = stored
+        return stored
+
+    def get(self, bucket: str, key: str, **limits: Any) -> Stored:
+        self._start("get", bucket, key)
+        found = self._find(bucket, key, limits.get("etag"))
+        most = limits.get("max_bytes")
+        if most is not None and found.size > most:
+            raise Refused(f"{found.size} bytes; the limit is {most}")
+        return found
+
+    def head(self, bucket: str, key: str, **which: Any) -> Stored:
+        self._start("head", bucket, key)
+        return replace(self._find(bucket, key, which.get("etag")), body=b"")
+
+    def put(
+        self,
+        bucket: str,
+        key: str,
+        body: bytes,
+        content_type: str,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        only_new: bool = False,
+        if_etag: str | None = None,
+    ) -> str:
+        self._start("put", bucket, key)
+        present = self.objects.get((bucket, key))
+        if only_new and present is not None:
+            raise ObjectGone("there is one already")
+        if if_etag is not None and (present is None or present.etag != if_etag):
+            raise ObjectGone("another one is there")
+        self._count += 1
+        stored = self.load(
+            bucket,
+            key,
+            body,
+            content_type=content_type,
+            metadata=dict(metadata or {}),
+            etag=f"e{self._count}",
+        )
+        return stored.etag
+
+    def copy(self, source: Stored, bucket: str, key: str, metadata: Mapping[str, str]) -> None:
+        self._start("copy", bucket, key)
+        found = self._find(source.bucket, source.key, source.etag)
+        merged = {**found.metadata, **metadata}
+        self.objects[bucket, key] = replace(found, bucket=bucket, key=key, metadata=merged)
+
+    def delete(self, bucket: str, key: str) -> None:
+        self._start("delete", bucket, key)
+        self.objects.pop((bucket, key), None)
+
+    def tag(self, bucket: str, key: str, tags: Mapping[str, str], version_id: str | None) -> None:
+        self._start("tag", bucket, key)
+        self.tags.setdefault((bucket, key), {}).update(tags)
+
+    def presign(self, bucket: str, key: str, version_id: str | None, expires_s: float) -> str:
+        return f"https://signed/{bucket}/{key}?e={expires_s:g}"
+
+    def _start(self, operation: str, bucket: str, key: str) -> None:
+        if self._allowed is not None:
+            self._allowed.require(bucket)
+        self.log.append(f"{operation} {bucket}/{key}")
+        if operation in self.fail:
+            raise self.fail[operation]
+
+    def _find(self, bucket: str, key: str, etag: str | None) -> Stored:
+        found = self.objects.get((bucket, key))
+        if found is None:
+            raise ObjectGone(f"no object {bucket}/{key}")
+        if etag is not None and found.etag != etag:
+            raise ObjectGone("replaced meanwhile")
+        return found
+
+
+def object_event(
+    key: str = "a.png", *, name: str = "ObjectCreated:Put", bucket: str = "mnist", **more: Any
+) -> Event:
+    """The CloudEvent of an upload, as the adapter makes it."""
+    record = aws_record(quote_plus(key, safe="/"), eventName=name)
+    record["s3"]["bucket"]["name"] = bucket
+    record["s3"]["object"] |= {
+        "eTag": more.pop("etag", None),
+        "sequencer": more.pop("sequencer", None),
+    }
+    record |= more
+    return normalise({}, json.dumps(record).encode()).events[0]

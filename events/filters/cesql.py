@@ -21,6 +21,7 @@ Attributes = Mapping[str, Value]
 Expression = Callable[[Attributes], Outcome]
 
 MAX_LENGTH = 8192
+MAX_TOKENS = 400
 MAX_DEPTH = 64
 """Longer or deeper expressions are refused when a trigger is created, so evaluation cannot
 overflow."""
@@ -107,11 +108,15 @@ class _Parser:
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise ParseError(f"CESQL: nested deeper than {MAX_DEPTH}")
-        left = self._conjunction()
-        operator = self._take("keyword", "OR", "XOR")
-        if operator is not None:
-            right = self.expression()
-            left = _or(left, right) if operator.text == "OR" else _xor(left, right)
+        operands = [self._conjunction()]
+        operators: list[str] = []
+        while (operator := self._take("keyword", "OR", "XOR")) is not None:
+            operators.append(operator.text)
+            operands.append(self._conjunction())
+        left = operands.pop()
+        while operators:  # leaning right: the last operator binds first
+            make = _or if operators.pop() == "OR" else _xor
+            left = make(operands.pop(), left)
         self._depth -= 1
         return left
 
@@ -227,6 +232,8 @@ def _tokenize(text: str) -> list[_Token]:
             kind, value = "keyword", value.upper()
         tokens.append(_Token(kind, value, found.start(found.lastgroup)))
         position = found.end()
+        if len(tokens) > MAX_TOKENS:
+            raise ParseError(f"CESQL expression has more than {MAX_TOKENS} parts")
     tokens.append(_Token("end", "", len(text)))
     return tokens
 
