@@ -3,7 +3,6 @@
 import contextlib
 import http.client
 import json
-import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +28,6 @@ class Reply:
     status: int
     body: str
     seconds: float
-    trace_id: str
 
     def prediction(self) -> object:
         """The first prediction; raises `TurnoutError` with the answer if there is none."""
@@ -42,23 +40,20 @@ class Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """One service and what of it runs now."""
+    """One service, what of it runs now and what it has done so far."""
 
     name: str
-    pids: tuple[int, ...]
-    """Processes of its pods; empty at zero."""
+    graph: bool
     pods: int
     """Pods in any state, starting and draining ones included."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """One request of a trace: the graph's own, or one of its calls."""
-
-    service: str
-    status: int
+    pids: tuple[int, ...]
+    """Processes of its pods; empty at zero."""
+    requests: int
+    last_request: float
+    """Wall-clock seconds; 0 before the first."""
+    cold_starts: int
     cold: str
-    """How a pod came up for it (`fetched in 0.4 s, ready after 2.1 s`); empty if one was there."""
+    """How its newest pod came up: `model fetched in 0.4 s, server ready 2.1 s after its start`."""
 
 
 class Engine:
@@ -70,36 +65,18 @@ class Engine:
 
     def post(self, service: str, body: bytes) -> Reply:
         """POST to a service or graph by the host name it has in the cluster."""
-        trace_id = secrets.token_hex(16)
         headers = {
             "Host": f"{service}.default.example.com",
             "Content-Type": "application/json",
-            "traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01",
         }
         started = time.monotonic()
         status, text = self._request("POST", "/", body, headers, REQUEST_TIMEOUT_S)
         seconds = time.monotonic() - started
-        return Reply(status=status, body=text, seconds=seconds, trace_id=trace_id)
+        return Reply(status=status, body=text, seconds=seconds)
 
-    def services(self) -> list[Service]:
-        """Every service, graphs included, in the engine's order."""
-        found = []
-        for entry in self._admin("status")["services"]:
-            pods = [pod for revision in entry["revisions"] for pod in revision["pods"]]
-            pids = tuple(pid for pod in pods for pid in pod["pids"])
-            found.append(Service(name=entry["name"], pids=pids, pods=len(pods)))
-        return found
-
-    def trace(self, trace_id: str) -> list[Step]:
-        """The requests of one trace in order of arrival."""
-        return [
-            Step(
-                service=entry["service"].partition("/")[2] or entry["service"],
-                status=entry["status"],
-                cold=_cold(entry.get("cold")),
-            )
-            for entry in self._admin(f"trace?id={trace_id}")["requests"]
-        ]
+    def services(self) -> dict[str, Service]:
+        """Every service by name, graphs included."""
+        return {entry["name"]: _service(entry) for entry in self._admin("status")["services"]}
 
     def _admin(self, what: str) -> Any:
         headers = {"Host": f"127.0.0.1:{self.port}"}
@@ -156,15 +133,28 @@ def _says_ready(log: Path) -> bool:
     return "ready" in log.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
-def _cold(timeline: Mapping[str, float | None] | None) -> str:
-    """Where the time of a start from zero went, from the engine's timeline (milliseconds)."""
-    if not timeline:
-        return ""
-    fetched_from, fetched = timeline.get("init_started_ms"), timeline.get("init_ended_ms")
-    started, ready = timeline.get("started_ms"), timeline.get("ready_ms")
+def _service(entry: Mapping[str, Any]) -> Service:
+    revisions = entry["revisions"]
+    pods = [pod for revision in revisions for pod in revision["pods"]]
+    return Service(
+        name=entry["name"],
+        graph=entry["graph"] is not None,
+        pods=len(pods),
+        pids=tuple(pid for pod in pods for pid in pod["pids"]),
+        requests=sum(revision["requests"] for revision in revisions),
+        last_request=max((revision["last_request"] or 0.0 for revision in revisions), default=0.0),
+        cold_starts=sum(revision["cold_starts"] for revision in revisions),
+        cold=_cold(pods[-1]["timeline"]) if pods else "",
+    )
+
+
+def _cold(timeline: Mapping[str, float | None]) -> str:
+    """Where the time of a start from zero went, from the engine's instants (seconds)."""
+    fetching, fetched = timeline.get("init_started"), timeline.get("init_ended")
+    started, ready = timeline.get("started"), timeline.get("ready")
     parts = []
-    if fetched_from is not None and fetched is not None:
-        parts.append(f"model fetched in {(fetched - fetched_from) / 1000:.1f} s")
-    if started is not None and ready is not None:
-        parts.append(f"server ready {(ready - started) / 1000:.1f} s after its start")
-    return ", ".join(parts) or "started"
+    if fetching and fetched:
+        parts.append(f"model fetched in {fetched - fetching:.1f} s")
+    if started and ready:
+        parts.append(f"server ready {ready - started:.1f} s after its start")
+    return ", ".join(parts)

@@ -168,7 +168,7 @@ def _engine(
                 )
             )
             seconds = progress.seconds
-        services = local.services()
+        services = local.services().values()
         running = sum(service.pods for service in services)
         screen.fact("gateway", f"http://127.0.0.1:{local.port}, ready in {seconds:.1f} s")
         screen.fact("services", ", ".join(service.name for service in services))
@@ -184,18 +184,28 @@ def _send(screen: Screen, local: engine.Engine, scene: Scene) -> None:
     if scene.remark:
         screen.fact("note", scene.remark)
     screen.fact("request", f'POST {{"instances": [{{"data": "<{len(body):,} characters>"}}]}}')
+    before = local.services()
     with screen.progress("waiting for the answer"):
         first = local.post(scene.graph, body)
+    after = local.services()
     screen.fact("answer", screen.style(_shown(first.prediction()), "bold", "green"))
-    steps = local.trace(first.trace_id)
-    called = [step.service for step in steps if step.service != scene.graph]
-    screen.fact("path", " -> ".join(called))
-    woken = [step for step in steps if step.cold]
-    for step in woken:
-        screen.fact("woke", f"{step.service}: {step.cold}")
+    called = [
+        service
+        for service in sorted(after.values(), key=lambda service: service.last_request)
+        if service.requests > before[service.name].requests
+    ]
+    screen.fact("path", " -> ".join(service.name for service in called if not service.graph))
+    woken = [
+        service for service in called if service.cold_starts > before[service.name].cold_starts
+    ]
+    for service in woken:
+        screen.fact("woke", f"{service.name}: {service.cold}")
     warm = sorted(local.post(scene.graph, body).seconds for _ in range(WARM_REQUESTS))
-    cold = f"{first.seconds:.2f} s ({len(woken)} services from zero), then " if woken else ""
-    screen.fact("time", f"{cold}{warm[len(warm) // 2] * 1000:.0f} ms warm")
+    plural = "" if len(woken) == 1 else "s"
+    cold = f"{len(woken)} service{plural} from zero" if woken else "nothing had to start"
+    screen.fact(
+        "time", f"{first.seconds:.2f} s ({cold}), then {warm[len(warm) // 2] * 1000:.0f} ms"
+    )
 
 
 def _shown(prediction: object) -> str:
@@ -207,10 +217,10 @@ def _shown(prediction: object) -> str:
 
 def _back_to_zero(screen: Screen, local: engine.Engine) -> None:
     screen.heading("Back to zero")
-    processes = {pid for service in local.services() for pid in service.pids}
+    processes = {pid for service in local.services().values() for pid in service.pids}
     with screen.progress("waiting for idle services to go") as progress:
         while True:
-            awake = [service.name for service in local.services() if service.pods]
+            awake = [service.name for service in local.services().values() if service.pods]
             if not awake:
                 break
             if progress.seconds > ZERO_TIMEOUT_S:
