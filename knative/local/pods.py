@@ -39,9 +39,11 @@ BACK_OFF_MAX_S = 60.0
 BACK_OFF_RESET_S = 60.0
 """A pod that was ready this long starts counting anew (Kubernetes: 10 minutes)."""
 
-PROBE_FIRST_S = 0.02
+PROBE_FIRST_S = 0.004
+PROBE_GROWTH = 1.15
 PROBE_MAX_S = 0.2
-"""Readiness is asked for quickly at first, then as often as the activator does (every 200 ms)."""
+"""Readiness is asked for quickly at first, then as often as the activator does (every 200 ms): a
+probe costs 0.3 ms, a pod found ready 20 ms late costs every cold start 20 ms."""
 
 TERMINATION_BYTES = 4096
 
@@ -277,7 +279,7 @@ class Pod:
         pause = PROBE_FIRST_S
         while not await probes.check(probe, self.port, self._execute):
             await asyncio.sleep(pause)
-            pause = min(PROBE_MAX_S, pause * 1.3)
+            pause = min(PROBE_MAX_S, pause * PROBE_GROWTH)
 
     async def _watch(self) -> None:
         """Until a container exits or is found dead. Raises PodFailed."""
