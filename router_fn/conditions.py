@@ -11,6 +11,7 @@ from router_fn import body as bodies
 from router_fn import gjson
 from router_fn.gjson.evaluate import Exhausted, Work, find
 from router_fn.gjson.paths import Path
+from router_fn.gjson.shapes import specialise
 
 # Each step of a path keeps the text behind it, so this bounds what a path may come to in memory.
 MAX_PATH_COST: Final = 64 << 20
@@ -42,8 +43,13 @@ class _GjsonCondition:
         self.constant: bool | None = None
         self.reason = ""
         self._path = path
+        self._fast = specialise(path)
 
     def matches_valid(self, body: bytes) -> bool:
+        if self._fast is not None:
+            verdict = self._fast(body)
+            if verdict is not None:
+                return verdict
         try:
             return find(body, self._path, Work(len(body))) is not None
         except Exhausted:

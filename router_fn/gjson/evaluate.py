@@ -12,19 +12,17 @@ path and document can run away. A lookup that exceeds a bound raises `Exhausted`
 from typing import Final
 
 from . import modifiers
-from .matching import matches
-from .paths import ArrayStep, Lines, Literal, Modifier, Multi, ObjectStep, Path, Query
+from .paths import ArrayStep, Lines, Literal, Modifier, Multi, ObjectStep, Path, Plain, Query
+from .plain import find_plain
 from .values import (
     ARRAY,
     END_ARRAY,
     OBJECT,
     Span,
     find_container,
-    find_value,
     next_member,
     parse,
     skip_to_element,
-    string_of,
     unescape,
     value_end,
 )
@@ -62,34 +60,41 @@ def find(document: bytes, path: Path, work: Work | None = None) -> Span | None:
 
 
 def _get(work: Work, buffer: bytes, start: int, end: int, path: Path) -> Span | None:
+    work.spend(end - start + 16)
+    if path.plain:
+        at = find_plain(buffer, start, end, path.plain)
+        stop = value_end(buffer, at, end) if at >= 0 else -1
+        return (buffer, at, min(stop, end)) if stop >= 0 else None
     work.nesting += 1
     if work.nesting > MAX_NESTING:
         raise Exhausted
-    try:
-        while True:
-            work.spend(end - start + 16)
-            head = path.head
-            if isinstance(head, Modifier | Literal | Multi):
-                text = _derive(work, buffer, start, end, head)
-                work.spend(len(text))
-                if head.rest is None:
-                    return parse(text) if not isinstance(head, Multi) else (text, 0, len(text))
-                path = head.rest
+    found = _get_special(work, buffer, start, end, path)
+    work.nesting -= 1  # an exhausted lookup never goes on, so no `finally`
+    return found
+
+
+def _get_special(work: Work, buffer: bytes, start: int, end: int, path: Path) -> Span | None:
+    """Bars chain lookups: each goes on in what the one before has found, or in nothing."""
+    while True:
+        head = path.head
+        if isinstance(head, Plain | Lines):
+            walk = _Walk(work, buffer, end)
+            if isinstance(head, Plain):
+                walk.top(start, head.path)
             else:
-                walk = _Walk(work, buffer, end)
-                if isinstance(head, Lines):
-                    walk.array(start, head.path)
-                else:
-                    walk.top(start, head.path)
-                if walk.pipe is None:
-                    return walk.found
-                path = walk.pipe
-                text, start, end = walk.found or (b"", 0, 0)
-                buffer = text
-                continue
+                walk.array(start, head.path)
+            if walk.pipe is None:
+                return walk.found
+            path = walk.pipe
+            buffer, start, end = walk.found or (b"", 0, 0)
+        else:
+            text = _derive(work, buffer, start, end, head)
+            work.spend(len(text))
+            if head.rest is None:
+                return (text, 0, len(text)) if isinstance(head, Multi) else parse(text)
+            path = head.rest
             buffer, start, end = text, 0, len(text)
-    finally:
-        work.nesting -= 1
+        work.spend(end - start + 16)
 
 
 def _derive(
@@ -100,7 +105,8 @@ def _derive(
     if isinstance(head, Modifier):
         text = buffer if start == 0 and end == len(buffer) else buffer[start:end]
         if head.name == b"dig":
-            return _dig(work, text, Path(head.argument))
+            assert head.each is not None
+            return _dig(work, text, head.each)
         return modifiers.FUNCTIONS[head.name](text, head.argument)
     members: list[bytes] = []
     keyed = head.opener == b"{"
@@ -314,12 +320,12 @@ class _Walk:
 
     def _satisfies(self, query: Query, element: Span) -> bool:
         buffer, start, _ = element
-        found: Span | None = element
-        if buffer[start] in (OBJECT, ARRAY):
-            found = _get(self.work, *element, query.path)
-        elif query.path.text:
-            return False
-        return matches(query, found)
+        if buffer[start] == OBJECT or buffer[start] == ARRAY:
+            return query.test(_get(self.work, *element, query.path))
+        return not query.path.text and query.test(element)
 
 
-__all__ = ["Exhausted", "Path", "Work", "find", "find_value", "string_of"]
+find_in = _get
+"""As `find`, in a range of a text and with given means."""
+
+__all__ = ["Exhausted", "Path", "Work", "find", "find_in"]

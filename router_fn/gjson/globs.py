@@ -79,23 +79,28 @@ def compile_glob(pattern: bytes) -> Glob:
     """A predicate over whole UTF-8 texts."""
     if pattern == b"*":
         return lambda _: True
-    pieces = _pieces(_decode(pattern))
+    matches = compile_text_glob(_decode(pattern))
+    return lambda text: matches(_decode(text))
+
+
+def compile_text_glob(pattern: str) -> Callable[[str], bool]:
+    """As `compile_glob`, over texts that are decoded already."""
+    pieces = _pieces(pattern)
     if pieces is None:
         return lambda _: False
     if len(pieces) == 1:
         if None not in pieces[0]:
             only = "".join(char or "" for char in pieces[0])
-            return lambda text: _decode(text) == only
+            return lambda text: text == only
         whole = re.compile(_regex(pieces[0]), re.S).fullmatch
-        return lambda text: whole(_decode(text)) is not None
+        return lambda text: whole(text) is not None
     first, last = pieces[0], pieces[-1]
     head = re.compile(_regex(first), re.S).match
     tail = re.compile(_regex(last), re.S).match
     finders = [_finder(piece) for piece in pieces[1:-1] if piece]
     head_width, tail_width = len(first), len(last)
 
-    def matches(raw: bytes) -> bool:
-        text = _decode(raw)
+    def matches(text: str) -> bool:
         end = len(text) - tail_width
         if end < head_width or head(text) is None or tail(text, end) is None:
             return False

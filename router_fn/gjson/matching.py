@@ -7,32 +7,27 @@ the truth, falsehood, nullness or presence of the value instead, and is what abs
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final, TypeVar
 
-from .globs import compile_glob
-from .paths import Query
+from .globs import compile_glob, compile_text_glob
 from .values import LETTER_F, LETTER_T, QUOTE, Span, number_of, string_of
 
 Test = Callable[[Span | None], bool]
+ValueTest = Callable[[Any], bool]
 
 _TRUE_WORDS: Final = frozenset((b"1", b"t", b"true"))
 _FALSE_WORDS: Final = frozenset((b"0", b"f", b"false"))
 _NUMBER_START: Final = frozenset(b"+-0123456789iIN")
 
 
-def matches(query: Query, span: Span | None) -> bool:
-    return compile_test(query)(span)
-
-
-def compile_test(query: Query) -> Test:
+def compile_test(operator: bytes, value: bytes) -> Test:
     """The comparison as a function of the value found (None: absent)."""
-    operator, value = query.operator, query.value
     if value[:1] == b"~":
         return _tilde(operator, value[1:])
     if not operator:
         return lambda span: span is not None
     on_string = _string_test(operator, value)
-    on_number = _number_test(operator, number_of(value))
+    on_number = _order_test(operator, number_of(value))
     if_true, if_false = _truth(operator, value)
 
     def test(span: Span | None) -> bool:
@@ -53,45 +48,88 @@ def compile_test(query: Query) -> Test:
     return test
 
 
+def compile_value_test(operator: bytes, value: bytes) -> ValueTest | None:
+    """As `compile_test`, for values that a JSON decoder made; None if they do not tell enough."""
+    if value[:1] == b"~":
+        return None
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return None
+    on_number = _order_test(operator, number_of(value))
+    if_true, if_false = _truth(operator, value)
+    if not operator:
+        return lambda _: True
+    if operator == b"=":  # the most frequent one, without a call more than needed
+        number = number_of(value)
+
+        def equal(found: Any) -> bool:
+            kind = type(found)
+            if kind is str:
+                return bool(found == text)
+            if kind is int:
+                return _as_float(found) == number
+            if kind is float:
+                return bool(found == number)
+            return if_true if found is True else found is False and if_false
+
+        return equal
+    on_text = _text_test(operator, text)
+
+    def test(found: Any) -> bool:
+        kind = type(found)
+        if kind is str:
+            return on_text(found)
+        if kind is float:
+            return on_number(found)
+        if kind is int:
+            return on_number(_as_float(found))
+        return if_true if found is True else found is False and if_false
+
+    return test
+
+
+def _as_float(number: int) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return float("inf") if number > 0 else float("-inf")
+
+
+Ordered = TypeVar("Ordered", bytes, str, float)
+
+
+def _order_test(operator: bytes, value: Ordered) -> Callable[[Ordered], bool]:
+    match operator:
+        case b"=":
+            return lambda found: found == value
+        case b"!=":
+            return lambda found: found != value
+        case b"<":
+            return lambda found: found < value
+        case b"<=":
+            return lambda found: found <= value
+        case b">":
+            return lambda found: found > value
+        case b">=":
+            return lambda found: found >= value
+        case _:
+            return lambda found: False
+
+
 def _string_test(operator: bytes, value: bytes) -> Callable[[bytes], bool]:
-    match operator:
-        case b"=":
-            return lambda text: text == value
-        case b"!=":
-            return lambda text: text != value
-        case b"<":
-            return lambda text: text < value
-        case b"<=":
-            return lambda text: text <= value
-        case b">":
-            return lambda text: text > value
-        case b">=":
-            return lambda text: text >= value
-        case b"%":
-            return compile_glob(value)
-        case b"!%":
-            glob = compile_glob(value)
-            return lambda text: not glob(text)
-        case _:
-            return lambda text: False
+    if operator not in (b"%", b"!%"):
+        return _order_test(operator, value)
+    glob = compile_glob(value)
+    return glob if operator == b"%" else lambda text: not glob(text)
 
 
-def _number_test(operator: bytes, value: float) -> Callable[[float], bool]:
-    match operator:
-        case b"=":
-            return lambda number: number == value
-        case b"!=":
-            return lambda number: number != value
-        case b"<":
-            return lambda number: number < value
-        case b"<=":
-            return lambda number: number <= value
-        case b">":
-            return lambda number: number > value
-        case b">=":
-            return lambda number: number >= value
-        case _:
-            return lambda number: False
+def _text_test(operator: bytes, value: str) -> Callable[[str], bool]:
+    """As `_string_test`: characters sort as their UTF-8 does."""
+    if operator not in (b"%", b"!%"):
+        return _order_test(operator, value)
+    glob = compile_text_glob(value)
+    return glob if operator == b"%" else lambda text: not glob(text)
 
 
 def _truth(operator: bytes, word: bytes) -> tuple[bool, bool]:

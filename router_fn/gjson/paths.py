@@ -8,16 +8,22 @@ Any text is a path; text that makes no sense simply finds nothing.
 Source: GJSON 1.18.0 path syntax; the router's condition vectors pin it.
 """
 
+import re
 from functools import cached_property
 from typing import Final, NamedTuple
 
 from .globs import Glob, compile_glob
+from .matching import Test, ValueTest, compile_test, compile_value_test
+from .plain import MAX_STEPS, PlainStep
 from .values import balanced_end, squash, unescape
 
 MODIFIERS: Final = frozenset(
     b"pretty ugly reverse this flatten join valid keys values tostr fromstr group dig".split()
 )
 _DOT, _PIPE, _HASH, _BACKSLASH, _QUOTE = b'.|#\\"'
+_PLAIN: Final = re.compile(
+    rb"""[^\x00-\x1f.|\\*?#@!\[\]{}"]++(?:\.[^\x00-\x1f.|\\*?#@!\[\]{}"]++)*+"""
+)
 _OPENERS: Final = frozenset(b"([{")
 _CLOSERS: Final = frozenset(b")]}")
 
@@ -35,9 +41,11 @@ class Query(NamedTuple):
     """`#(path op value)`, and with a second hash: every match instead of the first."""
 
     path: "Path"
-    operator: bytes
-    value: bytes
+    test: Test
+    """Whether the value at `path` satisfies the comparison (None: there is no such value)."""
     every: bool
+    value_test: ValueTest | None
+    """The same for decoded values, if it can be told from them."""
 
 
 class ArrayStep(NamedTuple):
@@ -66,6 +74,7 @@ class Modifier(NamedTuple):
     name: bytes
     argument: bytes
     rest: "Path | None"
+    each: "Path | None"  # the argument of `@dig`
 
 
 class Literal(NamedTuple):
@@ -106,6 +115,16 @@ class Path:
     @cached_property
     def array_step(self) -> ArrayStep:
         return _read_array_step(self.text)
+
+    @cached_property
+    def plain(self) -> tuple[PlainStep, ...]:
+        """The steps of a path of keys and indexes without any special character; else empty."""
+        if not _PLAIN.fullmatch(self.text):
+            return ()
+        parts = self.text.split(b".")
+        if len(parts) > MAX_STEPS:
+            return ()
+        return tuple(PlainStep(part, _index(part)) for part in parts)
 
     @cached_property
     def split_at_pipe(self) -> "tuple[Path, Path | None]":
@@ -244,16 +263,21 @@ def _read_query(text: bytes) -> tuple[Query, int]:
                 i += 1
         i += 1
     if depth:
-        return Query(Path(b""), b"", b"", False), -1
+        return _make_query(b"", b"", b"", False), -1
     every = text[i + 1 : i + 2] == b"#"
     if not split:
-        return Query(Path(trim(text[2:i])), b"", b"", every), i + 1
+        return _make_query(text[2:i], b"", b"", every), i + 1
     operator, value = _read_comparison(trim(text[split:i]))
     if len(value) >= 2 and value[0] == value[-1] == _QUOTE:
         value = value[1:-1]
         if escapes:
             value = unescape(value)
-    return Query(Path(trim(text[2:split])), operator, value, every), i + 1
+    return _make_query(text[2:split], operator, value, every), i + 1
+
+
+def _make_query(path: bytes, operator: bytes, value: bytes, every: bool) -> Query:
+    test, value_test = compile_test(operator, value), compile_value_test(operator, value)
+    return Query(Path(trim(path)), test, every, value_test)
 
 
 def _read_comparison(text: bytes) -> tuple[bytes, bytes]:
@@ -358,10 +382,15 @@ def _read_modifier(text: bytes) -> Modifier | None:
     if name not in MODIFIERS:
         return None
     if text[stop : stop + 1] != b":":
-        return Modifier(name, b"", _rest(text[stop:]))
+        return _make_modifier(name, b"", text[stop:])
     after = text[stop + 1 :]
     argument = squash(after) if after[:1] in (b"{", b"[", b'"') else _simple_argument(after)
-    return Modifier(name, argument, _rest(after[len(argument) :]))
+    return _make_modifier(name, argument, after[len(argument) :])
+
+
+def _make_modifier(name: bytes, argument: bytes, tail: bytes) -> Modifier:
+    each = Path(argument) if name == b"dig" else None
+    return Modifier(name, argument, _rest(tail), each)
 
 
 def _simple_argument(text: bytes) -> bytes:
