@@ -1,7 +1,7 @@
 """The second port (METRICS_PORT): what is going on in here, for operators.
 
     GET  /metrics             Prometheus text
-    GET  /graph               the graph as JSON; as a Mermaid flowchart with `?format=mermaid`
+    GET  /graph               the graph's spec as JSON; as a Mermaid flowchart with `?format=mermaid`
     POST /graph/route         the path that this body would take, without calling anything
     GET  /readyz              as on the first port
 
@@ -43,7 +43,7 @@ class Admin:
                 text = explain.mermaid(self._router.graph)
                 exchange.respond(200, text.encode(), b"text/vnd.mermaid; charset=utf-8")
             case b"/graph":
-                exchange.respond(200, _json(explain.describe(self._router.graph)), JSON)
+                exchange.respond(200, _json(self._router.settings.graph_spec), JSON)
             case b"/graph/route":
                 path_taken = explain.route(self._router.plan, exchange.body)
                 exchange.respond(200, _json([taken.to_json() for taken in path_taken]), JSON)

@@ -102,6 +102,7 @@ class StepPlan:
         "from_response",
         "hard",
         "key",
+        "label",
         "leaf",
         "node",
         "policy",
@@ -111,9 +112,10 @@ class StepPlan:
         "weight",
     )
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, node_name: str = "") -> None:
         self.key = key
         """Name, or the zero-based index of an unnamed step."""
+        self.label = f"{node_name}/{key}"
         self.leaf: Leaf | None = None
         self.node: NodePlan | None = None
         self.policy: Policy | None = None

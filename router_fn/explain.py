@@ -1,4 +1,4 @@
-"""The graph told to people: as JSON, as a Mermaid flowchart, and as the path that a given body takes.
+"""The graph told to people: as a Mermaid flowchart, and as the path that a given body takes.
 
 Nothing is called. Where a decision depends on an answer that nobody knows yet, the path says so: every step is `sure`,
 `maybe` (it depends on an answer, or on chance) or `skipped` (decided against).
@@ -184,32 +184,6 @@ def render(path: list[Taken]) -> str:
             f"{'    ' * one.depth}{_MARKS[one.certainty]} {name}  {one.target}  ({one.reason})"
         )
     return "\n".join(lines)
-
-
-def describe(graph: Graph) -> dict[str, Any]:
-    """The graph as plain JSON: what differs from the defaults, in our own field names."""
-    return {
-        "nodes": {
-            name: {
-                "routerType": node.router_type,
-                **_changed(node, ("router_type", "steps")),
-                "steps": [_changed(step) for step in node.steps],
-            }
-            for name, node in graph.nodes.items()
-        },
-        **_changed(graph, ("nodes",)),
-    }
-
-
-def _changed(value: Any, skip: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The fields of a dataclass that are not at their defaults, as plain JSON."""
-    out: dict[str, Any] = {}
-    for field in dataclasses.fields(value):
-        current = getattr(value, field.name)
-        if field.name in skip or current == field.default:
-            continue
-        out[field.name] = _changed(current) if hasattr(current, "__dataclass_fields__") else current
-    return {key: dict(v) if isinstance(v, Mapping) else v for key, v in out.items()}
 
 
 def mermaid(graph: Graph) -> str:

@@ -104,7 +104,7 @@ class ObservedRun(Run):
 
     def count(self, what: str, step: engine.StepPlan) -> None:
         if self.observer.metrics is not None:
-            self.observer.metrics.policies.add((("policy", what), ("step", step.key)))
+            self.observer.metrics.policies.add((("policy", what), ("step", step.label)))
 
     def extra_fields(self) -> bytes:
         if not self.observer.server_timing:

@@ -109,7 +109,7 @@ class _Builder:
                 return ensemble
 
     def _step(self, node_name: str, node: Node, index: int, step: Step) -> engine.StepPlan:
-        plan = engine.StepPlan(step.name or str(index))
+        plan = engine.StepPlan(step.name or str(index), node_name)
         plan.hard = step.hard
         plan.tolerate = step.tolerate_errors
         plan.weight = step.weight or 0
@@ -124,7 +124,7 @@ class _Builder:
         if step.node_name:
             plan.node = self.node(step.node_name)
         else:
-            plan.leaf = self._leaf(f"{node_name}/{plan.key}", step)
+            plan.leaf = self._leaf(plan.label, step)
         plan.policy = policies.make_policy(step, self._bind_mirror)
         return plan
 
