@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from router_fn import body as bodies
 from router_fn import gjson
+from router_fn.gjson.advice import constant_of, slip_of
 from router_fn.gjson.evaluate import Exhausted, Work, find
 from router_fn.gjson.paths import Path
 from router_fn.gjson.shapes import specialise
@@ -28,7 +29,7 @@ class Condition(Protocol):
     constant: bool | None
     """True or False if it holds for every, or for no, JSON document; None if it depends."""
     reason: str
-    """Why it is constant, or what makes it look like a mistake; else empty."""
+    """Why it is constant, or else what makes it look like a slip; a warning at boot if not empty."""
 
     def matches(self, body: bytes) -> bool: ...
 
@@ -40,8 +41,9 @@ class _GjsonCondition:
 
     def __init__(self, text: str, path: Path) -> None:
         self.text = text
-        self.constant: bool | None = None
-        self.reason = ""
+        self.constant, self.reason = constant_of(path)
+        if self.constant is None:
+            self.reason = slip_of(text)
         self._path = path
         self._fast = specialise(path)
 

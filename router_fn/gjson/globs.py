@@ -95,6 +95,11 @@ def compile_text_glob(pattern: str) -> Callable[[str], bool]:
         whole = re.compile(_regex(pieces[0]), re.S).fullmatch
         return lambda text: whole(text) is not None
     first, last = pieces[0], pieces[-1]
+    if not first and not last and len(finders_of := [p for p in pieces[1:-1] if p]) == 1:
+        (piece,) = finders_of
+        if None not in piece:
+            inner = "".join(char or "" for char in piece)
+            return lambda text: inner in text
     head = re.compile(_regex(first), re.S).match
     tail = re.compile(_regex(last), re.S).match
     finders = [_finder(piece) for piece in pieces[1:-1] if piece]

@@ -6,7 +6,7 @@ Each is linear in its input. What they do with text that is not JSON follows GJS
 
 from collections.abc import Callable, Iterator
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 from .validity import is_valid
 from .values import (
@@ -244,10 +244,43 @@ def _ugly(text: bytes, _: bytes) -> bytes:
     return b"".join(out)
 
 
+def _pretty(text: bytes, argument: bytes) -> bytes:
+    from .pretty import Layout, TooDeep, lay_out
+
+    options: dict[str, Any] = {}
+    for key, span in items(parse(argument)):
+        name = b"" if key is None else string_of(key)
+        if name == b"sortKeys":
+            options["sort_keys"] = is_true(span)
+        elif name in (b"indent", b"prefix"):
+            options[name.decode()] = _blanks_of(text_of(span))
+        elif name == b"width":
+            options["width"] = _whole(span)
+    try:
+        if is_valid(text):
+            return lay_out(text, Layout(**options), lambda span: list(items(span)))
+    except TooDeep:
+        pass
+    return _ugly(text, b"")
+
+
+def _blanks_of(text: bytes) -> bytes:
+    """Only white space can indent."""
+    return bytes(char for char in text if char in b" \t\n\r")
+
+
+def _whole(span: Span) -> int:
+    text = raw(span)
+    if text[:1] in (b"t",):
+        return 1
+    number = number_of(string_of(span) if text[0] == QUOTE else text)
+    return int(number) if abs(number) < 1 << 31 else 0
+
+
 FUNCTIONS: Final[dict[bytes, Callable[[bytes, bytes], bytes]]] = {
     b"this": _this,
     b"ugly": _ugly,
-    b"pretty": _ugly,
+    b"pretty": _pretty,
     b"reverse": _reverse,
     b"flatten": _flatten,
     b"join": _join,

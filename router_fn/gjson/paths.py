@@ -41,6 +41,8 @@ class Query(NamedTuple):
     """`#(path op value)`, and with a second hash: every match instead of the first."""
 
     path: "Path"
+    operator: bytes
+    value: bytes
     test: Test
     """Whether the value at `path` satisfies the comparison (None: there is no such value)."""
     every: bool
@@ -277,7 +279,7 @@ def _read_query(text: bytes) -> tuple[Query, int]:
 
 def _make_query(path: bytes, operator: bytes, value: bytes, every: bool) -> Query:
     test, value_test = compile_test(operator, value), compile_value_test(operator, value)
-    return Query(Path(trim(path)), test, every, value_test)
+    return Query(Path(trim(path)), operator, value, test, every, value_test)
 
 
 def _read_comparison(text: bytes) -> tuple[bytes, bytes]:
