@@ -51,9 +51,7 @@ def test_it_ends_with_0_and_takes_the_right_paths(demo_output: str) -> None:
 
 def test_it_shows_cold_and_warm_latency_and_zero_at_both_ends(demo_output: str) -> None:
     cat = _scene(demo_output, "animal-plant-pipeline", "a cat")
-    found = re.fullmatch(
-        r"([\d.]+) s \(3 services from zero\), then (\d+) ms", _fact(cat, "time")
-    )
+    found = re.fullmatch(r"([\d.]+) s \(3 services from zero\), then (\d+) ms", _fact(cat, "time"))
     assert found, _fact(cat, "time")
     assert float(found[1]) * 1000 > int(found[2])
     assert "running   0 pods" in demo_output

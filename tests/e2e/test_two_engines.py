@@ -31,13 +31,13 @@ def _service(folder: Path, name: str, uri: str) -> Path:
 
 def test_two_engines_side_by_side_answer_for_themselves(models: Path, tmp_path: Path) -> None:
     """The same service name in both, another model behind it; stopping one leaves the other."""
-    uri = "file://{}/{}.mar"
-    first = _service(tmp_path / "1", "judge", uri.format(models, "animal-plant/animal-plant"))
-    second = _service(tmp_path / "2", "judge", uri.format(models, "dog-breed/cat-dog-classifier"))
+    bucket = "s3://turnout-examples"
+    first = _service(tmp_path / "1", "judge", f"{bucket}/animal-plant/animal-plant.mar")
+    second = _service(tmp_path / "2", "judge", f"{bucket}/dog-breed/cat-dog-classifier.mar")
     cat = local.instances(local.photograph(local.CHELSEA))
     with (
-        local.up(first, folder=tmp_path / "a") as a,
-        local.up(second, folder=tmp_path / "b") as b,
+        local.up(first, "--mirror", local.MIRROR, folder=tmp_path / "a") as a,
+        local.up(second, "--mirror", local.MIRROR, folder=tmp_path / "b") as b,
     ):
         path = "/v1/models/judge:predict"
         assert a.post("judge", cat, path=path)[:2] == (200, {"predictions": ["animal"]})
@@ -52,10 +52,10 @@ def test_two_engines_side_by_side_answer_for_themselves(models: Path, tmp_path: 
 def test_a_second_run_in_the_same_state_directory_works_even_after_a_kill(
     models: Path, tmp_path: Path
 ) -> None:
-    manifest = _service(tmp_path, "judge", f"file://{models}/animal-plant/animal-plant.mar")
+    manifest = _service(tmp_path, "judge", "s3://turnout-examples/animal-plant/animal-plant.mar")
     flower = local.instances(local.photograph(local.FLOWER))
     for attempt in range(2):
-        with local.up(manifest, folder=tmp_path / "same") as engine:
+        with local.up(manifest, "--mirror", local.MIRROR, folder=tmp_path / "same") as engine:
             status, answer, _ = engine.post("judge", flower, path="/v1/models/judge:predict")
             assert (status, answer) == (200, {"predictions": ["plant"]})
             if attempt == 0:
