@@ -125,7 +125,7 @@ def parse_request_head(block: bytes) -> RequestHead:
         raise BadHead(400, "the request head is malformed")
     method, target, major, minor, fields = match.groups()
     if major != b"1" or minor not in b"01":
-        raise BadHead(505, "HTTP/1.0 and HTTP/1.1 are spoken here")
+        raise BadHead(505, "only versions 1.0 and 1.1 are spoken here")
     if method == b"CONNECT":
         raise BadHead(501, "this is no tunnel")
     head = RequestHead(method, target, int(minor), _split_fields(fields))
