@@ -6,15 +6,16 @@ from knative import errors
 from knative.options import DEFAULT_IMAGE_PREFIX, UNITS, CompileOptions, Profile
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    """Add them to a parser."""
+def add(parser: argparse.ArgumentParser, *, namespace: str = "default") -> None:
+    """Add them to a parser; `namespace` is the default of --namespace ("": the cluster
+    context's)."""
     parser.add_argument(
         "--profile",
         choices=[p.value for p in Profile],
         default=Profile.INIT.value,
         help="how models arrive: by init container (default), or fetched by the server itself",
     )
-    parser.add_argument("-n", "--namespace", default="default", help="for manifests that name none")
+    parser.add_argument("-n", "--namespace", default=namespace, help="for manifests that name none")
     parser.add_argument(
         "--image-prefix",
         default=DEFAULT_IMAGE_PREFIX,
@@ -28,6 +29,14 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="UNIT=REF",
         help="one image in full: functions=ghcr.io/me/functions@sha256:…; per runtime:"
         " functions-pytorch=…",
+    )
+    parser.add_argument(
+        "--stock-runtimes",
+        action="store_true",
+        help="serve with KServe's stock containers instead of Turnout's server",
+    )
+    parser.add_argument(
+        "--image-volume", action="store_true", help="mount oci:// models as image volumes"
     )
     parser.add_argument(
         "--strict", action="store_true", help="refuse Turnout's extensions to KServe's grammar"
@@ -50,5 +59,7 @@ def read(args: argparse.Namespace) -> CompileOptions:
         namespace=args.namespace,
         image_prefix=args.image_prefix.rstrip("/"),
         images=images,
+        stock_runtimes=args.stock_runtimes,
+        image_volume=args.image_volume,
         strict=args.strict,
     )

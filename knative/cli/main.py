@@ -16,6 +16,15 @@ from knative import errors
 VERBS: dict[str, tuple[str, str]] = {
     "compile": ("knative.cli.compile", "KServe / Seldon YAML in, Knative manifests out"),
     "lint": ("knative.cli.lint", "check manifests and what Knative would accept in silence"),
+    "apply": (
+        "knative.cli.apply",
+        "apply the compiled manifests to a cluster and watch them come up",
+    ),
+    "diff": ("knative.cli.diff", "what an apply would change"),
+    "get": ("knative.cli.get", "what runs in a cluster"),
+    "delete": ("knative.cli.delete", "remove from a cluster what was applied"),
+    "rollout": ("knative.cli.rollout", "move a canary's traffic in a cluster, or take it back"),
+    "preflight": ("knative.cli.preflight", "is a cluster fit for these manifests?"),
     "up": ("knative.cli.up", "run the compiled manifests on this machine"),
     "ps": ("knative.cli.ps", "what a local engine is running"),
     "logs": ("knative.cli.logs", "what a local service's pods wrote"),

@@ -1,6 +1,7 @@
 """Rules about graphs, on top of the router's own findings (spec/kserve_graph 2.3)."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from knative.api.problems import Level
 from knative.lint.rule import Found, Rule, View
@@ -16,7 +17,7 @@ def _error_becomes_200(view: View) -> Iterator[Found]:
         steps = node.get("steps") or []
         if node.get("routerType") != "Sequence":
             continue
-        for index, (step, after) in enumerate(zip(steps, steps[1:], strict=False)):
+        for index, (step, after) in enumerate(pairwise(steps)):
             if after.get("condition") and step.get("dependency") != "Hard":
                 yield (
                     ("spec", "nodes", name, "steps", index),
