@@ -220,11 +220,12 @@ class Connection(asyncio.Protocol):
             end = data.find(b"\r\n\r\n") + 4
             if end > 3:
                 head = self._heads_get(data[:end])
-                if head is not None and head.length == len(data) - end:
+                if head is not None and head.length == len(data) - end and not self._lingering:
                     # The one-packet path: a head seen before and exactly its body.
                     self._dispatch(head, data[end:])
                     return
-            self.touched = self.server.now
+            if not self._lingering:
+                self.touched = self.server.now
         self._feed(data)
 
     def eof_received(self) -> bool:

@@ -113,8 +113,8 @@ REFUSED: list[tuple[str, bytes, int]] = [
     ),
     (
         "a chunked body above the limit",
-        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n124f80\r\n"
-        + b"x" * 1200000,
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2dc6c0\r\n"
+        + b"x" * 3000000,
         413,
     ),
 ]
