@@ -80,6 +80,7 @@ def run(argv: list[str], settings: Settings) -> int:
                 "seconds": round(report.seconds, 3),
                 "mb_per_s": round(report.mb_per_s, 1),
                 "retries": report.retries,
+                "cache_hits": report.cache_hits,
             },
         )
     return 0

@@ -118,7 +118,7 @@ def _remove(tree: Path) -> None:
 def unpack(archive: Path, tree: Path, limits: Limits) -> tuple[list[FileRecord], dict[str, str]]:
     """Extract `archive` into the empty directory `tree`. Raises UnsafeArchive or NoSpace."""
     reader = _zip if limits.archive.lower().endswith(ZIP_SUFFIXES) else _tar
-    extraction = _Extraction(tree, limits)
+    extraction = Extraction(tree, limits)
     try:
         for member, content in reader(archive, limits.archive):
             extraction.add(member, content)
@@ -180,7 +180,7 @@ def _zip(archive: Path, name: str) -> Entries:
                 yield member, None
 
 
-class _Extraction:
+class Extraction:
     """Writes members below `tree`; remembers links for the end."""
 
     def __init__(self, tree: Path, limits: Limits) -> None:
@@ -279,6 +279,10 @@ class _Extraction:
     def _remember(self, path: str, found: str = "") -> None:
         status = (self._tree / path).stat()
         self._written[path] = FileRecord(path, status.st_size, "", found, status.st_mtime_ns)
+
+    @property
+    def wrote(self) -> bool:
+        return bool(self._written)
 
     def finish(self) -> tuple[list[FileRecord], dict[str, str]]:
         """Make the links; each must resolve inside the tree even through other links."""

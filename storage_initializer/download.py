@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from . import digest, retry
 from .errors import (
@@ -38,9 +38,16 @@ from .settings import Settings
 from .staging import FileRecord, Staging
 from .wire import Client, Response, ShortBody
 
+if TYPE_CHECKING:
+    from .cache import NodeCache
+
 logger = logging.getLogger(__name__)
 
 BUFFER_BYTES = 1 << 20
+IN_ORDER_PARTS = 8
+"""Files up to this many parts stay one stream when their checksum needs the bytes in order."""
+CACHE_PATIENCE_BYTES_PER_S = 1 << 20
+"""Another initializer that fetches slower than this is no longer waited for."""
 CORRUPT_ATTEMPTS = 3
 """A wrong checksum is fetched again this often in all: the damage may be in transit."""
 
@@ -62,8 +69,8 @@ class File:
     """One file being downloaded."""
 
     __slots__ = (
-        "abandoned", "began", "checks", "corrupt", "crcs", "fd", "item", "lock", "part_bytes",
-        "parts", "path", "receiver", "source", "staging",
+        "abandoned", "began", "checks", "corrupt", "crcs", "fd", "item", "key", "lock", "lock_fd",
+        "part_bytes", "parts", "path", "receiver", "source", "staging",
     )  # fmt: skip
 
     def __init__(self, source: Source, item: Item, staging: Staging, receiver: Receiver) -> None:
@@ -81,6 +88,8 @@ class File:
         self.checks: Mapping[str, str] = item.checks
         self.corrupt = 0
         self.began = 0.0
+        self.key = ""
+        self.lock_fd = -1
 
     @property
     def where(self) -> str:
@@ -95,17 +104,29 @@ class File:
             os.close(self.fd)
             self.fd = -1
 
+    def unlock(self) -> None:
+        """Let other initializers of the node have this item."""
+        if self.lock_fd >= 0:
+            os.close(self.lock_fd)
+            self.lock_fd = -1
+
     def __del__(self) -> None:
         # Parts of an abandoned file may still be at work in other threads: the descriptor goes
         # with the last of them, never earlier (its number could be reused under a writer).
         self.close()
+        self.unlock()
 
 
 class Engine:
     """Threads, queue and failure state. `client` and `control` are shared with the providers."""
 
     def __init__(
-        self, settings: Settings, client: Client, control: Control, progress: Progress
+        self,
+        settings: Settings,
+        client: Client,
+        control: Control,
+        progress: Progress,
+        cache: "NodeCache | None" = None,
     ) -> None:
         self._settings = settings
         self._client = client
@@ -114,6 +135,7 @@ class Engine:
         self._queue: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()
         self._wakeup = threading.Condition()
         self._closing = False
+        self._cache = cache
         self._local = threading.local()
         self._threads: list[threading.Thread] = []
         self.error: BaseException | None = None
@@ -199,16 +221,44 @@ class Engine:
         file.began = time.monotonic()
         item, source = file.item, file.source
         file.path = file.staging.target(item.path)
+        if self._cache is None or not item.version or getattr(source, "local", False):
+            self._fetch(file)
+            return
+        # One initializer of the node fetches, the others wait and take its file.
+        file.key = self._cache.key(source.shown, item.ref or item.path, item.version, item.size)
+        patience_s = self._settings.stall_s + (item.size or 0) / CACHE_PATIENCE_BYTES_PER_S
+        file.lock_fd = self._cache.lock(file.key, patience_s)
+        found = self._cache.take(file.key, file.path)
+        if found is not None:
+            file.key = ""
+            self._progress.from_cache(item.size or 0)
+            self._finish(file, found)
+            return
+        self._fetch(file)
+
+    def _fetch(self, file: File) -> None:
+        item, source = file.item, file.source
         if isinstance(source, CopySource):
             self._copy(file, source)
             return
         if not isinstance(source, HttpSource):
             raise TypeError(f"{type(source).__name__} is neither an HttpSource nor a CopySource")
         size = item.size
-        if item.ranges and size is not None and size > self._settings.part_bytes * 3 // 2:
+        if item.ranges and size is not None and size > self._split_from(item):
             self._start_parts(file, source, size)
         else:
             self._whole(file, source)
+
+    def _split_from(self, item: Item) -> int:
+        """From which size on parallel ranges are worth it.
+
+        A checksum that needs the bytes in order (MD5, SHA) is computed while they pass; for ranges
+        the file would have to be read again. Up to a few parts' worth the single stream wins.
+        """
+        step = self._settings.part_bytes
+        check = digest.choose(item.checks, self._settings.verify)
+        in_order = check is not None and check[0] not in digest.COMBINABLE
+        return step * IN_ORDER_PARTS if in_order else step * 3 // 2
 
     def _copy(self, file: File, source: CopySource) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -451,6 +501,9 @@ class Engine:
             file.item.path, status.st_size, file.item.version, found, status.st_mtime_ns
         )
         file.staging.record(record)
+        if self._cache is not None and file.key:
+            self._cache.put(file.key, file.path, found)
+        file.unlock()
         self._progress.file_done()
         file.receiver.done(record)
 

@@ -13,6 +13,7 @@
     ├── Corrupt                      content differs from what the source promised (after retries)
     ├── Changed                      the source changed under the download: list again
     └── TransferFailed               retryable: connection, timeout, 5xx, short body
+        ├── Relocated                the address is another one now: at once, without a wait
         ├── Stalled                  no or too few bytes for too long
         └── Throttled                429/503/SlowDown, perhaps with a wait
 
@@ -138,8 +139,12 @@ class TransferFailed(StorageError):
         super().__init__(f"{where}: {cause}")
 
 
+class Relocated(TransferFailed):
+    """A redirect, a renewed signed address, another region: the next try goes there."""
+
+
 class Stalled(TransferFailed):
-    pass
+    """Nothing, or too little, came for `STORAGE_STALL_SECONDS`."""
 
 
 class Throttled(TransferFailed):

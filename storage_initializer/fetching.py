@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import publish, retry
 from .context import Context
@@ -31,13 +32,16 @@ from .errors import (
     TransferFailed,
     from_os_error,
 )
-from .items import RESERVED, Filter, FinishingSource, Item, Source, safe_path
+from .items import RESERVED, Filter, FinishingSource, Item, Source, VerifiedSource, safe_path
 from .progress import Progress, Reporter
 from .publish import Marker
 from .settings import Settings
 from .staging import FileRecord, Staging, boot_id
 from .uri import Uri, apply_mirrors, parse
 from .wire import Client
+
+if TYPE_CHECKING:
+    from .cache import NodeCache
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +67,8 @@ class Report:
     """Bytes that came from the source in this run; over all destinations of the run."""
     seconds: float
     retries: int = 0
+    cache_hits: int = 0
+    """Files that came from the node cache."""
 
     @property
     def mb_per_s(self) -> float:
@@ -144,7 +150,8 @@ class Fetch:
             ca_file=settings.ca_bundle,
         )
         self._progress = Progress()
-        self._engine = Engine(settings, self._client, self._control, self._progress)
+        self._cache = self._open_cache()
+        self._engine = Engine(settings, self._client, self._control, self._progress, self._cache)
         self._context = Context(settings, self._client, self._control)
         self._listing = len(destinations)
         self._lock = threading.Lock()
@@ -187,6 +194,23 @@ class Fetch:
             raise self._engine.error
         return [report for report in reports if report is not None]
 
+    def _open_cache(self) -> "NodeCache | None":
+        settings = self._settings
+        if not settings.cache_dir:
+            return None
+        from .cache import NodeCache
+
+        try:
+            return NodeCache(
+                settings.cache_dir,
+                settings.cache_max_bytes,
+                self._control,
+                link=settings.local_mode == "hardlink",
+            )
+        except OSError as exc:
+            logger.warning("no node cache: STORAGE_CACHE_DIR: %s", exc)
+            return None
+
     def _connect(self, uri: Uri) -> Source:
         module = importlib.import_module(f".providers.{uri.provider}", __package__)
         source: Source = module.connect(uri, self._context)
@@ -211,6 +235,10 @@ class Fetch:
     def _destination(self, destination: Destination, sources: list[Source]) -> Report:
         dest = destination.path
         publish.check_destination(dest)
+        if len(sources) == 1 and isinstance(sources[0], VerifiedSource):
+            sources[0].verify(dest)
+            self._listed()
+            return self._report(destination, "provided", ())
         identity = destination.identity(self._settings)
         if ready := self._ready(destination, sources, identity):
             return ready
@@ -428,6 +456,7 @@ class Fetch:
             bytes_fetched=self._progress.bytes_done,
             seconds=self._progress.elapsed_s,
             retries=self._control.retries,
+            cache_hits=self._cache.hits if self._cache else 0,
         )
 
 

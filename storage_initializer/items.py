@@ -81,6 +81,12 @@ class FinishingSource(Source, Protocol):
         """Turn downloaded raw material (image layers) into the tree to publish."""
 
 
+@runtime_checkable
+class VerifiedSource(Source, Protocol):
+    def verify(self, dest: Path) -> None:
+        """The destination is the source (a mounted volume); raises when it is not usable."""
+
+
 def safe_path(where: str, path: str) -> str:
     """`path` normalised (`//`, `./` collapsed), or UnsafePath.
 

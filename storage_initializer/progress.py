@@ -41,6 +41,10 @@ class Progress:
             self.files_done += 1
             self.bytes_skipped += size
 
+    def from_cache(self, size: int) -> None:
+        with self._lock:
+            self.bytes_skipped += size
+
     @property
     def elapsed_s(self) -> float:
         return time.monotonic() - self.began

@@ -5,12 +5,15 @@ import threading
 import time
 from collections.abc import Mapping
 
-from .errors import DeadlineExceeded, StorageError, Throttled
+from .errors import DeadlineExceeded, Relocated, StorageError, Throttled
 
 RETRY_AFTER_MAX_S = 300.0
 """A server may ask for this long; more would be a failure in disguise."""
 TOTAL_ATTEMPTS_FACTOR = 25
 """Even with progress each time, `attempts` × this many tries of one range are the end."""
+
+MAX_RELOCATIONS = 20
+"""Redirects and renewals of one range; more is a loop."""
 
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524})
 """Statuses worth another try."""
@@ -73,12 +76,18 @@ class Retry:
         self._control = control
         self._fruitless = 0
         self._total = 0
+        self._relocations = 0
 
     def failed(self, error: StorageError, *, progressed: bool = False) -> None:
         control = self._control
         control.check(str(error))
         if not error.retryable:
             raise error
+        if isinstance(error, Relocated):
+            self._relocations += 1
+            if self._relocations > MAX_RELOCATIONS:
+                raise error
+            return
         self._total += 1
         self._fruitless = 0 if progressed else self._fruitless + 1
         exhausted = self._total >= control.attempts * TOTAL_ATTEMPTS_FACTOR

@@ -14,13 +14,7 @@ from posixpath import basename
 from urllib.parse import parse_qsl, unquote, urljoin, urlsplit
 
 from storage_initializer.context import Context, refusal
-from storage_initializer.errors import (
-    Changed,
-    InvalidSettings,
-    NotFound,
-    StorageError,
-    TransferFailed,
-)
+from storage_initializer.errors import Changed, InvalidSettings, NotFound, Relocated, StorageError
 from storage_initializer.items import Item
 from storage_initializer.uri import Uri
 from storage_initializer.wire import Request, Tls
@@ -134,7 +128,7 @@ class HttpFile:
                 self._probe()
             except StorageError as exc:
                 return exc
-            return TransferFailed(self.shown, f"answered {status}; its address was renewed")
+            return Relocated(self.shown, f"answered {status}; its address was renewed")
         if status in (412, 416):
             return Changed(self.shown)
         return refusal(self.shown, status, headers, body)

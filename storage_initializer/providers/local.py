@@ -30,6 +30,9 @@ def connect(uri: Uri, context: Context) -> "LocalSource":
 class LocalSource:
     """A file or a directory of this machine."""
 
+    local = True
+    """The node cache would only copy it once more."""
+
     def __init__(self, uri: Uri, context: Context) -> None:
         self.shown = uri.shown
         self._root = Path(uri.path)

@@ -21,6 +21,7 @@ from storage_initializer.errors import (
     Changed,
     InvalidSettings,
     NotFound,
+    Relocated,
     StorageError,
     Throttled,
     TransferFailed,
@@ -205,9 +206,16 @@ class S3Source:
             path=basename(key),
             size=int(size) if size.isdigit() else None,
             version=headers.get("etag", ""),
-            checks={"sha256": self._sha256} if self._sha256 else {},
+            checks=self._hint(headers.get("etag", ""), self._sha256),
             ref=key,
         )
+
+    @staticmethod
+    def _hint(etag: str, sha256: str | None = None) -> dict[str, str]:
+        """What the listing promises; `checks` corrects it: an encrypted object's ETag is no MD5."""
+        bare = etag.strip('"').lower()
+        found = {"md5": bare} if _MD5.fullmatch(bare) else {}
+        return found | ({"sha256": sha256} if sha256 else {})
 
     def _list(self, prefix: str) -> Iterator[Item]:
         token = ""
@@ -224,7 +232,7 @@ class S3Source:
                 relative = key.removeprefix(prefix)
                 if not relative or (key.endswith("/") and size):
                     continue
-                yield Item(path=relative, size=size, version=etag, ref=key)
+                yield Item(path=relative, size=size, version=etag, ref=key, checks=self._hint(etag))
             if not page.token:
                 return
             token = page.token
@@ -275,11 +283,10 @@ class S3Source:
                 value = headers.get(name, "")
                 if value and "-" not in value:
                     found.setdefault(algorithm, base64.b64decode(value).hex())
-        etag = item.version.strip('"').lower()
         encrypted = headers.get("x-amz-server-side-encryption", "").startswith("aws:kms")
         encrypted = encrypted or "x-amz-server-side-encryption-customer-algorithm" in headers
-        if _MD5.fullmatch(etag) and not encrypted:
-            found.setdefault("md5", etag)
+        if encrypted:
+            found.pop("md5", None)
         return found
 
     # -- refusals ----------------------------------------------------------------------------------
@@ -294,7 +301,7 @@ class S3Source:
         if region and region != self._signer.region and self._redirects < 3:
             self._redirects += 1
             self._use_region(region)
-            return TransferFailed(where, f"the bucket is in {region}")
+            return Relocated(where, f"the bucket is in {region}")
         if code == "RequestTimeTooSkewed":
             self._learn_clock(headers)
         if code in _THROTTLED or status in retry.THROTTLING:

@@ -1,0 +1,184 @@
+"""The node cache: files that some initializer on this node has fetched before.
+
+Layout below `STORAGE_CACHE_DIR` (a hostPath or a PVC):
+
+    blobs/<digest>        content, named by its SHA-256; mode 0444
+    used/<digest>         empty; its mtime is the last use of the blob
+    index/<key>           JSON {digest, size, verified}; key is a hash of what identifies an item
+    locks/<key>           flock: who fetches this item while others wait for it
+    lock                  flock: one evicts at a time
+
+Content-addressed: the same weights under two names are kept once. An entry is used only if the
+source's version (ETag, generation, commit) is the one that was fetched. Blobs and index entries
+appear by rename, so a reader never sees half of one; a blob that somebody evicts while it is being
+linked or copied stays readable through the open descriptor. A cache that fails (full, read-only,
+damaged) costs speed, never correctness: the file is then fetched as if there were no cache.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from . import digest
+from .providers.local import copy_file
+from .retry import Control
+
+logger = logging.getLogger(__name__)
+
+WAIT_POLL_S = 0.1
+
+
+class NodeCache:
+    """Look-ups and additions; safe for any number of threads and processes."""
+
+    def __init__(
+        self, directory: str, max_bytes: int, control: Control, *, link: bool = False
+    ) -> None:
+        self._link = link
+        self._root = Path(directory)
+        self._max_bytes = max_bytes
+        self._control = control
+        self.hits = 0
+        for name in ("blobs", "index", "locks", "used"):
+            (self._root / name).mkdir(parents=True, exist_ok=True)
+
+    @staticmethod
+    def key(source: str, ref: str, version: str, size: int | None) -> str:
+        """Identity of an item's content. `version` must not be empty."""
+        text = json.dumps([source, ref, version, size])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def lock(self, key: str, patience_s: float) -> int:
+        """Hold the item's lock, waiting while another process fetches it; release by `os.close`.
+
+        -1 when `patience_s` passed without the lock: then fetch without it. No deadlock: the thread
+        that holds a lock next works on that very item's parts, which are first in its queue.
+        """
+        fd = os.open(self._root / "locks" / key, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        ends = time.monotonic() + patience_s
+        try:
+            while True:
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return fd
+                except OSError:
+                    if time.monotonic() > ends:
+                        break
+                    self._control.check("waiting for another initializer on this node")
+                    time.sleep(WAIT_POLL_S)
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+        return -1
+
+    def take(self, key: str, target: Path) -> str | None:
+        """Put the cached content at `target`; its digest, or None when it is not cached.
+
+        A reflink or a copy; a hard link only with `STORAGE_LOCAL_MODE=hardlink`, because whoever
+        writes into the published tree would write into the cache.
+        """
+        try:
+            entry = json.loads((self._root / "index" / key).read_bytes())
+            blob = self._root / "blobs" / str(entry["digest"])
+            if blob.stat().st_size != entry["size"]:
+                raise ValueError("wrong size")
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        with contextlib.suppress(FileNotFoundError):
+            target.unlink()
+        try:
+            self._place(blob, target)
+            if target.stat().st_size != entry["size"]:
+                return None
+            self._touch(blob.name)
+        except OSError as exc:
+            logger.warning("node cache: cannot use %s: %s", blob.name[:12], exc)
+            with contextlib.suppress(FileNotFoundError):
+                target.unlink()
+            return None
+        self.hits += 1
+        return f"sha256:{entry['digest']}"
+
+    def _place(self, blob: Path, target: Path) -> None:
+        if self._link:
+            with contextlib.suppress(OSError):
+                os.link(blob, target)
+                return
+        copy_file(blob, target)
+
+    def _touch(self, name: str) -> None:
+        """Note the use of a blob beside it: its own mtime belongs to hard links too."""
+        (self._root / "used" / name).touch()
+
+    def put(self, key: str, path: Path, found: str) -> None:
+        """Keep a verified file. `found` is its digest as computed (`algorithm:hex`)."""
+        try:
+            self._put(key, path, found)
+        except OSError as exc:
+            logger.warning("node cache: cannot keep %s: %s", path.name, exc.strerror or exc)
+
+    def _put(self, key: str, path: Path, found: str) -> None:
+        size = path.stat().st_size
+        if self._max_bytes and size > self._max_bytes:
+            return
+        algorithm, _, value = found.partition(":")
+        name = value if algorithm == "sha256" else digest.of_file(path, "sha256")
+        blob = self._root / "blobs" / name
+        if not blob.exists():
+            self._evict(size)
+            descriptor, temporary = tempfile.mkstemp(dir=self._root / "blobs", prefix=".new-")
+            os.close(descriptor)
+            try:
+                copy_file(path, temporary)
+                os.chmod(temporary, 0o444)
+                os.replace(temporary, blob)
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(temporary)
+        self._touch(name)
+        entry = json.dumps({"digest": name, "size": size}).encode()
+        descriptor, temporary = tempfile.mkstemp(dir=self._root / "index", prefix=".new-")
+        with open(descriptor, "wb") as file:
+            file.write(entry)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, self._root / "index" / key)
+
+    def _evict(self, incoming: int) -> None:
+        """Make room for `incoming` bytes: the least recently used blobs go."""
+        if not self._max_bytes:
+            return
+        fd = os.open(self._root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            blobs = []
+            for entry in os.scandir(self._root / "blobs"):
+                with contextlib.suppress(FileNotFoundError):
+                    status = entry.stat()
+                    if entry.name.startswith(".new-") and time.time() - status.st_mtime > 3600:
+                        os.unlink(entry.path)  # of a killed initializer
+                    elif not entry.name.startswith("."):
+                        blobs.append((self._last_use(entry), status.st_size, entry.path))
+            total = sum(size for _, size, _ in blobs) + incoming
+            for _, size, path in sorted(blobs):
+                if total <= self._max_bytes:
+                    break
+                for stale in (path, self._root / "used" / os.path.basename(path)):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(stale)
+                total -= size
+                logger.info("node cache: evicted %s (%d bytes)", os.path.basename(path)[:12], size)
+        finally:
+            os.close(fd)
+
+    def _last_use(self, blob: "os.DirEntry[str]") -> int:
+        try:
+            return (self._root / "used" / blob.name).stat().st_mtime_ns
+        except FileNotFoundError:
+            return blob.stat().st_mtime_ns
