@@ -67,7 +67,15 @@ def fetch_if_empty(uri: str, directory: Path, environ: Mapping[str, str]) -> Non
 
 def detect_runtime(directory: Path, settings: "Settings") -> str:
     """The runtime whose format the directory holds. Raises NoArtifact or AmbiguousArtifact."""
+    if directory.is_file():
+        directory = directory.parent
     fitting = [runtime for runtime, fits in _DETECTORS if fits(directory)]
+    whole = [runtime for runtime in fitting if runtime in _WHOLE_DIRECTORY]
+    if whole:
+        fitting = whole
+    elif len(fitting) > 1 and "python" in fitting:
+        # A Python file beside another format is that format's handler or architecture.
+        fitting.remove("python")
     if len(fitting) == 1:
         logger.info("%s holds a %s model", directory, fitting[0])
         return fitting[0]
@@ -94,8 +102,51 @@ def _is_python(directory: Path) -> bool:
     return (directory / "model.py").is_file() or len(files) == 1
 
 
+def _is_huggingface(directory: Path) -> bool:
+    return (directory / "config.json").is_file() and _has(
+        "*.safetensors", "pytorch_model*.bin", "tokenizer*.json", "vocab.txt"
+    )(directory)
+
+
+def _head(directory: Path, *patterns: str) -> list[bytes]:
+    """The first bytes of the files that match: formats that share suffixes are told apart by
+    them."""
+    found = []
+    for pattern in patterns:
+        for file in directory.glob(pattern):
+            with file.open("rb") as opened:
+                found.append(opened.read(64))
+    return found
+
+
+def _is_xgboost(directory: Path) -> bool:
+    if _has("*.ubj", "*.xgb")(directory):
+        return True
+    heads = _head(directory, "*.bst", "model.json")
+    return any(
+        head.startswith((b"binf", b"{L\0", b"{l", b"bs64")) or b'"learner"' in head
+        for head in heads
+    )
+
+
+def _is_lightgbm(directory: Path) -> bool:
+    return any(
+        head.startswith(b"tree\n")
+        for head in _head(directory, "*.txt", "*.bst", "*.lgb", "*.model")
+    )
+
+
+_WHOLE_DIRECTORY = frozenset({"mlflow", "tensorflow", "huggingface"})
+"""Formats that own their directory: what else lies in it (pickles, ONNX files) is part of them."""
+
 _DETECTORS: tuple[tuple[str, Callable[[Path], bool]], ...] = (
+    ("mlflow", _has("MLmodel", "*/MLmodel")),
+    ("tensorflow", _has("saved_model.pb", "[0-9]*/saved_model.pb")),
+    ("huggingface", _is_huggingface),
     ("pytorch", _has("*.mar", "model-store/*.mar", "MAR-INF/MANIFEST.json", "*.pt", "*.pth")),
+    ("onnx", _has("*.onnx")),
     ("sklearn", _has("*.joblib", "*.pkl", "*.pickle")),
+    ("xgboost", _is_xgboost),
+    ("lightgbm", _is_lightgbm),
     ("python", _is_python),
 )

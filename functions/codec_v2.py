@@ -27,7 +27,7 @@ def decode(
     else:
         document, tail = _split(body, json_length)
     try:
-        return _request(document, tail, model, version)
+        return from_document(document, tail, model, version)
     except v2.Malformed as problem:
         raise InvalidRequest(str(problem)) from None
 
@@ -42,7 +42,8 @@ def _split(body: bytes, json_length: str) -> tuple[Any, memoryview]:
     return jsonio.loads(view[:length]), view[length:]
 
 
-def _request(document: Any, tail: memoryview, model: str, version: str) -> InferRequest:
+def from_document(document: Any, tail: memoryview, model: str, version: str) -> InferRequest:
+    """A checked request; binary inputs are slices of `tail`. Raises Malformed."""
     inputs = []
     at = 0
     for entry in v2.parse_inputs(document):
@@ -135,3 +136,62 @@ def select(response: InferResponse, request: InferRequest) -> list[Tensor]:
             f"Unexpected inference output '{missing[0]}' for model '{request.model_name}'"
         )
     return [by_name[name] for name in names]
+
+
+# --- the client's side: a transformer calling its predictor
+# ------------------------------------------
+
+
+def encode_request(request: InferRequest) -> tuple[bytes, int]:
+    """(body, length of its JSON part). Tensors that are arrays or bytes go out as binary data."""
+    documents: list[dict[str, Any]] = []
+    pieces: list[bytes | memoryview] = []
+    for tensor in request.inputs:
+        document: dict[str, Any] = {
+            "name": tensor.name,
+            "shape": tensor.shape,
+            "datatype": tensor.datatype,
+        }
+        parameters = _kept(tensor)
+        if tensor.is_list:
+            document["data"] = tensor.json_data()
+        else:
+            raw = tensor.raw()
+            parameters["binary_data_size"] = len(raw)
+            pieces.append(raw)
+        if parameters:
+            document["parameters"] = parameters
+        documents.append(document)
+    head: dict[str, Any] = {"id": request.id or new_id(), "inputs": documents}
+    if request.parameters:
+        head["parameters"] = dict(request.parameters)
+    if pieces:
+        head.setdefault("parameters", {})["binary_data_output"] = True
+    text = jsonio.dumps(head)
+    return b"".join([text, *pieces]), len(text)
+
+
+def decode_response(body: bytes, json_length: str | None) -> InferResponse:
+    """A predictor's answer. Raises InvalidRequest or Malformed."""
+    if json_length is None:
+        document, tail = jsonio.loads(body), memoryview(b"")
+    else:
+        document, tail = _split(body, json_length)
+    if type(document) is not dict or type(document.get("outputs")) is not list:
+        raise v2.Malformed('it has no "outputs"')
+    if not document["outputs"]:
+        return InferResponse(v2.parse_id(document), str(document.get("model_name", "")), [])
+    # An output document has the shape of an input document.
+    as_request = {"inputs": [_without_nulls(entry) for entry in document["outputs"]]}
+    outputs = from_document(as_request, tail, "", "").inputs
+    return InferResponse(
+        v2.parse_id(document),
+        str(document.get("model_name") or ""),
+        outputs,
+        str(document.get("model_version") or ""),
+        document.get("parameters") or {},
+    )
+
+
+def _without_nulls(entry: Any) -> Any:
+    return {k: v for k, v in entry.items() if v is not None} if type(entry) is dict else entry

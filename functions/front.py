@@ -7,25 +7,22 @@ route here matches goes to the Flask app (`app.py`) on a thread.
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from . import answers, codec_v1, codec_v2, faults, metrics
 from .answers import Answer, Stream
-from .errors import FunctionsError, Overloaded
-from .execution import INLINE_BODY_BYTES, Done, Runner
-from .model import Call, Item, ServedModel
+from .engine import Codec, Engine
+from .errors import FunctionsError
+from .model import Call, ServedModel
 from .wire import v1, v2
 from .wire.http1 import Exchange
 from .wire.http1_head import RequestHead
 
 if TYPE_CHECKING:
-    from .batching import Batcher
     from .payload_log import PayloadLog
     from .repository import Entry, Repository
-    from .settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -57,15 +54,16 @@ class Route:
 class Front:
     """The handler of the HTTP server."""
 
-    def __init__(self, repository: "Repository", cold: Callable[[Exchange, Route], None]) -> None:
+    def __init__(
+        self, repository: "Repository", engine: Engine, cold: Callable[[Exchange, Route], None]
+    ) -> None:
         self.repository = repository
         self.cold = cold
         self.protocols = frozenset(repository.settings.protocol)
         settings = repository.settings
         self.v1 = V1Codec(settings)
         self.v2 = V2Codec(settings)
-        self.max_in_flight = settings.max_concurrency
-        self.in_flight = 0
+        self.engine = engine
         self.payload_log: PayloadLog | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -133,7 +131,7 @@ class Front:
         exchange.respond(200, b'{"live":true}', answers.JSON)
 
     def metrics(self, exchange: Exchange, route: Route) -> None:
-        exchange.respond(200, self.repository.scrape(self.in_flight), metrics.CONTENT_TYPE)
+        exchange.respond(200, self.repository.scrape(self.engine.in_flight), metrics.CONTENT_TYPE)
 
     # --- predicting ----------------------------------------------------------------------------
 
@@ -143,102 +141,23 @@ class Front:
         assert codec is not None
         try:
             entry = self.repository.ready_entry(route.model, route.version)
-            self.admit()
             self._call(exchange, entry, route, codec)
         except FunctionsError as error:
             self.respond(exchange, answers.from_error(error))
 
-    def admit(self) -> None:
-        """Count a request in. Raises Overloaded at the limit."""
-        if self.max_in_flight and self.in_flight >= self.max_in_flight:
-            raise Overloaded(f"{self.in_flight} requests are in progress")
-
-    def _call(self, exchange: Exchange, entry: "Entry", route: Route, codec: "Codec") -> None:
-        model, runner, batcher = entry.model, entry.runner, entry.batcher
-        assert model is not None
-        assert runner is not None
+    def _call(self, exchange: Exchange, entry: "Entry", route: Route, codec: Codec) -> None:
         body = exchange.body
         call = Call(dict(route.headers), route.request_id)
 
         def done(answer: Any, error: BaseException | None) -> None:
-            self.in_flight -= 1
             if error is not None:
                 answer = answers.from_error(faults.classify(error, entry.name, call.request_id))
             entry.metrics.observe(codec.name, getattr(answer, "status", 200), call.timings)
             self.respond(exchange, answer)
             if self.payload_log is not None:
-                self.payload_log.offer(entry.name, codec.name, call, route, body, answer)
+                self.payload_log.offer(entry.name, call, route, body, answer)
 
-        def work() -> Answer | Stream:
-            payload = codec.decode(body, route, call)
-            return codec.encode(codec.apply(model, route, payload, call), route, call)
-
-        self.in_flight += 1
-        try:
-            if batcher is not None:
-                self._join(batcher, model, runner, route, codec, body, call, done)
-            elif model.is_async:
-                runner.spawn(_work_async(model, body, route, call, codec), done)
-            elif runner.inline_for(len(body)):
-                since = time.perf_counter()
-                try:
-                    answer = work()
-                except Exception as error:  # the request is owned here
-                    done(None, error)
-                    return
-                runner.measured(time.perf_counter() - since)
-                done(answer, None)
-            else:
-                queued = time.perf_counter()
-
-                def timed() -> Answer | Stream:
-                    call.spent("queue", queued)
-                    return work()
-
-                runner.submit(timed, (), done)
-        except FunctionsError:
-            self.in_flight -= 1
-            raise
-
-    def _join(
-        self,
-        batcher: "Batcher",
-        model: Any,
-        runner: Runner,
-        route: Route,
-        codec: "Codec",
-        body: bytes,
-        call: Call,
-        done: Done,
-    ) -> None:
-        """Hand a request to the batcher; large bodies are decoded off the loop first."""
-
-        def prepare() -> Item:
-            payload = codec.decode(body, route, call)
-            item: Item = model.prepare(route.verb, payload, call)
-            return item
-
-        def finish(item: Item) -> Answer | Stream:
-            return codec.encode(model.answer(item), route, call)
-
-        def add(item: Any, error: BaseException | None) -> None:
-            if error is not None:
-                done(None, error)
-                return
-            try:
-                batcher.add(item, len(body), finish, done)
-            except FunctionsError as refused:
-                done(None, refused)
-
-        if len(body) > INLINE_BODY_BYTES:
-            runner.beside(prepare, add)
-            return
-        try:
-            item = prepare()
-        except Exception as error:  # the request is owned here
-            done(None, error)
-            return
-        add(item, None)
+        self.engine.execute(entry, codec, route, body, len(body), call, done)
 
     # --- answering -----------------------------------------------------------------------------
 
@@ -279,31 +198,6 @@ async def _pieces(source: Any) -> Any:
         if piece is end:
             return
         yield piece
-
-
-async def _work_async(
-    model: ServedModel, body: bytes, route: Route, call: Call, codec: "Codec"
-) -> Answer | Stream:
-    result = await codec.apply(model, route, codec.decode(body, route, call), call)
-    return codec.encode(result, route, call)
-
-
-class Codec:
-    """One protocol's way from bytes to a model and back."""
-
-    name = ""
-
-    def __init__(self, settings: "Settings") -> None:
-        self.settings = settings
-
-    def decode(self, body: bytes, route: Route, call: Call) -> Any:
-        raise NotImplementedError
-
-    def apply(self, model: ServedModel, route: Route, payload: Any, call: Call) -> Any:
-        raise NotImplementedError
-
-    def encode(self, result: Any, route: Route, call: Call) -> Answer | Stream:
-        raise NotImplementedError
 
 
 class V1Codec(Codec):

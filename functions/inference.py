@@ -88,6 +88,11 @@ class Tensor:
         """The contents came as bytes."""
         return self._raw is not None
 
+    @property
+    def is_list(self) -> bool:
+        """The contents are a JSON list that nobody has converted."""
+        return self._list is not None and self._array is None and self._raw is None
+
     def raw(self) -> bytes | memoryview:
         """The contents as the binary extension writes them: little-endian, row-major."""
         if self._raw is not None:

@@ -49,6 +49,8 @@ class TensorSpec:
     name: str
     datatype: str
     shape: tuple[int, ...]
+    ranked: bool = True
+    """False when the model does not declare its rank: every shape is let through."""
 
     def to_json(self) -> dict[str, Any]:
         return {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}

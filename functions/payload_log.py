@@ -43,9 +43,7 @@ class PayloadLog:
         self._thread = threading.Thread(target=self._send_all, name="payload-log", daemon=True)
         self._thread.start()
 
-    def offer(
-        self, model: str, protocol: str, call: Call, route: "Route", body: bytes, answer: Any
-    ) -> None:
+    def offer(self, model: str, call: Call, route: "Route", body: bytes, answer: Any) -> None:
         """Queue what the mode asks for, or count it as dropped."""
         mode = self._settings.logger_mode
         request_id = call.request_id or str(uuid.uuid4())

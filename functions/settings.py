@@ -343,6 +343,11 @@ class Settings:
     environ: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
     """The environment for child processes (the storage initializer); never logged."""
 
+    @property
+    def grpc_only_port(self) -> int:
+        """The main port when only gRPC is served: Knative routes to one port. Otherwise 0."""
+        return self.port if all(p.startswith("grpc") for p in self.protocol) else 0
+
     @classmethod
     def from_env(
         cls, environ: Mapping[str, str] | None = None, argv: Sequence[str] = ()

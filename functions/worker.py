@@ -16,6 +16,7 @@ from typing import Any
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 
+from .engine import Engine
 from .errors import FunctionsError
 from .repository import Repository
 from .wire.http1 import Limits, Server
@@ -60,7 +61,8 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
         for name in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             loop.add_signal_handler(name, stop.set)
         repository = Repository(settings)
-        front = Front(repository, WsgiBridge(lambda: _create_app(repository, loop)))
+        engine = Engine(repository)
+        front = Front(repository, engine, WsgiBridge(lambda: _create_app(repository, loop)))
         if settings.logger_url:
             from .payload_log import PayloadLog
 
@@ -74,6 +76,7 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
         main, *others = [listener.sock for listener in self.sockets]
         await server.listen(sockets=[main])
         await side.listen(sockets=others)
+        grpc_server = await self._start_grpc(repository, engine)
         loading = loop.create_task(self._load(repository))
         beating = loop.create_task(self._beat(repository, stop))
         stopping = loop.create_task(stop.wait())
@@ -83,7 +86,14 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
         await stopping
         repository.draining = True
         logger.info("draining")
+        stopping_grpc = (
+            loop.create_task(grpc_server.stop(settings.drain_s))
+            if grpc_server is not None
+            else None
+        )
         await server.drain(settings.drain_s)
+        if stopping_grpc is not None:
+            await stopping_grpc
         await side.drain(0.5)
         beating.cancel()
         loading.cancel()
@@ -92,6 +102,25 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
             await asyncio.to_thread(front.payload_log.close)
         repository.close()
         return 0
+
+    async def _start_grpc(self, repository: Repository, engine: Engine) -> Any:
+        """The gRPC port, when a gRPC protocol is asked for; grpcio is imported only then."""
+        settings = self.app.settings
+        if not {"grpc-v2", "grpc-v1"} & set(settings.protocol):
+            return None
+        from . import grpc_server
+        from .grpc_v2 import HealthService, InferenceService
+
+        handlers = [HealthService(repository).generic_handler()]
+        if "grpc-v2" in settings.protocol:
+            handlers.append(InferenceService(repository, engine).generic_handler())
+        server, _ = await grpc_server.start(
+            handlers,
+            settings.host,
+            settings.grpc_only_port or settings.grpc_port,
+            settings.max_body_bytes,
+        )
+        return server
 
     async def _load(self, repository: Repository) -> bool:
         """Load every model. False when one cannot be: the process is of no use then."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from functions import hooks, loader
 from functions.errors import LoadFailed, NotSupported
-from functions.model import Call, ModelInfo, ServedModel
+from functions.model import Call, Item, JoinableModel, ModelInfo, ServedModel
 
 if TYPE_CHECKING:
     from functions.inference import InferRequest, InferResponse
@@ -29,8 +29,12 @@ Hook = Callable[..., Any]
 _KSERVE_STAGES = ("preprocess", "predict", "postprocess", "explain")
 
 
-class KServeHooks(ServedModel):
-    """A user object whose hooks are spelled as KServe spells them."""
+class KServeHooks(JoinableModel):
+    """A user object whose hooks are spelled as KServe spells them.
+
+    With batching on, whole requests are joined before `preprocess` and split after `postprocess`,
+    as KServe's agent does it: V1 by `instances` and `predictions`, V2 along the first dimension.
+    """
 
     def __init__(self, target: Any, *, predict: Hook | None = None, threads: int = 1) -> None:
         """`predict` stands in when the object has none (a transformer's call to its predictor)."""
@@ -47,6 +51,7 @@ class KServeHooks(ServedModel):
             name: hooks.trimmed(hook) for name, hook in found.items() if hook is not None
         }
         self.is_async = bool(self._async)
+        self.batches = not self.is_async
 
     def v1(self, verb: str, payload: Any, call: Call) -> Any:
         if self.is_async:
@@ -60,6 +65,57 @@ class KServeHooks(ServedModel):
 
     async def _infer_async(self, request: "InferRequest", call: Call) -> "InferResponse":
         return _to_response(await self._run_async("predict", request, call), request)
+
+    # --- joined calls --------------------------------------------------------------------------
+
+    def prepare(self, kind: str, payload: Any, call: Call) -> Item:
+        if kind == "infer":
+            from functions import tensors
+
+            count, key = tensors.join_key(payload)
+            return Item(kind, payload, call, count=count, key=key, data=payload)
+        rows = payload.get("instances") if type(payload) is dict and len(payload) == 1 else None
+        if kind == "predict" and type(rows) is list and rows:
+            return Item(kind, payload, call, count=len(rows), key="instances", data=payload)
+        return Item(kind, payload, call, count=1, key=None, data=payload)
+
+    def run(self, items: list[Item]) -> None:
+        if len(items) == 1:
+            item = items[0]
+            if item.kind == "infer":
+                item.output = self.v2(item.payload, item.call)
+            else:
+                item.output = self.v1(item.kind, item.payload, item.call)
+            return
+        call = items[0].call
+        if items[0].kind == "infer":
+            from functions import tensors
+
+            joined = self.v2(tensors.join_requests([item.payload for item in items]), call)
+            requests = [item.payload for item in items]
+            for item, part in zip(items, tensors.split_response(joined, requests), strict=True):
+                item.output = part
+            return
+        rows = [row for item in items for row in item.payload["instances"]]
+        result = self.v1("predict", {"instances": rows}, call)
+        predictions = result.get("predictions") if isinstance(result, dict) else None
+        if (
+            predictions is None
+            or not hasattr(predictions, "__len__")
+            or len(predictions) != len(rows)
+        ):
+            raise NotSupported(
+                "the model does not answer one prediction an instance: turn batching off"
+            )
+        at = 0
+        for item in items:
+            item.output = {**result, "predictions": predictions[at : at + item.count]}
+            at += item.count
+
+    def answer(self, item: Item) -> Any:
+        return item.output
+
+    # --- one call ------------------------------------------------------------------------------
 
     def _plan(self, verb: str) -> list[tuple[str, Hook]]:
         """The hooks to run for a verb, in order. Raises NotSupported when the main one is
@@ -148,6 +204,12 @@ def build(
     Raises LoadFailed (or whatever user code raises) when it cannot serve.
     """
     reference = settings.model_class
+    if predict is None and settings.predictor_host:
+        from functions.upstream import Predictor  # requests
+
+        predict = Predictor(name, settings)
+    if not reference and settings.predictor_host and not settings.model_dir:
+        return KServeHooks(object(), predict=predict, threads=settings.threads or 16)
     found: Any = (
         loader.load_object(reference, directory)
         if reference
@@ -156,7 +218,7 @@ def build(
     target = instantiate(found, name, directory, dict(settings.param))
     threads = settings.threads or int(getattr(target, "threads", 0) or 0) or 4
     if is_seldon(target):
-        from .seldon import SeldonHooks
+        from .seldon import SeldonHooks  # numpy
 
         return SeldonHooks(target, threads=threads)
     return KServeHooks(target, predict=predict, threads=threads)

@@ -21,14 +21,14 @@ from functions.errors import (
     LoadFailed,
     MissingExtra,
     ModelFailed,
-    NoArtifact,
     StatusError,
 )
-from functions.model import Call, ModelInfo, ServedModel
+from functions.model import Call, Item, JoinableModel, ModelInfo, ServedModel
 
 from . import mar, torchserve
 
 if TYPE_CHECKING:
+    from functions.inference import InferRequest, InferResponse, Tensor
     from functions.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def limit_threads(settings: "Settings", threads_hint: int = 0) -> int:
     return threads
 
 
-class HandlerModel(ServedModel):
+class HandlerModel(JoinableModel):
     """A TorchServe handler, called in process."""
 
     def __init__(
@@ -62,7 +62,6 @@ class HandlerModel(ServedModel):
         self._archive = archive
         self._entry = entry
         self._context = context
-        self.batches = True
         version = archive.model.get("modelVersion")
         self.info = ModelInfo(platform="pytorch_mar", versions=(str(version),) if version else ())
 
@@ -99,6 +98,64 @@ class HandlerModel(ServedModel):
             raise ModelFailed(self.name, calls[0].request_id if calls else "")
         return results
 
+    # --- V2: TorchServe's kservev2 envelope ----------------------------------------------------
+
+    def v2(self, request: "InferRequest", call: Call) -> "InferResponse":
+        """Each input is one item of `data`, a dict with name, shape, datatype and data.
+
+        As in TorchServe: BYTES data is its first element, other data a nested list; output i takes
+        input i's name and is flat.
+        """
+        from functions import tensors
+        from functions.inference import InferResponse, Tensor, new_id
+
+        results = self.handle([_item_of(t) for t in request.inputs], [call] * len(request.inputs))
+        if len(results) != len(request.inputs):
+            logger.error(
+                "handler of %s answered %d rows to %d", self.name, len(results), len(request.inputs)
+            )
+            raise ModelFailed(self.name, call.request_id)
+        outputs = [
+            Tensor(tensor.name, data=tensors.as_array(result).ravel())
+            for tensor, result in zip(request.inputs, results, strict=True)
+        ]
+        version = self.info.versions[0] if self.info.versions else ""
+        return InferResponse(request.id or new_id(), request.model_name, outputs, version)
+
+    # --- joined calls --------------------------------------------------------------------------
+
+    def prepare(self, kind: str, payload: Any, call: Call) -> Item:
+        if kind == "infer" or not isinstance(payload, Mapping) or kind != "predict":
+            return Item(kind, payload, call, count=1, key=None, data=None)
+        instances = payload.get("instances", payload.get("inputs"))
+        if not isinstance(instances, list):
+            raise InvalidRequest('Expected "instances" to be a list')
+        key = "instances" if instances else None
+        return Item(kind, payload, call, count=len(instances), key=key, data=instances)
+
+    def run(self, items: list[Item]) -> None:
+        if items[0].key is None:
+            for item in items:
+                item.output = (
+                    self.v2(item.payload, item.call)
+                    if item.kind == "infer"
+                    else self.v1(item.kind, item.payload, item.call)
+                )
+            return
+        rows = [row for item in items for row in item.data]
+        calls = [item.call for item in items for _ in item.data]
+        results = self.handle(rows, calls)
+        if len(items) > 1 and len(results) != len(rows):
+            raise ModelFailed(self.name, "")
+        at = 0
+        for item in items:
+            part = results if len(items) == 1 else results[at : at + item.count]
+            item.output = {"predictions": part}
+            at += item.count
+
+    def answer(self, item: Item) -> Any:
+        return item.output
+
     @staticmethod
     def _processor(call: Call, verb: str) -> torchserve.RequestProcessor:
         headers = {**call.headers, "explain": "True"} if verb == "explain" else call.headers
@@ -118,12 +175,24 @@ class HandlerModel(ServedModel):
         self._archive.close()
 
 
+def _item_of(tensor: "Tensor") -> dict[str, Any]:
+    values = tensor.as_numpy()
+    data: Any = values.tolist()
+    if tensor.datatype == "BYTES":
+        flat = values.ravel().tolist()
+        data = flat[0] if flat else ""
+    return {"name": tensor.name, "shape": tensor.shape, "datatype": tensor.datatype, "data": data}
+
+
 def build(name: str, directory: Path, settings: "Settings") -> ServedModel:
     """Load whatever of pytorch is in the directory. Raises LoadFailed."""
     archive_file = mar.find(directory)
     if archive_file is not None:
         return _build_mar(name, archive_file, settings)
-    raise NoArtifact(f"{directory} has no .mar archive")
+    limit_threads(settings)
+    from . import torch_files
+
+    return torch_files.build(directory, settings.threads or 1)
 
 
 def _build_mar(name: str, archive_file: Path, settings: "Settings") -> ServedModel:

@@ -9,8 +9,10 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from functions.errors import AmbiguousArtifact, LoadFailed, MissingExtra, NoArtifact
+from functions.errors import LoadFailed, MissingExtra
 from functions.model import ServedModel
+
+from .files import one_model
 
 if TYPE_CHECKING:
     from functions.settings import Settings
@@ -21,27 +23,9 @@ SUFFIXES = (".joblib", ".pkl", ".pickle")
 METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "transform")
 
 
-def find(directory: Path) -> Path:
-    """The one model file at the top of the directory. Raises NoArtifact, AmbiguousArtifact."""
-    if directory.is_file():
-        return directory
-    files = (
-        sorted(p for p in directory.iterdir() if p.suffix in SUFFIXES) if directory.is_dir() else []
-    )
-    preferred = [p for p in files if p.stem == "model"]
-    if len(files) == 1 or len(preferred) == 1:
-        return (preferred or files)[0]
-    if not files:
-        raise NoArtifact(f"{directory} has no {', '.join(SUFFIXES)} file")
-    names = ", ".join(p.name for p in files)
-    raise AmbiguousArtifact(
-        f"{directory} has several models ({names}): keep one, or name one model{files[0].suffix}"
-    )
-
-
 def build(name: str, directory: Path, settings: "Settings") -> ServedModel:
     """Load the estimator. Raises LoadFailed."""
-    file = find(directory)
+    file = one_model(directory, SUFFIXES)
     if not settings.allow_pickle:
         raise LoadFailed(
             f"{file.name} is a pickle, which can run any code while loading, and --allow-pickle is false:"

@@ -1,0 +1,203 @@
+"""V2 over gRPC: ModelInferRequest -> InferRequest -> InferResponse -> ModelInferResponse.
+
+Raw contents are taken as they are (no copy, no list); typed contents become arrays through the
+buffer of `array.array`. The answer is raw when the request was (or asks for binary data), typed
+otherwise.
+"""
+
+import array
+from typing import Any
+
+from . import codec_v2, oip
+from .engine import Codec
+from .errors import InvalidRequest
+from .inference import InferRequest, InferResponse, Tensor, new_id
+from .model import Call, ServedModel
+from .wire import v2
+
+CONTENTS: dict[str, str] = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+"""Datatype -> field of InferTensorContents; FP16 and BF16 travel raw only."""
+
+_PARAMETER_FIELDS = {
+    bool: "bool_param",
+    int: "int64_param",
+    str: "string_param",
+    float: "double_param",
+}
+
+
+class GrpcRoute:
+    """What the HTTP routes say, for a gRPC call."""
+
+    __slots__ = ("model", "verb", "version")
+
+    def __init__(self, model: str, version: str) -> None:
+        self.model = model
+        self.version = version
+        self.verb = "infer"
+
+
+class GrpcCodec(Codec):
+    name = "grpc-v2"
+
+    def decode(self, body: Any, route: Any, call: Call) -> Any:
+        request = to_request(body)
+        call.payload = request
+        call.request_id = call.request_id or request.id
+        return request
+
+    def apply(self, model: ServedModel, route: Any, payload: Any, call: Call) -> Any:
+        return model.v2(payload, call)
+
+    def encode(self, result: Any, route: Any, call: Call) -> Any:
+        return from_response(result, call.payload)
+
+
+def message_bytes(message: Any) -> int:
+    """About how large a request is, without serialising it again."""
+    return sum(map(len, message.raw_input_contents)) or sum(
+        tensor.contents.ByteSize() for tensor in message.inputs if tensor.HasField("contents")
+    )
+
+
+def to_request(message: Any) -> InferRequest:
+    """Raises InvalidRequest."""
+    raw = message.raw_input_contents
+    if not message.inputs:
+        raise InvalidRequest("the request has no inputs")
+    if raw and len(raw) != len(message.inputs):
+        raise InvalidRequest(
+            f"there are {len(message.inputs)} inputs, but {len(raw)} raw_input_contents"
+        )
+    try:
+        inputs = [
+            _to_tensor(tensor, raw[index] if raw else None)
+            for index, tensor in enumerate(message.inputs)
+        ]
+    except v2.Malformed as problem:
+        raise InvalidRequest(str(problem)) from None
+    parameters = _to_parameters(message.parameters)
+    wanted = {
+        output.name: _to_parameters(output.parameters).get("binary_data")
+        for output in message.outputs
+    }
+    return InferRequest(
+        message.model_name,
+        inputs,
+        message.id,
+        parameters,
+        model_version=message.model_version,
+        from_grpc=True,
+        wanted=v2.Wanted(bool(raw) or bool(parameters.get("binary_data_output")), wanted or None),
+    )
+
+
+def _to_tensor(tensor: Any, raw: bytes | None) -> Tensor:
+    where = f"input {tensor.name!r}"
+    if tensor.datatype not in v2.ITEM_BYTES:
+        raise v2.Malformed(f"{where}: unknown datatype {tensor.datatype!r}")
+    shape = v2.check_shape(list(tensor.shape), where)
+    parameters = _to_parameters(tensor.parameters)
+    if raw is not None:
+        if tensor.HasField("contents"):
+            raise v2.Malformed(f"{where} has contents, although raw_input_contents are used")
+        v2.check_binary_size(len(raw), shape, tensor.datatype, where)
+        return Tensor(tensor.name, shape, tensor.datatype, parameters=parameters, raw=raw)
+    field = CONTENTS.get(tensor.datatype)
+    if field is None:
+        raise v2.Malformed(f"{where}: {tensor.datatype} must be sent in raw_input_contents")
+    for used, _ in tensor.contents.ListFields():
+        if used.name != field:
+            raise v2.Malformed(f"{where}: {tensor.datatype} belongs into {field}, not {used.name}")
+    values = getattr(tensor.contents, field)
+    if len(values) != v2.element_count(shape):
+        raise v2.Malformed(f"{where}: {len(values)} elements do not fill shape {shape}")
+    return Tensor(tensor.name, shape, tensor.datatype, to_array(tensor, values, shape), parameters)
+
+
+_CODES = {"int_contents": "i", "int64_contents": "q", "uint_contents": "I", "uint64_contents": "Q",
+          "fp32_contents": "f", "fp64_contents": "d", "bool_contents": "B"}  # fmt: skip
+
+
+def to_array(tensor: Any, values: Any, shape: list[int]) -> Any:
+    import numpy as np
+
+    from . import tensors
+
+    dtype = tensors.DTYPES[tensor.datatype]
+    if tensor.datatype == "BYTES":
+        flat = np.empty(len(values), dtype=object)
+        flat[:] = list(values)
+        return flat.reshape(shape)
+    wide = np.asarray(array.array(_CODES[CONTENTS[tensor.datatype]], values))
+    if dtype.kind in "iu" and wide.size and wide.dtype.itemsize > dtype.itemsize:
+        limits = np.iinfo(dtype)
+        if wide.max() > limits.max or wide.min() < limits.min:
+            raise v2.Malformed(
+                f"input {tensor.name!r}: a number is out of range for {tensor.datatype}"
+            )
+    return wide.astype(dtype, copy=False).reshape(shape)
+
+
+def _to_parameters(entries: Any) -> dict[str, Any]:
+    found = {}
+    for name, value in entries.items():
+        chosen = value.WhichOneof("parameter_choice")
+        if chosen is not None:
+            found[name] = getattr(value, chosen)
+    return found
+
+
+def set_parameters(target: Any, parameters: dict[str, Any]) -> None:
+    for name, value in parameters.items():
+        field = _PARAMETER_FIELDS.get(type(value))
+        if field is not None:
+            setattr(target[name], field, value)
+
+
+def from_response(response: InferResponse, request: InferRequest) -> Any:
+    """Raises InvalidRequest for a requested output that is not there."""
+    outputs = codec_v2.select(response, request)
+    message = oip.ModelInferResponse(
+        model_name=response.model_name,
+        model_version=response.model_version,
+        id=response.id or request.id or new_id(),
+    )
+    set_parameters(message.parameters, response.parameters)
+    raw = request.wanted.binary_default or any(
+        request.wanted.is_binary(tensor.name) or tensor.datatype in v2.BINARY_ONLY
+        for tensor in outputs
+    )  # one raw output makes all raw: the protocol does not mix them
+    for tensor in outputs:
+        target = message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        set_parameters(target.parameters, tensor.parameters)
+        if raw:
+            data = tensor.raw()
+            message.raw_output_contents.append(data if isinstance(data, bytes) else bytes(data))
+        else:
+            _fill_contents(target.contents, tensor)
+    return message
+
+
+def _fill_contents(contents: Any, tensor: Tensor) -> None:
+    field = getattr(contents, CONTENTS[tensor.datatype])
+    values = tensor.as_numpy().ravel()
+    if tensor.datatype == "BYTES":
+        from . import tensors
+
+        field.extend(tensors.to_bytes(item) for item in values.tolist())
+    else:
+        field.extend(values.tolist())

@@ -1,0 +1,141 @@
+"""Carrying out one request against one model, for every protocol: decode -> model -> encode.
+
+Where the work happens is decided here: on the loop, on a model thread, as a task, or in a batch. A
+protocol gives a `Codec` and a `done` callback; it gets the encoded answer or the exception, on the
+loop.
+"""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from .errors import FunctionsError, Overloaded
+from .execution import INLINE_BODY_BYTES, Done, Runner
+from .model import Call, Item, ServedModel
+
+if TYPE_CHECKING:
+    from .repository import Entry, Repository
+    from .settings import Settings
+
+
+class Codec:
+    """One protocol's way from bytes (or a message) to a model and back.
+
+    `route` is the protocol's own description of the request's head; it has at least `model`,
+    `version` and `verb`.
+    """
+
+    name = ""
+    """Label of the metrics."""
+
+    def __init__(self, settings: "Settings") -> None:
+        self.settings = settings
+
+    def decode(self, body: Any, route: Any, call: Call) -> Any:
+        raise NotImplementedError
+
+    def apply(self, model: ServedModel, route: Any, payload: Any, call: Call) -> Any:
+        raise NotImplementedError
+
+    def encode(self, result: Any, route: Any, call: Call) -> Any:
+        raise NotImplementedError
+
+
+class Engine:
+    """Executes requests; counts them and refuses those over the limit."""
+
+    def __init__(self, repository: "Repository") -> None:
+        self.repository = repository
+        self.max_in_flight = repository.settings.max_concurrency
+        self.in_flight = 0
+
+    def execute(
+        self, entry: "Entry", codec: Codec, route: Any, body: Any, size: int, call: Call, done: Done
+    ) -> None:
+        """Answer one request; `size` is its number of bytes. Raises Overloaded.
+
+        `done(answer, None)` or `done(None, exception)` is called on the loop, perhaps before this
+        returns.
+        """
+        model, runner, batcher = entry.model, entry.runner, entry.batcher
+        assert model is not None
+        assert runner is not None
+        if self.max_in_flight and self.in_flight >= self.max_in_flight:
+            raise Overloaded(f"{self.in_flight} requests are in progress")
+        self.in_flight += 1
+
+        def finished(answer: Any, error: BaseException | None) -> None:
+            self.in_flight -= 1
+            done(answer, error)
+
+        def work() -> Any:
+            payload = codec.decode(body, route, call)
+            return codec.encode(codec.apply(model, route, payload, call), route, call)
+
+        if batcher is not None:
+            self._join(entry, codec, route, body, size, call, finished)
+            return
+        try:
+            if model.is_async:
+                runner.spawn(_work_async(model, body, route, call, codec), finished)
+            elif runner.inline_for(size):
+                since = time.perf_counter()
+                try:
+                    answer = work()
+                except Exception as error:  # the request is owned here
+                    finished(None, error)
+                    return
+                runner.measured(time.perf_counter() - since)
+                finished(answer, None)
+            else:
+                queued = time.perf_counter()
+
+                def timed() -> Any:
+                    call.spent("queue", queued)
+                    return work()
+
+                runner.submit(timed, (), finished)
+        except FunctionsError:
+            self.in_flight -= 1
+            raise
+
+    @staticmethod
+    def _join(
+        entry: "Entry", codec: Codec, route: Any, body: Any, size: int, call: Call, done: Done
+    ) -> None:
+        """Hand a request to the batcher; large bodies are decoded off the loop first."""
+        model: Any = entry.model
+        batcher, runner = entry.batcher, entry.runner
+        assert batcher is not None
+        assert isinstance(runner, Runner)
+
+        def prepare() -> Item:
+            payload = codec.decode(body, route, call)
+            item: Item = model.prepare(route.verb, payload, call)
+            return item
+
+        def finish(item: Item) -> Any:
+            return codec.encode(model.answer(item), route, call)
+
+        def add(item: Any, error: BaseException | None) -> None:
+            if error is not None:
+                done(None, error)
+                return
+            try:
+                batcher.add(item, size, finish, done)
+            except FunctionsError as refused:
+                done(None, refused)
+
+        if size > INLINE_BODY_BYTES:
+            runner.beside(prepare, add)
+            return
+        try:
+            item = prepare()
+        except Exception as error:  # the request is owned here
+            done(None, error)
+            return
+        add(item, None)
+
+
+async def _work_async(model: ServedModel, body: Any, route: Any, call: Call, codec: Codec) -> Any:
+    result = await codec.apply(model, route, codec.decode(body, route, call), call)
+    return codec.encode(result, route, call)
