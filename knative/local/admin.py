@@ -10,6 +10,7 @@ must carry the `X-Turnout` header, which a foreign web page cannot send without 
     GET  api/logs?service=&pod=&container=&tail=N&previous=1
     GET  api/events                   recent, pending and dead events
     POST api/scale {"service", "replicas"|null}   POST api/restart {"service"}   POST api/stop
+    POST api/invoke {"service", "path", "method", "body"}   send a request, as the console's form
     POST api/replay {"id"|null}       deliver one dead letter again, or all
 """
 
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from . import logview
+from . import internal, logview
 from .clock import wall_time
 from .errors import PodFailed
 from .exchange import Exchange
@@ -41,6 +42,24 @@ MAX_BODY_BYTES = 32 * 1024 * 1024
 
 _JSON = (b"content-type", b"application/json")
 _NO_STORE = (b"cache-control", b"no-store")
+
+
+CONSOLE = Path(__file__).with_name("console")
+CONSOLE_FILES = {
+    "": b"text/html; charset=utf-8",
+    "console.css": b"text/css; charset=utf-8",
+    "icon.svg": b"image/svg+xml",
+    **{
+        f"{name}.js": b"text/javascript; charset=utf-8"
+        for name in ("api", "console", "dom", "events", "graphs", "requests", "services", "tryit")
+    },
+}
+CONSOLE_HEADERS = [
+    (b"cache-control", b"no-cache"),
+    (b"content-security-policy", b"default-src 'self'; frame-ancestors 'none'; base-uri 'none'"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+]
 
 
 class NotFound(Exception):
@@ -69,6 +88,7 @@ class Admin:
             "api/restart": self._restart,
             "api/stop": self._stop,
             "api/replay": self._replay,
+            "api/invoke": self._invoke,
         }
 
     def handle(self, exchange: Exchange) -> None:
@@ -79,7 +99,7 @@ class Admin:
         if method in (b"GET", b"HEAD"):
             get = self._get.get(name)
             if get is None:
-                exchange.refuse(404, f"no such page: {path}")
+                self._page(exchange, path, name)
                 return
             self._answer(exchange, lambda: get(dict(parse_qsl(query))))
         elif method == b"POST":
@@ -94,6 +114,18 @@ class Admin:
                 collect_body(exchange, MAX_BODY_BYTES, lambda body: self._act(exchange, post, body))
         else:
             exchange.refuse(405, "GET and POST only", [(b"allow", b"GET, HEAD, POST")])
+
+    def _page(self, exchange: Exchange, path: str, name: str) -> None:
+        """A file of the console."""
+        if path == "/_turnout":  # relative links need the slash
+            exchange.respond(302, [(b"location", b"/_turnout/")], b"")
+            return
+        kind = CONSOLE_FILES.get(name)
+        if kind is None:
+            exchange.refuse(404, f"no such page: {path}")
+            return
+        body = (CONSOLE / (name or "index.html")).read_bytes()
+        exchange.respond(200, [(b"content-type", kind), *CONSOLE_HEADERS], body)
 
     def _act(
         self, exchange: Exchange, post: Callable[[Mapping[str, Any]], object], body: bytes
@@ -128,6 +160,8 @@ class Admin:
             self._respond(exchange, await made)
         except NotFound as error:
             exchange.refuse(404, str(error))
+        except BadRequest as error:
+            exchange.refuse(400, str(error))
 
     def _respond(self, exchange: Exchange, value: object) -> None:
         body = json.dumps(value, default=str).encode() + b"\n"
@@ -217,6 +251,7 @@ class Admin:
                 "init_started": at(timeline.init_started),
                 "init_ended": at(timeline.init_ended),
                 "started": at(timeline.started),
+                "listening": at(timeline.listening),
                 "ready": at(timeline.ready),
                 "first_answer": at(timeline.first_answer),
             },
@@ -275,6 +310,32 @@ class Admin:
         if number is not None and not isinstance(number, int):
             raise BadRequest("id must be the number of a dead letter, or null for all")
         return {"replayed": await eventing.broker.replay(number)}
+
+    async def _invoke(self, arguments: Mapping[str, Any]) -> object:
+        key = self._key(str(arguments.get("service", "")))
+        service = self._engine.services.by_key[key].service
+        path = str(arguments.get("path") or "/")
+        body = str(arguments.get("body") or "").encode()
+        url = f"http://{service.name}.{service.namespace}.svc.cluster.local{path}"
+        headers = {"content-type": "application/json", "user-agent": "turnout-console"}
+        started = self._engine.clock.now()
+        try:
+            status, answer_headers, answer = await internal.request(
+                self._engine.gateway,
+                str(arguments.get("method") or "POST"),
+                url,
+                headers,
+                body,
+                service.template.timeout_s + 5,
+            )
+        except (OSError, ValueError) as error:
+            raise BadRequest(str(error)) from error
+        return {
+            "status": status,
+            "headers": answer_headers,
+            "body": answer.decode(errors="replace"),
+            "took_ms": round((self._engine.clock.now() - started) * 1000, 2),
+        }
 
     def _scale(self, arguments: Mapping[str, Any]) -> object:
         key = self._key(str(arguments.get("service", "")))

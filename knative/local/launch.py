@@ -120,6 +120,8 @@ def _environment(
         if value is not None:
             declared[item.name] = expand(value, {**env, **declared})
     env.update((name, mounted(value)) for name, value in declared.items())
+    if identity.labels.get("turnout.dev/unit") == "router-fn":
+        env["PROPAGATE_HEADERS"] = _with_trace(env.get("PROPAGATE_HEADERS", ""))
     env.update(place.sink_env or {})
     env.update(settings.extra_env)
     env["TERMINATION_LOG"] = str(place.pod_dir / f"{container.name}.termination")
@@ -130,6 +132,15 @@ def _environment(
         if place.port is not None:
             env["PORT"] = str(place.port)
     return env
+
+
+def _with_trace(propagated: str) -> str:
+    """A graph's router also passes the trace context on, so that the console can show which path a
+    request took. Names as Go spells them: KServe's patterns see canonical names."""
+    names = [name.strip() for name in propagated.split(",") if name.strip()]
+    return ",".join(
+        [*names, *(name for name in ("Traceparent", "Tracestate") if name not in names)]
+    )
 
 
 def _fetches(container: spec.Container, identity: Identity) -> bool:

@@ -83,6 +83,8 @@ class Timeline:
     init_started: float | None = None
     init_ended: float | None = None
     started: float | None = None
+    listening: float | None = None
+    """The port was open for the first time (seen by a probe): from here on it is loading."""
     ready: float | None = None
     first_answer: float | None = None
 
@@ -277,9 +279,13 @@ class Pod:
 
     async def _poll(self, probe: spec.Probe) -> None:
         pause = PROBE_FIRST_S
-        while not await probes.check(probe, self.port, self._execute):
+        while not await probes.check(probe, self.port, self._execute, self._listens):
             await asyncio.sleep(pause)
             pause = min(PROBE_MAX_S, pause * PROBE_GROWTH)
+
+    def _listens(self) -> None:
+        if self.timeline.listening is None:
+            self.timeline.listening = self._around.clock.now()
 
     async def _watch(self) -> None:
         """Until a container exits or is found dead. Raises PodFailed."""

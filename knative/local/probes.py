@@ -17,8 +17,10 @@ Exec = Callable[[tuple[str, ...], float], Awaitable[bool]]
 """Runs a command in a container's environment; True when it exits 0 within the seconds given."""
 
 
-async def check(probe: spec.Probe, port: int, execute: Exec) -> bool:
-    """One try; never raises for anything the pod does."""
+async def check(
+    probe: spec.Probe, port: int, execute: Exec, connected: Callable[[], None] | None = None
+) -> bool:
+    """One try; never raises for anything the pod does. `connected` is called when the port is open."""
     timeout_s = (
         probe.timeout_s if probe.period_s > 0 else max(AGGRESSIVE_TIMEOUT_S, probe.timeout_s)
     )
@@ -27,6 +29,8 @@ async def check(probe: spec.Probe, port: int, execute: Exec) -> bool:
     try:
         async with asyncio.timeout(timeout_s):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            if connected is not None:
+                connected()
             try:
                 if probe.kind != "http":
                     return True

@@ -155,6 +155,9 @@ class Revision:
             if self.want:
                 self._sleep()
             return
+        if self._hopeless(now):
+            self._sleep()
+            return
         stable, panic = self._windows
         ready = self.ready_pods
         if ready >= self.scaling.initial_scale:
@@ -175,6 +178,18 @@ class Revision:
         if self.throttle.pending and desired <= 0:
             desired = max(1, self.scaling.activation_scale)
         self._apply(desired, now)
+
+    def _hopeless(self, now: float) -> bool:
+        """Every pod crashes at start, and nobody has asked for a window: stop trying until somebody
+        does. (A cluster goes on until the progress deadline; a laptop has better things to do.)"""
+        quiet = self.last_request is None or now - self.last_request > self.scaling.window_s
+        return (
+            quiet
+            and not self._stats.concurrency
+            and self.scaling.min_scale == 0
+            and self.failing() is not None
+            and self._initial_reached
+        )
 
     def _apply(self, desired: int, now: float) -> None:
         situation = scaler.Situation(
@@ -284,7 +299,11 @@ class Revision:
             namespace=self.service.namespace,
             service=self.service.name,
             revision=self.name,
-            labels={**self.service.labels, **self.template.labels, "serving.knative.dev/service": self.service.name},
+            labels={
+                **self.service.labels,
+                **self.template.labels,
+                "serving.knative.dev/service": self.service.name,
+            },
             annotations=self.template.annotations,
         )
         pod = Pod(

@@ -68,6 +68,7 @@ class Record:
                 "init_started_ms": since(self.cold.init_started),
                 "init_ended_ms": since(self.cold.init_ended),
                 "started_ms": since(self.cold.started),
+                "listening_ms": since(self.cold.listening),
                 "ready_ms": since(self.cold.ready),
             }
         return result
