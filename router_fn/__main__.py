@@ -33,6 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if settings.check_only:
         logger.info("the graph is fine: %d nodes", len(spec.nodes))
         return container.EXIT_OK
+    if settings.workers > 1:
+        from router_fn import workers
+
+        return workers.run(spec, settings)
     with asyncio.Runner(loop_factory=loops.loop_factory(settings.loop)) as runner:
         return runner.run(serve(spec, settings))
 
@@ -56,8 +60,14 @@ async def serve(spec: graph.Graph, settings: Settings) -> int:
     except ValueError as error:
         logger.error("%s", error)
         return container.EXIT_USAGE
+    except ImportError as error:
+        logger.error("this graph or setting needs an extra that is not installed: %s", error)
+        return container.EXIT_USAGE
     try:
         await router.start()
+    except ImportError as error:
+        logger.error("GRPC_PORT needs the extra router-grpc: %s", error)
+        return container.EXIT_USAGE
     except OSError as error:
         logger.error("cannot listen on port %d: %s", settings.port, error.strerror or error)
         return container.EXIT_FAILED

@@ -129,7 +129,7 @@ class _Builder:
         return plan
 
     def _leaf(self, label: str, step: Step) -> engine.Leaf:
-        leaf = engine.Leaf(label, step.service_url)
+        leaf = engine.Leaf(label, step.service_url or step.service_name)
         leaf.timeout_s = step.timeout_s
         if not step.service_url:
             leaf.problem = f"serviceName {step.service_name!r} has no serviceUrl"

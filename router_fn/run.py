@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from functions.wire.http1 import Exchange
 from router_fn import engine
-from router_fn.calls import Call, Incoming
+from router_fn.calls import Call, Incoming, Target
 from router_fn.content import JSON, content_type
 from router_fn.errors import DeadlineExceeded, RequestFailed, UpstreamError
 from router_fn.fibers import Fiber, Wait
@@ -120,11 +120,20 @@ class Run:
             failed: Wait[Reply] = Wait()
             failed.fail(UpstreamError(f"{leaf.label}: {leaf.problem}", kind="url"))
             return failed
+        if not isinstance(target, Target):
+            return self._grpc_call(leaf, body)
         call = self.make_call(leaf, body)
         if self._wakes is not None:
             call.on_sent = self._wake_now
-        call.begin(leaf.timeout_s, self.exchange if tail else None)
+        call.begin(leaf.timeout_s, self.exchange if tail and self.exchange.streams else None)
         return call
+
+    def _grpc_call(self, leaf: engine.Leaf, body: bytes) -> Wait[Reply]:
+        from router_fn.grpc_steps import GrpcCall
+
+        if self._wakes is not None:
+            self._wake_now()
+        return GrpcCall(leaf.target, body, self.incoming.headers, leaf.timeout_s)
 
     def wake(self, node: engine.NodePlan) -> None:
         if self._wakes is None:
@@ -171,8 +180,10 @@ class Run:
         return self._deadline - time.monotonic() if self._deadline else float("inf")
 
     def mirror(self, leaf: engine.Leaf, body: bytes, step: engine.StepPlan) -> None:
-        call = Call(leaf.target, self.incoming, body)
-        call.begin(leaf.timeout_s or MIRROR_TIMEOUT_S)
+        if isinstance(leaf.target, Target):
+            Call(leaf.target, self.incoming, body).begin(leaf.timeout_s or MIRROR_TIMEOUT_S)
+        else:
+            self._grpc_call(leaf, body)
         self.count("mirrors", step)
 
     def count(self, what: str, step: engine.StepPlan) -> None:

@@ -32,6 +32,8 @@ from router_fn.wake import Waker
 
 if TYPE_CHECKING:
     from router_fn.admin import Admin
+    from router_fn.grpc_front import GrpcExchange, GrpcFront
+    from router_fn.grpc_steps import GrpcTarget
 
 logger = logging.getLogger(__name__)
 
@@ -56,10 +58,12 @@ class Router:
             ),
             make_chooser(settings.http_proxy, settings.https_proxy, settings.no_proxy),
         )
+        self._grpc_targets: list[GrpcTarget] = []
         self.plan = plan.build(graph, self._bind)
         self.waker = Waker(self.plan, self.pool, settings)
         self.ready = True
         self.admin: Admin | None = None
+        self.grpc_front: GrpcFront | None = None
         self.export_head = Incoming(
             RequestHead(b"POST", b"/", 1, []), _otlp_headers(settings.otlp_headers), probe=False
         )
@@ -78,9 +82,14 @@ class Router:
         self.server = Server(self.handle, self._limits(), exchange_class)
         self._max_concurrency = graph.max_concurrency
 
-    def _bind(self, url: Url, step: Step) -> Target:
+    def _bind(self, url: Url, step: Step) -> "Target | GrpcTarget":
         if url.scheme in ("grpc", "grpcs"):
-            raise ValueError("gRPC steps need the extra router-grpc")
+            from router_fn.grpc_steps import GrpcTarget  # only graphs with such steps load grpc
+
+            limit = self.graph.timeouts.service_client_s
+            target = GrpcTarget(url, limit, self.settings.max_response_bytes)
+            self._grpc_targets.append(target)
+            return target
         return Target(self.pool, url, self.graph.timeouts.service_client_s, step.stream)
 
     def _limits(self) -> Limits:
@@ -117,6 +126,12 @@ class Router:
         settings = self.settings
         if settings.metrics_port is not None:
             await self._start_admin(settings.metrics_port)
+        if settings.grpc_port is not None:
+            from router_fn.grpc_front import GrpcFront
+
+            self.grpc_front = GrpcFront(self, settings.max_body_bytes or -1)
+            await self.grpc_front.start(settings.host, settings.grpc_port)
+            logger.info("gRPC on port %d", self.grpc_front.port)
         if sockets:
             await self.server.listen(sockets=sockets)
         else:
@@ -151,6 +166,10 @@ class Router:
         finished = await self.server.drain(self.settings.drain_timeout_s)
         if not finished:
             logger.warning("requests were cut off after %g s", self.settings.drain_timeout_s)
+        if self.grpc_front is not None:
+            await self.grpc_front.stop(self.settings.drain_timeout_s)
+        for target in self._grpc_targets:
+            await target.close()
         self.waker.stop()
         if self.observer.flush():
             await asyncio.sleep(FLUSH_S)
@@ -192,6 +211,11 @@ class Router:
                 connection.begin(exchange, incoming.direct, exchange.body)
                 return
         self.call_directly(exchange)
+
+    def run_apart(self, exchange: "GrpcExchange") -> None:
+        """Run the graph for a request that did not come through the HTTP server."""
+        incoming = self.read_head(exchange.head)
+        self._make_run(self, cast("Exchange", exchange), incoming).start()
 
     def call_directly(self, exchange: Exchange) -> None:
         """Serve a one-step graph off the fast path: no connection yet, a chunked body, a second try."""

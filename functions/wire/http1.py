@@ -85,6 +85,8 @@ class Exchange:
     """Called when the client has caught up after `backed_up` was true."""
     started = False
     """A streamed answer has begun."""
+    streams = True
+    """Whoever asked can take an answer piece by piece."""
     context: object = None
     """Free for the handler."""
     _raw = False
