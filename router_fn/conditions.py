@@ -29,7 +29,7 @@ class Condition(Protocol):
     constant: bool | None
     """True or False if it holds for every, or for no, JSON document; None if it depends."""
     reason: str
-    """Why it is constant, or else what makes it look like a slip; a warning at boot if not empty."""
+    """Why it is constant, or else what looks like a slip; worth a warning at boot. Often empty."""
 
     def matches(self, body: bytes) -> bool: ...
 
@@ -53,7 +53,7 @@ class _GjsonCondition:
             if verdict is not None:
                 return verdict
         try:
-            return find(body, self._path, Work(len(body))) is not None
+            return find(body, self._path, Work(len(body), self._path)) is not None
         except Exhausted:
             return False
 

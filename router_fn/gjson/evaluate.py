@@ -27,10 +27,12 @@ from .values import (
     value_end,
 )
 
-# A lookup may look at this many times the length of its document (nested queries, `@dig` and
-# multipaths look at parts of it repeatedly), and at this much in any case.
-WORK_FACTOR: Final = 64
-WORK_FLOOR: Final = 4 << 20
+# A lookup may look at its document (16 + length of the path) times: each part of a path looks at
+# most once at each part of a document. Only `@dig` into deep documents and multipaths that double
+# their document come to more. Half a mebibyte is granted in any case.
+WORK_FACTOR: Final = 16
+MAX_WORK_FACTOR: Final = 256
+WORK_FLOOR: Final = 1 << 19
 # Queries within queries, multipaths within multipaths, `#.` after `#.`: each level is a recursion.
 MAX_NESTING: Final = 64
 
@@ -44,8 +46,8 @@ class Work:
 
     __slots__ = ("left", "nesting")
 
-    def __init__(self, size: int) -> None:
-        self.left = WORK_FLOOR + WORK_FACTOR * size
+    def __init__(self, size: int, path: Path) -> None:
+        self.left = WORK_FLOOR + min(WORK_FACTOR + len(path.text), MAX_WORK_FACTOR) * size
         self.nesting = 0
 
     def spend(self, amount: int) -> None:
@@ -56,7 +58,7 @@ class Work:
 
 def find(document: bytes, path: Path, work: Work | None = None) -> Span | None:
     """The value at `path`, None if there is none. `document` need not be valid JSON."""
-    return _get(work or Work(len(document)), document, 0, len(document), path)
+    return _get(work or Work(len(document), path), document, 0, len(document), path)
 
 
 def _get(work: Work, buffer: bytes, start: int, end: int, path: Path) -> Span | None:
@@ -134,6 +136,7 @@ def _dig(work: Work, text: bytes, path: Path) -> bytes:
             stack.pop()
             continue
         value = entry[1]
+        work.spend(value[2] - value[1])  # for finding its members
         found = _get(work, *value, path)
         if found is not None:
             out.append(modifiers.raw(found))

@@ -11,12 +11,14 @@ from typing import Any, Final
 from .validity import is_valid
 from .values import (
     ARRAY,
+    END_ARRAY,
     OBJECT,
     QUOTE,
     Span,
     find_value,
     number_of,
     parse,
+    skip_to_element,
     string_of,
     value_end,
 )
@@ -148,24 +150,40 @@ _SPACES: Final = b"\t\n\v\f\r "
 
 def _flatten(text: bytes, argument: bytes) -> bytes:
     span = parse(text)
-    if not is_array(span):
+    if span is None or not is_array(span):
         return text
-    deep = bool(argument) and _flag(argument, b"deep")
+    if argument and _flag(argument, b"deep"):
+        return _flatten_deep(text, span)
     out: list[bytes] = []
-    # a stack of iterators instead of recursion: arrays may nest ten thousand deep
-    stack = [items(span)]
-    while stack:
-        entry = next(stack[-1], None)
-        if entry is None:
-            stack.pop()
-            continue
-        value = entry[1]
-        if is_array(value) and deep:
-            stack.append(items(value))
-            continue
+    for _, value in items(span):
         piece = (_unwrap(raw(value)) if is_array(value) else raw(value)).strip(_SPACES)
         if piece:
             out.append(piece)
+    return b"[" + b",".join(out) + b"]"
+
+
+def _flatten_deep(text: bytes, span: Span) -> bytes:
+    """All that is in arrays within arrays, in one pass: they may nest ten thousand deep."""
+    out: list[bytes] = []
+    at, end = span[1] + 1, span[2]
+    depth = 1
+    while depth:
+        gap = skip_to_element(text, at, end)
+        at = gap.end() if gap else end
+        if at >= end:
+            break
+        if text[at] == END_ARRAY:
+            depth -= 1
+            at += 1
+        elif text[at] == ARRAY:
+            depth += 1
+            at += 1
+        else:
+            stop = value_end(text, at, end)
+            if stop < 0:
+                break
+            out.append(text[at:stop])
+            at = stop
     return b"[" + b",".join(out) + b"]"
 
 

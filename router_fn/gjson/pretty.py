@@ -57,7 +57,8 @@ def _value(span: Span, layout: Layout, items: Items, depth: int, column: int) ->
     lines: list[bytes] = []
     for key, value in members:
         name = b"" if key is None else key[0][key[1] : key[2]] + b": "
-        at = len(margin) - 1 + len(name)
+        # the line break counts as a column, except behind the blank after a comma
+        at = len(margin) + len(name) - (not is_object and bool(lines))
         lines.append(margin + name + _value(value, layout, items, depth + 1, at))
     closing = b"\n" + layout.prefix + layout.indent * depth
     inner = b",".join(lines) + closing

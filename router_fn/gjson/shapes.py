@@ -80,7 +80,7 @@ def _document_judge(query: Query) -> Callable[[bytes], bool]:
     def judge(body: bytes) -> bool:
         if not is_scalar(body):
             try:
-                return test(find_in(Work(len(body)), body, 0, len(body), path))
+                return test(find_in(Work(len(body), path), body, 0, len(body), path))
             except Exhausted:
                 return False
         start = find_value(body)
