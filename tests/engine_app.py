@@ -1,14 +1,19 @@
-"""A user container for the engine's tests: standard library only, so that it starts in milliseconds.
+"""A user container for the engine's tests: standard library only, so that it starts in
+milliseconds.
 
     /echo            the request as JSON            /status?code=N   that status
     /sleep?s=N       answers after N seconds        /stream?n=N      N chunks, 50 ms apart
-    /big?n=N         N bytes with a length          /crash           exits with code 3 instead of answering
-    /break           half an answer, then closes    /ws              websocket-style upgrade, echoes bytes
-    /flood?n=N       N bytes of log lines           /fork            a child that outlives its parent
+    /big?n=N         N bytes with a length          /crash           exits with code 3 instead of
+    answering
+    /break           half an answer, then closes    /ws              websocket-style upgrade,
+    echoes bytes
+    /flood?n=N       N bytes of log lines           /fork            a child that outlives its
+    parent
 Environment: START_DELAY (seconds before listening), IGNORE_TERM, NEVER_LISTEN, DIE_AFTER (seconds).
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -151,7 +156,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(main())
-    except KeyboardInterrupt:
-        pass

@@ -81,7 +81,7 @@ class Engine:
                 ) from error
             self.spawner.start()
             self._around = self._surroundings(workload)
-            self.services = Services(self.state, self._make_revision, self._say)
+            self.services = Services(self.state, self._make_revision, self._say, self.clock)
             self.gateway.routes = self.services.routes
             self.gateway.admin = Admin(self).handle
             self.state.publish(self.port, host=settings.host)
@@ -172,6 +172,7 @@ class Engine:
         while True:
             await asyncio.sleep(STATS_S)
             count += 1
+            self.services.tick()
             for revision in list(self.services.revisions()):
                 if revision.asleep:
                     continue

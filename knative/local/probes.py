@@ -20,7 +20,8 @@ Exec = Callable[[tuple[str, ...], float], Awaitable[bool]]
 async def check(
     probe: spec.Probe, port: int, execute: Exec, connected: Callable[[], None] | None = None
 ) -> bool:
-    """One try; never raises for anything the pod does. `connected` is called when the port is open."""
+    """One try; never raises for anything the pod does. `connected` is called when the port is
+    open."""
     timeout_s = (
         probe.timeout_s if probe.period_s > 0 else max(AGGRESSIVE_TIMEOUT_S, probe.timeout_s)
     )

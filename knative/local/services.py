@@ -11,7 +11,8 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from . import spec, traffic, workload
+from . import rollout, spec, traffic, workload
+from .clock import Clock
 from .pods import Pod
 from .revision import Revision
 from .state import StateDir
@@ -34,6 +35,8 @@ class ServiceState:
         """The newest revision."""
         self.serving: Revision = None  # type: ignore[assignment]
         """The newest revision that traffic for "latest" goes to."""
+        self.rollout: rollout.Rollout[Revision] | None = None
+        """Gradual move of the traffic for "latest"; None when there is none under way."""
         self.problem = ""
         """Why the route is not what the manifest says."""
 
@@ -43,13 +46,18 @@ class Services:
     in."""
 
     def __init__(
-        self, state: StateDir, make_revision: MakeRevision, report: Callable[[str, str], None]
+        self,
+        state: StateDir,
+        make_revision: MakeRevision,
+        report: Callable[[str, str], None],
+        clock: Clock,
     ) -> None:
         self.by_key: dict[str, ServiceState] = {}
         self.routes: dict[str, traffic.Route[Revision]] = {}
         self._state = state
         self._make_revision = make_revision
         self._report = report
+        self._clock = clock
         self._remembered = state.load_revisions()
 
     def revisions(self) -> Iterable[Revision]:
@@ -113,7 +121,28 @@ class Services:
         held = self.by_key.get(revision.service.key)
         if held is not None and held.latest is revision and held.serving is not revision:
             previous, held.serving = held.serving, revision
-            self._report(held.service.key, f"traffic moves {previous.name} -> {revision.name}")
+            under_way = held.rollout
+            older = (
+                list(zip(under_way.revisions, under_way.shares, strict=True))
+                if under_way
+                else [(previous, latest_percent(held.service))]
+            )
+            now = self._clock.now()
+            held.rollout = rollout.begin(older, revision, held.service.rollout_s, now)
+            how = f" over {held.service.rollout_s:g} s" if held.rollout else ""
+            self._report(held.service.key, f"traffic moves {previous.name} -> {revision.name}{how}")
+            self.refresh()
+
+    def tick(self) -> None:
+        """Every second: steps of rollouts that are due."""
+        now, changed = self._clock.now(), False
+        for held in self.by_key.values():
+            if held.rollout is not None and held.rollout.advance(now):
+                changed = True
+                if len(held.rollout.revisions) == 1:
+                    held.rollout = None
+                    self._report(held.service.key, f"all traffic is at {held.serving.name}")
+        if changed:
             self.refresh()
 
     def _named(self, held: ServiceState, name: str) -> Revision | None:
@@ -147,7 +176,14 @@ class Services:
         shares: list[tuple[Revision, int]] = []
         tags: dict[str, Revision] = {}
         held.problem = ""
+        moving = self._moving(held)
         for target in service.traffic:
+            if not target.revision and moving:
+                shares.extend(moving)
+                moving = []
+                if target.tag:
+                    tags[target.tag] = held.serving
+                continue
             revision = self._named(held, target.revision) if target.revision else held.serving
             if revision is None:
                 held.problem = f"traffic names revision {target.revision}, which is not known here"
@@ -167,6 +203,15 @@ class Services:
             for host in traffic.hosts(service.name, service.namespace, tag):
                 routes[host] = traffic.Route(service.key, only, {})
 
+    def _moving(self, held: ServiceState) -> list[tuple[Revision, int]]:
+        """Shares of a rollout, if one is under way and still about the same percentage."""
+        if held.rollout is None:
+            return []
+        if sum(held.rollout.shares) != latest_percent(held.service):
+            held.rollout = None  # the manifest changed its mind: no more steps
+            return []
+        return list(zip(held.rollout.revisions, held.rollout.shares, strict=True))
+
     def collect(self) -> list[Revision]:
         """Forget revisions that nothing reaches and that have no pod left; returns them."""
         gone: list[Revision] = []
@@ -176,3 +221,8 @@ class Services:
                     del held.revisions[name]
                     gone.append(revision)
         return gone
+
+
+def latest_percent(service: spec.Service) -> int:
+    """How much of the traffic goes to the latest revision, whichever that is."""
+    return sum(target.percent for target in service.traffic if not target.revision)

@@ -1,4 +1,5 @@
-"""The gateway of a running engine: hosts, proxying, framing, statuses, upgrades. One engine for all."""
+"""The gateway of a running engine: hosts, proxying, framing, statuses, upgrades. One engine for
+all."""
 
 import json
 import socket

@@ -202,7 +202,8 @@ def test_min_scale_is_ready_before_ready_is_said(tmp_path: Path) -> None:
 def test_sidecars_run_beside_the_serving_container(tmp_path: Path) -> None:
     made = service("pair", ports=[{"containerPort": 8080}])
     side = tmp_path / "side.txt"
-    script = f"import os,time;open({str(side)!r},'w').write(os.environ.get('PORT','no port'));time.sleep(99)"
+    write_port = f"open({str(side)!r},'w').write(os.environ.get('PORT','no port'))"
+    script = f"import os,time;{write_port};time.sleep(99)"
     containers = made["spec"]["template"]["spec"]["containers"]
     containers.append({"name": "side", "image": "x", "command": ["python", "-c", script]})
     with running(tmp_path, made) as engine:
@@ -314,7 +315,8 @@ def test_dying_container_comes_back(tmp_path: Path) -> None:
 
 
 def test_init_failure_shows_its_termination_message(tmp_path: Path) -> None:
-    script = "import os,sys;open(os.environ['TERMINATION_LOG'],'w').write('bucket not found');sys.exit(1)"
+    write_message = "open(os.environ['TERMINATION_LOG'],'w').write('bucket not found')"
+    script = f"import os,sys;{write_message};sys.exit(1)"
     made = service(
         "fetcher",
         spec={
@@ -467,3 +469,21 @@ def test_no_process_survives_the_suite(tmp_path: Path) -> None:
     mark = f"TURNOUT_POD={tmp_path.parent}"
     found = subprocess.run(["ps", "axe", "-o", "pid,command"], capture_output=True, text=True)
     assert [line for line in found.stdout.splitlines() if mark in line] == []
+
+
+def test_gradual_rollout_moves_traffic_in_steps(tmp_path: Path) -> None:
+    def version(number: str) -> dict[str, Any]:
+        made = service("echo", env={"VERSION": number})
+        made["metadata"]["annotations"] = {"serving.knative.dev/rollout-duration": "5s"}
+        return made
+
+    file = write(tmp_path / "objects.yaml", version("1"))
+    with start(tmp_path, str(file), "--watch") as engine:
+        engine.wait_ready()
+        engine.call("echo")
+        write(file, version("2"))
+        until(lambda: "over 5 s" in engine.output, 20)
+        seen = [engine.call("echo").json["env"]["VERSION"] for _ in range(30)]
+        assert seen.count("1") > 15
+        until(lambda: "all traffic is at echo-00002" in engine.output, 20)
+        assert {engine.call("echo").json["env"]["VERSION"] for _ in range(10)} == {"2"}
