@@ -14,11 +14,11 @@ from router_fn import engine
 from router_fn.calls import Call, Incoming, Target
 from router_fn.errors import UpstreamError
 from router_fn.fibers import Wait
-from router_fn.metrics import Metrics
 from router_fn.replies import Reply
 from router_fn.run import Run, StepCall
 
 if TYPE_CHECKING:
+    from router_fn.metrics import Metrics
     from router_fn.server import Router
     from router_fn.tracing import Span, Tracer
 
@@ -34,7 +34,11 @@ class Observer:
 
     def __init__(self, router: "Router") -> None:
         settings = router.settings
-        self.metrics = Metrics() if settings.metrics_port is not None else None
+        self.metrics: Metrics | None = None
+        if settings.metrics_port is not None:
+            from router_fn import metrics
+
+            self.metrics = metrics.Metrics()
         self.server_timing = router.graph.server_timing
         self.access_log = settings.access_log
         self.tracer: Tracer | None = None

@@ -4,7 +4,6 @@ In this order, outermost first: a cached answer spares the call; a mirrored copy
 try; each try may be hedged; a failed try is repeated. Pure like the engine: time and chance come from the context.
 """
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -126,13 +125,15 @@ class ReplyCache:
     """Good answers by request body: bounded in number and bytes, least recently used goes first."""
 
     def __init__(self, settings: Cache) -> None:
+        import hashlib  # only graphs that cache need it
+
         self._settings = settings
+        self._digest = hashlib.blake2b
         self._bytes = 0
         self._kept: OrderedDict[bytes, tuple[float, Reply]] = OrderedDict()
 
-    @staticmethod
-    def _key(body: bytes) -> bytes:
-        return hashlib.blake2b(body, digest_size=32).digest()
+    def _key(self, body: bytes) -> bytes:
+        return self._digest(body, digest_size=32).digest()
 
     def get(self, body: bytes, now: float) -> Reply | None:
         key = self._key(body)

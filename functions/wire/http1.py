@@ -29,7 +29,6 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from email.utils import formatdate
 from typing import Protocol, cast
 
 from functions.wire import headers as wire_headers
@@ -539,7 +538,7 @@ class Server:
         second = int(time.time())
         if second != self._date_second:
             self._date_second = second
-            self._date = b"Date: %s\r\n" % formatdate(second, usegmt=True).encode()
+            self._date = b"Date: %s\r\n" % http_date(second)
             self.answers.clear()
         prefix = wire_headers.status_line(status) + self._date
         if content_type:
@@ -592,6 +591,18 @@ class Server:
         for connection in list(self.connections):
             connection.tick(now)
         self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def http_date(second: int) -> bytes:
+    """IMF-fixdate (RFC 9110 5.6.7); spelled out because `email.utils` costs a dozen imports."""
+    t = time.gmtime(second)
+    day, month = _DAYS[t.tm_wday], _MONTHS[t.tm_mon - 1]
+    text = f"{day}, {t.tm_mday:02d} {month} {t.tm_year} {t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d} GMT"
+    return text.encode()
 
 
 def spawn(handler: Callable[[Exchange], Awaitable[None]]) -> Handler:
