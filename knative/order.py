@@ -16,6 +16,7 @@ from knative.api.problems import Level, Problem
 JSON = Any
 
 _KINDS = ("ServiceAccount", "Secret", "ConfigMap", "Service", "Broker", "SinkBinding", "Trigger")
+"""Unlisted kinds follow, by name."""
 _CALL = re.compile(r"\b([a-z0-9][-a-z0-9]*)\.([a-z0-9][-a-z0-9]*)\.svc\.cluster\.local\b")
 
 Key = tuple[str, str]
@@ -28,7 +29,7 @@ def ordered(objects: Sequence[dict[str, JSON]]) -> list[dict[str, JSON]]:
         key: [k for k in _calls(o) if k in services and k != key] for key, o in services.items()
     }
     depths: dict[Key, int] = {}
-    for key in calls:
+    for key in sorted(calls):
         _depth(key, calls, depths)
     return sorted(objects, key=lambda o: _rank(o, depths))
 

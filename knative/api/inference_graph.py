@@ -6,8 +6,11 @@ router never
 sees (replicas, resources, placement) and lifts the router's findings into our problems.
 """
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 from knative.api import core, pod, problems
-from knative.api.problems import Report
+from knative.api.problems import Path, Report
 from knative.api.resource import Resource
 from knative.api.schema import Field, Free, Int, Obj, Str, silent
 
@@ -51,6 +54,33 @@ def routing_spec(spec: object) -> dict[str, object]:
     return {k: v for k, v in spec.items() if k not in POD_LEVEL} if isinstance(spec, dict) else {}
 
 
+_KSERVE_SPEC = frozenset({"nodes", "routerTimeouts", *POD_LEVEL})
+_KSERVE_NODE = frozenset({"routerType", "steps"})
+_KSERVE_STEP = frozenset(
+    {
+        *("name", "nodeName", "serviceName", "serviceUrl", "data", "weight", "condition"),
+        *("dependency", "mapPredictionsToInstances"),
+    }
+)
+"""What KServe's own grammar has (spec/kserve_graph 1.1 to 1.3); the rest is ours."""
+
+
+def _extensions(spec: Mapping[str, Any]) -> Iterator[Path]:
+    """Fields that KServe would drop in silence."""
+    yield from (("spec", key) for key in spec if key not in _KSERVE_SPEC)
+    nodes = spec.get("nodes")
+    for name, node in nodes.items() if isinstance(nodes, dict) else ():
+        if not isinstance(node, dict):
+            continue
+        here: Path = ("spec", "nodes", name)
+        yield from ((*here, key) for key in node if key not in _KSERVE_NODE)
+        steps = node.get("steps")
+        for index, step in enumerate(steps if isinstance(steps, list) else ()):
+            for key in step if isinstance(step, dict) else ():
+                if key not in _KSERVE_STEP:
+                    yield (*here, "steps", index, key)
+
+
 def check(resource: Resource, report: Report) -> None:
     """Pod-level fields by our tables, routing by `router_fn.graph.check`."""
     from knative.api import schema
@@ -64,5 +94,7 @@ def check(resource: Resource, report: Report) -> None:
         if spec.get(key) is not None:
             one = Obj(name="InferenceGraphSpec", fields={key: known})
             schema.check({key: spec[key]}, one, ("spec",), report)
+    for path in _extensions(spec):
+        report.extension(path, str(path[-1]))
     for level, path, message in graph.check(routing_spec(spec), resolved=False):
         report.add(problems.Level(level), ("spec", *problems.parse(path)), message)

@@ -84,7 +84,6 @@ KINDS: tuple[Kind, ...] = (
     Kind("Service", ("serving.knative.dev/v1",), "knative.api.knative_service", _UNCHANGED),
     Kind("Broker", ("eventing.knative.dev/v1",), "knative.api.eventing_broker", _UNCHANGED),
     Kind("Trigger", ("eventing.knative.dev/v1",), "knative.api.eventing_trigger", _UNCHANGED),
-    Kind("SinkBinding", ("sources.knative.dev/v1",), "knative.api.eventing_binding", _UNCHANGED),
     Kind(
         "InferenceTrigger",
         ("turnout.dev/v1alpha1",),

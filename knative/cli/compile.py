@@ -3,6 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from knative import compiler, emit, errors, features
 from knative.cli import compile_options
@@ -25,7 +26,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--output", metavar="DIR", help="write one file per object into DIR")
     parser.add_argument(
-        "--format", choices=("yaml", "json"), default="yaml", help="output format (default: yaml)"
+        "--format",
+        choices=("yaml", "json", "kn", "kustomize"),
+        default="yaml",
+        help="output format (default: yaml)",
     )
     compile_options.add(parser)
 
@@ -35,13 +39,38 @@ def run(args: argparse.Namespace) -> int:
     result = compiler.compile_files(args.files, compile_options.read(args))
     say(result)
     if args.output:
-        for name, text in emit.to_files(result.objects).items():
+        for name, text in _files(args.format, result.objects).items():
             _write(Path(args.output) / name, text)
         return 0
-    sys.stdout.write(
-        emit.to_json(result.objects) if args.format == "json" else emit.to_yaml(result.objects)
-    )
+    sys.stdout.write(_text(args.format, result.objects))
     return 0
+
+
+def _files(format_: str, objects: list[dict[str, Any]]) -> dict[str, str]:
+    """What goes into a directory, by format."""
+    if format_ == "kustomize":
+        from knative import kustomize
+
+        return kustomize.base(objects)
+    if format_ == "kn":
+        return {**emit.to_files(objects), "kn.sh": _text("kn", objects)}
+    if format_ == "json":
+        return {
+            name.removesuffix("yaml") + "json": emit.to_json([item])
+            for name, item in zip(emit.to_files(objects), objects, strict=True)
+        }
+    return emit.to_files(objects)
+
+
+def _text(format_: str, objects: list[dict[str, Any]]) -> str:
+    """What goes to standard output, by format."""
+    if format_ == "kustomize":
+        raise errors.UsageError("--format kustomize writes several files: say where with -o DIR")
+    if format_ == "kn":
+        from knative import kn
+
+        return kn.commands(objects)
+    return emit.to_json(objects) if format_ == "json" else emit.to_yaml(objects)
 
 
 def say(result: compiler.CompileResult) -> None:

@@ -125,29 +125,10 @@ def of_set(api: Api, namespace: str, set_name: str) -> list[Object]:
         else f"{keys.MANAGED_BY}={keys.MANAGED_BY_TURNOUT}"
     )
     found: list[Object] = []
-    for kind in (
-        "Trigger",
-        "SinkBinding",
-        "Broker",
-        "Service",
-        "ConfigMap",
-        "Secret",
-        "ServiceAccount",
-    ):
+    for kind in MANAGED:
         try:
             items = api.items(kind, namespace, selector)
         except NotFound:  # Eventing is optional
             continue
         found += [{**item, "kind": kind} for item in items]
     return found
-
-
-assert set(MANAGED) == {
-    "Trigger",
-    "SinkBinding",
-    "Broker",
-    "Service",
-    "ConfigMap",
-    "Secret",
-    "ServiceAccount",
-}

@@ -32,6 +32,8 @@ PLURALS: Mapping[str, tuple[str, str]] = {
     "Broker": ("apis/eventing.knative.dev/v1", "brokers"),
     "Trigger": ("apis/eventing.knative.dev/v1", "triggers"),
     "SinkBinding": ("apis/sources.knative.dev/v1", "sinkbindings"),
+    "IntegrationSource": ("apis/sources.knative.dev/v1alpha1", "integrationsources"),
+    "PingSource": ("apis/sources.knative.dev/v1", "pingsources"),
     "ConfigMap": ("api/v1", "configmaps"),
     "Secret": ("api/v1", "secrets"),
     "ServiceAccount": ("api/v1", "serviceaccounts"),
@@ -41,8 +43,11 @@ PLURALS: Mapping[str, tuple[str, str]] = {
 }
 """Kind -> (API path, plural). `CoreService` is Kubernetes' own Service."""
 
-MANAGED = ("Service", "Broker", "Trigger", "SinkBinding", "ConfigMap", "Secret", "ServiceAccount")
-"""Kinds the compiler emits."""
+MANAGED = (
+    *("IntegrationSource", "PingSource", "Trigger", "SinkBinding", "Broker", "Service"),
+    *("ConfigMap", "Secret", "ServiceAccount"),
+)
+"""Kinds the compiler emits, in the order to delete them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -178,8 +178,11 @@ def _network(api: Api, needs: Needs) -> Iterator[Check]:
         )
 
 
+_EVENTING_KINDS = {"Broker", "Trigger", "SinkBinding", "IntegrationSource", "PingSource"}
+
+
 def _eventing(api: Api, needs: Needs) -> Iterator[Check]:
-    kinds = sorted({o["kind"] for o in needs.objects} & {"Broker", "Trigger", "SinkBinding"})
+    kinds = sorted({o["kind"] for o in needs.objects} & _EVENTING_KINDS)
     if not kinds:
         return
     try:

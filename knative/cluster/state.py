@@ -86,7 +86,8 @@ def _container(status: Mapping[str, JSON], *, init: bool) -> str:
     """Why this container keeps the pod from being ready; empty if it does not."""
     state = status.get("state") or {}
     name = status.get("name", "?")
-    waiting, running, ended = state.get("waiting"), state.get("running"), state.get("terminated")
+    waiting, ended = state.get("waiting"), state.get("terminated")
+    running = state.get("running") is not None
     if waiting and waiting.get("reason") not in (None, "PodInitializing"):
         message = waiting.get("message") or ""
         return f"{name}: {waiting['reason']}" + (f" ({message})" if message else "")

@@ -28,7 +28,7 @@ def env(
                 f" in;"
                 " this container is neither",
             )
-    if logger:
+    if logger is not None:
         if not logger.get("url"):
             context.report(resource).error(("spec", component, "logger"), "url is required")
         variables["FUNCTIONS_LOGGER_URL"] = logger.get("url") or ""
