@@ -50,7 +50,7 @@ def _run_adapter(arguments: argparse.Namespace) -> int:
     _log("events-adapter", given.server.log_level)
     from . import adapter_app, server
 
-    return server.run(given.server, lambda: adapter_app.make(given))
+    return server.run(given.server, lambda: adapter_app.make_front(given), given.max_body_bytes)
 
 
 def _run_sqs(arguments: argparse.Namespace) -> int:
@@ -77,7 +77,7 @@ def _run_sink(arguments: argparse.Namespace) -> int:
     _log("events-sink", given.server.log_level)
     from . import server, sink_app
 
-    return server.run(given.server, lambda: sink_app.make(given))
+    return server.run(given.server, lambda: sink_app.make_front(given), given.max_body_bytes)
 
 
 _RUN = {"adapter": _run_adapter, "sqs": _run_sqs, "sink": _run_sink}

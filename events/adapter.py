@@ -7,9 +7,11 @@ made of the notification, so a producer that repeats itself makes duplicates the
 No HTTP framework here; `adapter_app` is the door.
 """
 
+import asyncio
 import base64
 import binascii
 import hmac
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -33,6 +35,10 @@ class Answer:
     status: int
     error: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    def body(self) -> bytes:
+        """`{"error": ...}`, or nothing."""
+        return json.dumps({"error": self.error}).encode() if self.error else b""
 
 
 class RateLimit:
@@ -119,28 +125,53 @@ class Adapter:
             return Answer(status=429, error="too many requests", headers={"Retry-After": "1"})
         return None
 
+    @property
+    def is_guarded(self) -> bool:
+        """Whether credentials are asked for at all."""
+        return bool(self._credentials.token or self._credentials.user)
+
     def handle(self, headers: codec.Headers, body: bytes) -> Answer:
         """Take one notification. Logs one line per event."""
         started = time.monotonic()
         try:
             notification = normalise(headers, body)
             self._check_sns(notification)
-            self._deliver(notification)
+            for event in self._allowed(notification):
+                self._delivered(event, notification, self._sender.send(event))
         except EventsError as error:
-            kind = "retry" if isinstance(error, TryAgain) else "refused"
-            self.metrics.count("notifications", kind)
-            logger.log(
-                logging.WARNING if kind == "retry" else logging.ERROR,
-                "notification %s",
-                kind,
-                extra={"reason": str(error)[:500], "status": error.status},
-            )
-            after = getattr(error, "retry_after_s", None) or 1
-            extra = {"Retry-After": str(int(after) or 1)} if kind == "retry" else {}
-            return Answer(status=error.status, error=str(error), headers=extra)
+            return self._failed(error)
+        return self._taken(notification, started)
+
+    async def handle_async(self, headers: codec.Headers, body: bytes) -> Answer:
+        """The same on an event loop; only SNS, which fetches certificates, goes to a thread."""
+        started = time.monotonic()
+        try:
+            notification = normalise(headers, body)
+            if notification.sns is not None:
+                await asyncio.to_thread(self._check_sns, notification)
+            for event in self._allowed(notification):
+                self._delivered(event, notification, await self._sender.send_async(event))
+        except EventsError as error:
+            return self._failed(error)
+        return self._taken(notification, started)
+
+    def _taken(self, notification: Notification, started: float) -> Answer:
         self.metrics.count("notifications", notification.shape)
         self.metrics.observe(time.monotonic() - started)
         return Answer(status=204)
+
+    def _failed(self, error: EventsError) -> Answer:
+        kind = "retry" if isinstance(error, TryAgain) else "refused"
+        self.metrics.count("notifications", kind)
+        logger.log(
+            logging.WARNING if kind == "retry" else logging.ERROR,
+            "notification %s",
+            kind,
+            extra={"reason": str(error)[:500], "status": error.status},
+        )
+        after = getattr(error, "retry_after_s", None) or 1
+        extra = {"Retry-After": str(int(after) or 1)} if kind == "retry" else {}
+        return Answer(status=error.status, error=str(error), headers=extra)
 
     def _check_sns(self, notification: Notification) -> None:
         if notification.sns is None:
@@ -150,7 +181,7 @@ class Adapter:
             self._verifier.confirm(notification.handshake)
             logger.info("confirmed SNS subscription to %s", notification.sns.get("TopicArn"))
 
-    def _deliver(self, notification: Notification) -> None:
+    def _allowed(self, notification: Notification) -> list[Event]:
         allowed = [event for event in notification.events if self._is_allowed(event)]
         dropped = len(notification.events) - len(allowed)
         if dropped:
@@ -160,20 +191,21 @@ class Adapter:
                     "no event of this notification is about a bucket on the allow-list"
                 )
             logger.warning("dropped %d events about buckets that are not allowed", dropped)
-        for event in allowed:
-            status = self._sender.send(event)
-            self.metrics.count("events", "delivered")
-            logger.info(
-                "event delivered",
-                extra={
-                    "event_id": event.id,
-                    "event_source": event.source,
-                    "event_type": event.type,
-                    "subject": event.subject,
-                    "shape": notification.shape,
-                    "status": status,
-                },
-            )
+        return allowed
+
+    def _delivered(self, event: Event, notification: Notification, status: int) -> None:
+        self.metrics.count("events", "delivered")
+        logger.info(
+            "event delivered",
+            extra={
+                "event_id": event.id,
+                "event_source": event.source,
+                "event_type": event.type,
+                "subject": event.subject,
+                "shape": notification.shape,
+                "status": status,
+            },
+        )
 
     def _is_allowed(self, event: Event) -> bool:
         if not self._buckets:

@@ -4,7 +4,9 @@ from flask import Flask, Response, request
 
 from . import web
 from .adapter import Adapter, Answer, Credentials, RateLimit
+from .front import AdapterFront
 from .http import Client
+from .http_async import AsyncClient
 from .sender import Sender
 from .settings import AdapterSettings
 from .sources.sns_signature import Verifier
@@ -12,16 +14,20 @@ from .sources.sns_signature import Verifier
 SNS_TIMEOUT_S = 10.0
 
 
-def make(settings: AdapterSettings) -> Flask:
-    """The app of `python -m events adapter`."""
+def make_front(settings: AdapterSettings) -> AdapterFront:
+    """What `python -m events adapter` serves."""
     client = Client(settings.sender.proxies, connections=settings.server.threads)
-    return make_app(make_adapter(settings, client), settings.max_body_bytes)
+    adapter = make_adapter(settings, client, AsyncClient(settings.sender.proxies))
+    return AdapterFront(adapter, lambda: make_app(adapter, settings.max_body_bytes))
 
 
-def make_adapter(settings: AdapterSettings, client: Client) -> Adapter:
-    """The adapter these settings describe."""
+def make_adapter(
+    settings: AdapterSettings, client: Client, async_client: AsyncClient | None = None
+) -> Adapter:
+    """The adapter these settings describe; `async_client` serves `handle_async`."""
     sender = Sender(
         client,
+        async_client,
         settings.sender.sink,
         extensions=settings.sender.extensions,
         timeout_s=settings.sender.timeout_s,

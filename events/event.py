@@ -25,6 +25,7 @@ MAX_INTEGER = 2**31 - 1
 """CloudEvents integers are 32-bit signed."""
 
 _NAME = re.compile(r"[a-z0-9]+\Z")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _RFC3339 = re.compile(
     r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}):(\d{2})(\.\d+)?([Zz]|[+-]\d{2}:\d{2})\Z"
 )
@@ -138,7 +139,7 @@ def _check_one(name: str, value: Any) -> str | None:
         )
     if isinstance(value, str) and not value.isascii() and _has_bad_code_point(value):
         return f"attribute {name!r} holds characters CloudEvents forbids"
-    if isinstance(value, str) and any(c < " " or c == "\x7f" for c in value):
+    if isinstance(value, str) and _CONTROL.search(value):
         return f"attribute {name!r} holds control characters"
     return None
 

@@ -10,36 +10,56 @@ from . import codec
 from .delivery import Verdict, classify
 from .errors import DeliveryFailed, Refused
 from .event import Event
-from .http import Client
+from .http import Answer, Client
+from .http_async import AsyncClient
 
 
 class Sender:
     """POSTs events in binary mode to one URL, with a SinkBinding's extensions added."""
 
     def __init__(
-        self, client: Client, sink: str, *, extensions: Mapping[str, str], timeout_s: float
+        self,
+        client: Client,
+        async_client: AsyncClient | None,
+        sink: str,
+        *,
+        extensions: Mapping[str, str],
+        timeout_s: float,
     ) -> None:
         self._client = client
+        self._async_client = async_client
         self._sink = sink
         self._extensions = dict(extensions)
         self._timeout_s = timeout_s
 
     def send(self, event: Event) -> int:
         """The sink's 2xx. Raises `DeliveryFailed` (try again) or `Refused` (it never will)."""
+        headers, body = self._encode(event)
+        return _status(self._client.post(self._sink, headers, body, self._timeout_s))
+
+    async def send_async(self, event: Event) -> int:
+        """The same on an event loop."""
+        assert self._async_client is not None, "this sender was made without an event loop"
+        headers, body = self._encode(event)
+        return _status(await self._async_client.post(self._sink, headers, body, self._timeout_s))
+
+    def _encode(self, event: Event) -> tuple[dict[str, str], bytes]:
         if self._extensions:
             event = event.with_attributes(**self._extensions)
-        headers, body = codec.encode_binary(event)
-        answer = self._client.post(self._sink, headers, body, self._timeout_s)
-        verdict = classify(answer.status)
-        if verdict is Verdict.DELIVERED:
-            return answer.status
-        excerpt = answer.body[:256].decode("utf-8", "replace")
-        message = f"the sink answered {answer.status}: {excerpt}"
-        if verdict is Verdict.FAILED:
-            raise Refused(message)
-        after = answer.headers.get("retry-after", "")
-        raise DeliveryFailed(
-            message,
-            cause_status=answer.status,
-            retry_after_s=float(after) if after.isdecimal() else None,
-        )
+        return codec.encode_binary(event)
+
+
+def _status(answer: Answer) -> int:
+    verdict = classify(answer.status)
+    if verdict is Verdict.DELIVERED:
+        return answer.status
+    excerpt = answer.body[:256].decode("utf-8", "replace")
+    message = f"the sink answered {answer.status}: {excerpt}"
+    if verdict is Verdict.FAILED:
+        raise Refused(message)
+    after = answer.headers.get("retry-after", "")
+    raise DeliveryFailed(
+        message,
+        cause_status=answer.status,
+        retry_after_s=float(after) if after.isdecimal() else None,
+    )

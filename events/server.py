@@ -1,4 +1,4 @@
-"""The gunicorn door: listener, threads, signals, drain and exit codes. One process, many threads.
+"""The gunicorn door: listener, worker, signals, drain and exit codes. One serving process.
 
 One process, because what has been dealt with and what is in flight is known per process; a sink
 that needs more is scaled by Knative, and then keeps its journal in a file or a bucket.
@@ -19,8 +19,6 @@ logger = logging.getLogger(__name__)
 
 HANG_S = 120
 """A worker whose main thread does not turn for this long is killed and replaced by gunicorn."""
-
-KEEP_ALIVE_S = 75
 
 
 class JsonLogger(Logger):  # type: ignore[misc]
@@ -47,21 +45,23 @@ class JsonLogger(Logger):  # type: ignore[misc]
 class Application(BaseApplication):  # type: ignore[misc]
     """gunicorn, configured by our settings only (no config files, no command line of its own)."""
 
-    def __init__(self, settings: ServerSettings, make_app: Callable[[], Any]) -> None:
+    def __init__(
+        self, settings: ServerSettings, make_front: Callable[[], Any], max_body_bytes: int
+    ) -> None:
         self.settings = settings
-        self._make_app = make_app
+        self.make_front = make_front
+        """Called in the worker: everything with threads, locks or sockets is made after the
+        fork."""
+        self.max_body_bytes = max_body_bytes
         super().__init__()
 
     def load_config(self) -> None:
         values: dict[str, Any] = {
             "bind": [f"0.0.0.0:{self.settings.port}"],
             "workers": 1,
-            "worker_class": "gthread",
-            "threads": self.settings.threads,
-            "worker_connections": 4096,
-            "keepalive": KEEP_ALIVE_S,
+            "worker_class": "events.worker.EventsWorker",
             "timeout": HANG_S,
-            "graceful_timeout": int(self.settings.drain_s),
+            "graceful_timeout": int(self.settings.drain_s) + 2,
             "logger_class": JsonLogger,
             "backlog": 2048,
             "control_socket_disable": True,
@@ -71,8 +71,8 @@ class Application(BaseApplication):  # type: ignore[misc]
             self.cfg.set(key, value)
 
     def load(self) -> Any:
-        """In the worker: everything with threads, locks or sockets is made after the fork."""
-        return self._make_app()
+        """There is no WSGI app to load: the worker's front serves."""
+        return None
 
 
 def _when_ready(arbiter: Any) -> None:
@@ -81,10 +81,10 @@ def _when_ready(arbiter: Any) -> None:
         logger.info("listening on %s:%s", host, port, extra={"host": host, "port": port})
 
 
-def run(settings: ServerSettings, make_app: Callable[[], Any]) -> int:
+def run(settings: ServerSettings, make_front: Callable[[], Any], max_body_bytes: int) -> int:
     """Serve until a signal; the exit code: 0 drained, 1 the listener or the application failed."""
     try:
-        Application(settings, make_app).run()
+        Application(settings, make_front, max_body_bytes).run()
     except SystemExit as exit_:
         if exit_.code not in (0, None):
             logger.critical("the server stopped (code %s)", exit_.code)

@@ -1,5 +1,6 @@
 """The sink's HTTP door (Flask), and the making of a sink from its settings."""
 
+import json
 import logging
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from flask import Flask, Response, request
 
 from . import codec, spec, web
 from .errors import EventsError
+from .front import SinkFront
 from .http import Client
 from .journal import Journal, MemoryJournal
 from .objects import ObjectStore
@@ -17,10 +19,33 @@ from .spec import SinkSpec
 logger = logging.getLogger(__name__)
 
 
-def make(settings: SinkSettings) -> Flask:
-    """The app of `python -m events sink`. Raises `SpecError`."""
+MAX_THREADS = 512
+
+
+def make_front(settings: SinkSettings) -> SinkFront:
+    """What `python -m events sink` serves. Raises `SpecError`."""
     sink_spec = spec.parse(settings.spec)
-    return make_app(make_sink(sink_spec, settings), settings.max_body_bytes)
+    sink = make_sink(sink_spec, settings)
+    # Everybody whom the gate lets wait holds a thread; a few more tell the rest to come back.
+    threads = min(MAX_THREADS, sink_spec.max_concurrency + sink_spec.max_waiting + 8)
+    return SinkFront(
+        lambda headers, body: take(sink, headers, body),
+        lambda: make_app(sink, settings.max_body_bytes),
+        threads,
+    )
+
+
+def take(sink: Sink, headers: codec.Headers, body: bytes) -> tuple[int, dict[str, str], bytes]:
+    """One POST to the sink: status, headers and body of the answer."""
+    try:
+        found = codec.decode(headers, body)
+    except EventsError as error:
+        sink.metrics.count("events", "invalid")
+        logger.warning("invalid event", extra={"reason": str(error)})
+        return _problem(error.status, str(error))
+    if len(found) != 1:
+        return _problem(400, "send one event a request: a batch cannot be replied to")
+    return answer_of(sink.handle(found[0]))
 
 
 def make_sink(sink_spec: SinkSpec, settings: SinkSettings) -> Sink:
@@ -65,16 +90,10 @@ def make_app(sink: Sink, max_body_bytes: int) -> Flask:
     app = web.make_app("events.sink", metrics, max_body_bytes)
 
     @app.post("/", provide_automatic_options=False)
-    def take() -> Response:
-        try:
-            found = codec.decode(list(request.headers.items()), request.get_data(cache=False))
-        except EventsError as error:
-            sink.metrics.count("events", "invalid")
-            logger.warning("invalid event", extra={"reason": str(error)})
-            return web.problem(error.status, str(error))
-        if len(found) != 1:
-            return web.problem(400, "send one event a request: a batch cannot be replied to")
-        return respond(sink.handle(found[0]))
+    def take_event() -> Response:
+        body = request.get_data(cache=False)
+        status, headers, content = take(sink, list(request.headers.items()), body)
+        return Response(content, status=status, headers=headers)
 
     @app.post(spec.DEAD_LETTER_PATH, provide_automatic_options=False)
     def bury() -> Response:
@@ -107,14 +126,19 @@ def make_app(sink: Sink, max_body_bytes: int) -> Flask:
     return app
 
 
-def respond(outcome: Outcome) -> Response:
+def answer_of(outcome: Outcome) -> tuple[int, dict[str, str], bytes]:
     """An outcome as the broker wants it: a reply event, an empty 2xx, or a reason."""
     if outcome.status >= 400:
-        headers: dict[str, str] = {}
+        status, headers, body = _problem(outcome.status, outcome.reason)
         if outcome.retry_after_s is not None:
-            headers["Retry-After"] = str(max(1, round(outcome.retry_after_s)))
-        return web.problem(outcome.status, outcome.reason, headers)
+            headers["retry-after"] = str(max(1, round(outcome.retry_after_s)))
+        return status, headers, body
     if outcome.reply is None:
-        return Response(status=outcome.status)
+        return outcome.status, {}, b""
     fields, body = codec.encode_binary(outcome.reply)
-    return Response(body, status=200, headers=fields)
+    return 200, dict(fields), body
+
+
+def _problem(status: int, message: str) -> tuple[int, dict[str, str], bytes]:
+    body = json.dumps({"error": message}).encode()
+    return status, {"content-type": "application/json"}, body
