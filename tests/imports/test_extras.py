@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 CLOSURES = {
-    "router": {"gunicorn", "msgspec", "packaging", "uvloop"},
+    "router": {"gunicorn", "msgspec", "uvloop"},
     "cli": {"pyyaml"},
     "s3": {"boto3", "botocore", "jmespath", "python-dateutil", "s3transfer", "six", "urllib3"},
     "functions": {
