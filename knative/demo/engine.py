@@ -51,6 +51,8 @@ class Service:
     requests: int
     last_request: float
     """Wall-clock seconds; 0 before the first."""
+    created: float
+    """When its newest pod was created, wall-clock seconds; 0 at zero."""
     cold_starts: int
     cold: str
     """How its newest pod came up: `model fetched in 0.4 s, server ready 2.1 s after its start`."""
@@ -78,6 +80,15 @@ class Engine:
         """Every service by name, graphs included."""
         return {entry["name"]: _service(entry) for entry in self._admin("status")["services"]}
 
+    def events(self) -> list[str]:
+        """Types of the events that went through the Brokers lately, newest first."""
+        recent = self._admin("events")["recent"]
+        return [entry["event"]["type"] for entry in recent if isinstance(entry.get("event"), dict)]
+
+    def dead_letters(self) -> list[str]:
+        """Why events could not be delivered, for an error message."""
+        return [json.dumps(entry.get("failure"))[:500] for entry in self._admin("events")["dead"]]
+
     def _admin(self, what: str) -> Any:
         headers = {"Host": f"127.0.0.1:{self.port}"}
         status, text = self._request("GET", f"/_turnout/api/{what}", b"", headers, 10)
@@ -103,6 +114,7 @@ class Engine:
 def running(
     files: Sequence[Path],
     *,
+    port: int,
     folder: Path,
     root: Path,
     environ: Mapping[str, str],
@@ -111,7 +123,6 @@ def running(
 ) -> Iterator[Engine]:
     """`turnout up FILES` from its `ready` line on; its state and its log are kept in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    (port,) = children.free_ports(1)
     command = [sys.executable, "-c", _RUN, "up", *map(str, files)]
     command += ["--port", str(port), "--state-dir", str(folder / "state"), *options]
     log = folder / "up.log"
@@ -143,6 +154,7 @@ def _service(entry: Mapping[str, Any]) -> Service:
         pids=tuple(pid for pod in pods for pid in pod["pids"]),
         requests=sum(revision["requests"] for revision in revisions),
         last_request=max((revision["last_request"] or 0.0 for revision in revisions), default=0.0),
+        created=(pods[-1]["timeline"]["created"] or 0.0) if pods else 0.0,
         cold_starts=sum(revision["cold_starts"] for revision in revisions),
         cold=_cold(pods[-1]["timeline"]) if pods else "",
     )

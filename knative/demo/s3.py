@@ -8,7 +8,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,19 +54,57 @@ class Server:
         )
 
 
-def upload(server: Server, bucket: str, files: Mapping[str, Path]) -> int:
-    """Put `files` (key -> file) into a bucket, made if need be; the bytes sent."""
+def make_buckets(server: Server, names: Iterable[str]) -> None:
     client = server.client()
-    client.create_bucket(Bucket=bucket)
+    for name in names:
+        client.create_bucket(Bucket=name)
+
+
+def download(server: Server, bucket: str, key: str) -> bytes | None:
+    """An object, or None as long as there is none."""
+    from botocore.exceptions import ClientError
+
+    try:
+        body: bytes = server.client().get_object(Bucket=bucket, Key=key)["Body"].read()
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
+            return None
+        raise errors.TurnoutError(f"s3://{bucket}/{key}: {error}") from error
+    return body
+
+
+def upload(server: Server, bucket: str, files: Mapping[str, Path]) -> int:
+    """Put `files` (key -> file) into a bucket; the bytes sent."""
+    client = server.client()
     for key, path in files.items():
         client.upload_file(str(path), bucket, key)
     return sum(path.stat().st_size for path in files.values())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Webhook:
+    """Where the server announces what happens in one bucket."""
+
+    bucket: str
+    url: str
+    proxy: str
+    """HTTP proxy on the way to `url`: the local engine, which knows service names."""
+
+    def to_toml(self) -> str:
+        """SeaweedFS's `notification.toml`, read from the server's working directory."""
+        return (
+            "[notification.webhook]\nenabled = true\n"
+            f'endpoint = "{self.url}"\npath_prefixes = ["/buckets/{self.bucket}/"]\n'
+            "timeout_seconds = 30\nmax_retries = 10\nbackoff_seconds = 1\nworkers = 4\n"
+        )
+
+
 @contextlib.contextmanager
-def running(folder: Path, environ: Mapping[str, str]) -> Iterator[Server]:
+def running(folder: Path, environ: Mapping[str, str], webhook: Webhook) -> Iterator[Server]:
     """Start the server with its data in `folder`, wait until it answers, stop it afterwards."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "notification.toml").write_text(webhook.to_toml())
+    environ = {**environ, "HTTP_PROXY": webhook.proxy, "NO_PROXY": "127.0.0.1,localhost"}
     config = folder / "identities.json"
     config.write_text(json.dumps(_identities()))
     for attempt in range(_ATTEMPTS):
@@ -119,7 +157,7 @@ def _command(program: str, data: Path, config: Path, ports: list[int]) -> list[s
         "ip.bind": "127.0.0.1",
         "master.port": master,
         "master.port.grpc": master_grpc,
-        "master.volumeSizeLimitMB": 1024,
+        "master.volumeSizeLimitMB": 64,  # each bucket takes several volumes, sized at birth
         "master.telemetry": "false",
         "volume.port": volume,
         "volume.port.grpc": volume_grpc,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from knative import errors, model_archive
-from knative.demo import children, engine, pictures, s3
+from knative.demo import children, digits, engine, pictures, s3
 from knative.demo.screen import Screen
 from knative.demo.settings import Settings
 
@@ -19,6 +19,8 @@ ROOT = Path(__file__).parents[2]
 
 BUCKET = "turnout-examples"
 PIPELINES = ("animal-plant", "dog-breed")
+EVENT_EXAMPLE = "digits-s3"
+DIGITS = ROOT / ".demo" / "digits"
 WINDOW_S = 6
 """Stable window of the demo's services: Knative's smallest, so that zero is not a minute away."""
 ZERO_TIMEOUT_S = 60.0
@@ -43,14 +45,17 @@ def tell(settings: Settings, screen: Screen, own: Sequence[Path] = ()) -> None:
     started = time.monotonic()
     _check_complete()
     scenes = _scenes(own)
-    screen.line(screen.style("Turnout: two inference graphs, from zero, on this machine", "bold"))
-    archives = _package(screen)
+    screen.line(screen.style("Turnout: inference graphs from zero, on this machine", "bold"))
+    files = _package(screen)
+    # The S3 server's webhook and the engine have to know of each other before either starts.
+    (port,) = children.free_ports(1)
     with contextlib.ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="turnout-demo-")))
-        server = stack.enter_context(_storage(settings, screen, work, archives))
-        local = stack.enter_context(_engine(settings, screen, work, server))
+        server = stack.enter_context(_storage(settings, screen, work, files, port))
+        local = stack.enter_context(_engine(settings, screen, work, server, port))
         for scene in scenes:
             _send(screen, local, scene)
+        digits.act(screen, local, server, DIGITS)
         _back_to_zero(screen, local)
         with screen.progress("stopping"):
             stack.close()
@@ -126,20 +131,28 @@ def _package(screen: Screen) -> dict[str, Path]:
     state = f"{fresh} packed in {seconds:.1f} s" if fresh else "unchanged since the last run"
     screen.fact("archives", f"{len(files)} .mar files, {size:.0f} MB: {state}")
     screen.fact("network", "EfficientNet-Lite0 with its published ImageNet weights")
-    return files
+    with screen.progress("training the digit classifier"):
+        keys, trained = digits.files(ROOT / "examples" / EVENT_EXAMPLE, DIGITS)
+    how = "trained now" if trained else "trained in an earlier run"
+    screen.fact("digits", f"a classifier of scikit-learn's 1,797 handwritten digits, {how}")
+    return {**files, **keys}
 
 
 @contextlib.contextmanager
 def _storage(
-    settings: Settings, screen: Screen, work: Path, files: dict[str, Path]
+    settings: Settings, screen: Screen, work: Path, files: dict[str, Path], port: int
 ) -> Iterator[s3.Server]:
     screen.heading("2. Storage")
+    webhook = s3.Webhook(
+        bucket=digits.INBOX, url=digits.WEBHOOK_URL, proxy=f"http://127.0.0.1:{port}"
+    )
     with contextlib.ExitStack() as stack:
         with screen.progress("starting SeaweedFS") as progress:
-            server = stack.enter_context(s3.running(work / "s3", settings.environ))
+            server = stack.enter_context(s3.running(work / "s3", settings.environ, webhook))
             seconds = progress.seconds
         screen.fact("server", f"SeaweedFS S3 at {server.endpoint}, up in {seconds:.1f} s")
-        with screen.progress(f"uploading {len(files)} archives") as progress:
+        with screen.progress(f"uploading {len(files)} files") as progress:
+            s3.make_buckets(server, (BUCKET, *digits.BUCKETS))
             size = s3.upload(server, BUCKET, files)
             seconds = progress.seconds
         screen.fact("bucket", f"s3://{BUCKET}: {size / 1e6:.0f} MB in {seconds:.1f} s")
@@ -148,10 +161,10 @@ def _storage(
 
 @contextlib.contextmanager
 def _engine(
-    settings: Settings, screen: Screen, work: Path, server: s3.Server
+    settings: Settings, screen: Screen, work: Path, server: s3.Server, port: int
 ) -> Iterator[engine.Engine]:
     screen.heading("3. turnout up")
-    folders = [ROOT / "examples" / pipeline for pipeline in PIPELINES]
+    folders = [ROOT / "examples" / name for name in (*PIPELINES, EVENT_EXAMPLE)]
     files = [path for folder in folders for path in sorted(folder.glob("*.yaml"))]
     shown = " ".join(str(folder.relative_to(ROOT) / "*.yaml") for folder in folders)
     screen.fact("command", f"turnout up {shown}")
@@ -160,6 +173,7 @@ def _engine(
             local = stack.enter_context(
                 engine.running(
                     files,
+                    port=port,
                     folder=work / "engine",
                     root=ROOT,
                     environ={**settings.environ, **server.environ},
