@@ -14,9 +14,9 @@ from urllib.parse import unquote
 from . import answers, codec_v1, codec_v2, faults, metrics
 from .answers import Answer, Stream
 from .engine import Codec, Engine
-from .errors import FunctionsError
+from .errors import FunctionsError, InvalidRequest, StatusError
 from .model import Call, ServedModel
-from .wire import v1, v2
+from .wire import tensorflow, v1, v2
 from .wire.http1 import Exchange
 from .wire.http1_head import RequestHead
 
@@ -34,7 +34,8 @@ class Route:
     """What a request head means. Shared by all requests with this head; never changed."""
 
     __slots__ = (
-        "codec", "headers", "is_json", "json_length", "model", "request_id", "serve", "verb", "version",
+        "codec", "headers", "is_json", "json_length", "label", "model", "request_id", "serve", "verb",
+        "version",
     )  # fmt: skip
 
     def __init__(self, serve: Callable[[Exchange, "Route"], None], head: RequestHead) -> None:
@@ -43,6 +44,7 @@ class Route:
         self.model = ""
         self.verb = ""
         self.version = ""
+        self.label = ""
         self.headers = {
             name.decode("latin-1").lower(): value.decode("latin-1") for name, value in head.headers
         }
@@ -79,6 +81,8 @@ class Front:
     def resolve(self, head: RequestHead) -> Route:
         path = head.target.partition(b"?")[0].decode("latin-1")
         method = head.method
+        if "tensorflow" in self.protocols and path.lower().startswith("/v1/"):
+            return self._resolve_tensorflow(head, path)
         if method in (b"GET", b"HEAD"):
             if path in ("/readyz", "/v2/health/ready"):
                 return Route(self.readyz, head)
@@ -102,6 +106,58 @@ class Front:
                 route.version = unquote(parts[2]) if len(parts) == 4 else ""
                 return route
         return Route(self.cold, head)
+
+    def _resolve_tensorflow(self, head: RequestHead, path: str) -> Route:
+        """Everything under /v1/ is TensorFlow Serving's when that protocol is on."""
+        try:
+            target = tensorflow.parse_path(head.method.decode("latin-1"), path)
+        except tensorflow.Malformed as problem:
+            route = Route(self.refuse, head)
+            route.verb = str(problem)
+            return route
+        serve = self.tfs_read if target.action in ("status", "metadata") else self.tfs_call
+        route = Route(serve, head)
+        route.model, route.version, route.label = target.model, target.version, target.label
+        route.verb = target.action
+        return route
+
+    def refuse(self, exchange: Exchange, route: Route) -> None:
+        self.respond(exchange, answers.from_error(InvalidRequest(route.verb)))
+
+    def tfs_call(self, exchange: Exchange, route: Route) -> None:
+        """predict, classify, regress: a body that is no JSON is 400 even for an unknown model."""
+        from . import tfs_rest
+
+        codec = route.codec = route.codec or tfs_rest.TfsCodec(self.repository.settings)
+        try:
+            entry = self.repository.entries.get(route.model)
+            if entry is None:
+                codec.decode(exchange.body, route, Call({}))
+                which = (
+                    f"Specific({route.model}, {route.version})"
+                    if route.version
+                    else f"Latest({route.model})"
+                )
+                raise StatusError(404, f"Servable not found for request: {which}")
+            self._call(exchange, self.repository.ready_entry(route.model), route, codec)
+        except FunctionsError as error:
+            self.respond(exchange, answers.from_error(error))
+
+    def tfs_read(self, exchange: Exchange, route: Route) -> None:
+        from . import tfs_rest
+
+        try:
+            entry = self.repository.entries.get(route.model)
+            if entry is None:
+                raise StatusError(404, f"Could not find any versions of model {route.model}")
+            if route.verb == "status":
+                document = tfs_rest.status_document(entry, route.version)
+            else:
+                entry = self.repository.ready_entry(route.model)
+                document = tfs_rest.metadata_document(entry, route.version, route.label)
+            self.respond(exchange, tfs_rest.json_answer(document))
+        except FunctionsError as error:
+            self.respond(exchange, answers.from_error(error))
 
     def side(self, exchange: Exchange) -> None:
         """The second port: health and metrics only, so that it can be open to scrapers alone."""

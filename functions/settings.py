@@ -415,6 +415,8 @@ def _check_together(values: Mapping[str, Any]) -> list[str]:
         )
     if values["storage_uri"] and not values["model_dir"]:
         problems.append("STORAGE_URI is set but --model-dir is not: say where to put the artifacts")
+    if {"v1", "tensorflow"} <= set(values["protocol"]):
+        problems.append("--protocol: v1 and tensorflow share their paths; choose one of them")
     if values["preload"] and values["runtime"] in {"tensorflow"}:
         problems.append(
             "--preload: TensorFlow cannot be forked once loaded; use --workers without it"

@@ -114,6 +114,10 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
         handlers = [HealthService(repository).generic_handler()]
         if "grpc-v2" in settings.protocol:
             handlers.append(InferenceService(repository, engine).generic_handler())
+        if "grpc-v1" in settings.protocol:
+            from .tfs_grpc import PredictionService
+
+            handlers.extend(PredictionService(repository, engine).generic_handlers())
         server, _ = await grpc_server.start(
             handlers,
             settings.host,

@@ -104,7 +104,8 @@ def build(directory: Path, threads: int) -> TorchModel:
     folder = file.parent
     if _is_torchscript(file):
         try:
-            module = torch.jit.load(str(file), map_location="cpu")
+            load: Any = torch.jit.load  # its stub says nothing
+            module = load(str(file), map_location="cpu")
         except RuntimeError as exc:
             raise LoadFailed(f"{file.name} cannot be loaded: {str(exc)[:500]}") from exc
         return TorchModel(module.eval(), "pytorch_torchscript", threads)

@@ -1,0 +1,308 @@
+"""TensorFlow Serving's gRPC services over models of the `tensorflow` runtime."""
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import numpy as np
+
+from . import faults, grpc_server, tensors, tfs, tfs_rest
+from .engine import Codec, Engine
+from .errors import FunctionsError, InvalidRequest, ModelNotFound, NotSupported, StatusError
+from .model import Call, ServedModel
+
+if TYPE_CHECKING:
+    from .repository import Repository
+
+Array = np.ndarray[Any, Any]
+
+MAX_MESSAGE_BYTES = 1024
+"""Status texts are cut here, as TensorFlow Serving does."""
+
+_DT = {
+    "FP32": 1, "FP64": 2, "INT32": 3, "UINT8": 4, "INT16": 5, "INT8": 6, "BYTES": 7, "INT64": 9,
+    "BOOL": 10, "UINT16": 17, "FP16": 19, "UINT32": 22, "UINT64": 23,
+}  # fmt: skip
+_DATATYPES = {number: name for name, number in _DT.items()}
+_FIELDS = {
+    "FP32": "float_val", "FP64": "double_val", "INT32": "int_val", "UINT8": "int_val",
+    "INT16": "int_val", "INT8": "int_val", "UINT16": "int_val", "BYTES": "string_val",
+    "INT64": "int64_val", "BOOL": "bool_val", "UINT32": "uint32_val", "UINT64": "uint64_val",
+    "FP16": "half_val",
+}  # fmt: skip
+
+
+def to_array(name: str, proto: Any) -> Array:
+    """TensorProto -> array: `tensor_content`, or typed values (one value fills the shape)."""
+    datatype = _DATATYPES.get(proto.dtype)
+    if datatype is None:
+        raise InvalidRequest(f"input {name}: dtype {proto.dtype} is not supported")
+    shape = [dim.size for dim in proto.tensor_shape.dim]
+    if any(size < 0 for size in shape):
+        raise InvalidRequest(f"input {name}: shape {shape} must not be negative")
+    count = int(np.prod(shape, dtype=object))
+    if proto.tensor_content:
+        if datatype == "BYTES":
+            raise InvalidRequest(f"input {name}: strings belong into string_val")
+        return tensors.decode_raw(name, datatype, shape, proto.tensor_content)
+    values = getattr(proto, _FIELDS[datatype])
+    dtype = tensors.DTYPES[datatype]
+    if datatype == "BYTES":
+        flat = np.empty(len(values), dtype=object)
+        flat[:] = list(values)
+    elif datatype == "FP16":
+        flat = np.array(values, dtype=np.uint16).view(np.float16)
+    else:
+        try:
+            flat = np.array(values, dtype=dtype)
+        except OverflowError:
+            raise InvalidRequest(f"input {name}: a number is out of range for {datatype}") from None
+    if 1 <= len(flat) < count:  # the last value fills the rest
+        flat = np.concatenate([flat, np.full(count - len(flat), flat[-1], dtype=flat.dtype)])
+    if len(flat) != count:
+        raise InvalidRequest(f"input {name}: {len(flat)} values do not fill shape {shape}")
+    return flat.reshape(shape)
+
+
+def from_array(array: Array) -> Any:
+    """Array -> TensorProto with typed values, as TensorFlow Serving replies."""
+    datatype = tensors.datatype_of(array.dtype)
+    if datatype not in _DT:
+        raise NotSupported(f"an output of type {array.dtype} cannot be sent")
+    proto = tfs.TensorProto(dtype=_DT[datatype])
+    for size in array.shape:
+        proto.tensor_shape.dim.add(size=size)
+    flat = array.ravel()
+    if datatype == "FP16":
+        flat = flat.view(np.uint16)
+    field = getattr(proto, _FIELDS[datatype])
+    values = flat.tolist()
+    field.extend(map(tensors.to_bytes, values) if datatype == "BYTES" else values)
+    return proto
+
+
+class TfsGrpcCodec(Codec):
+    name = "grpc-v1"
+
+    def decode(self, body: Any, route: Any, call: Call) -> Any:
+        return body
+
+    def apply(self, model: ServedModel, route: Any, payload: Any, call: Call) -> Any:
+        spec = payload.model_spec
+        version = _pick(model, spec)
+        name = spec.signature_name or "serving_default"
+        if name not in version.signatures:
+            raise Precondition(f'Serving signature key "{name}" not found.')
+        signature = version.signatures[name]
+        if route.verb == "predict":
+            return _predict(version, signature, payload)
+        return _examples(version, signature, payload, route.verb)
+
+    def encode(self, result: Any, route: Any, call: Call) -> Any:
+        return result
+
+
+class Precondition(InvalidRequest):
+    """FAILED_PRECONDITION over gRPC."""
+
+
+def _pick(model: Any, spec: Any) -> Any:
+    if not hasattr(model, "pick"):
+        raise NotSupported("this model is not of the tensorflow runtime")
+    chosen = spec.WhichOneof("version_choice")
+    version = str(spec.version.value) if chosen == "version" else ""
+    return model.pick(version, spec.version_label if chosen == "version_label" else "")
+
+
+def _fill_spec(target: Any, request: Any, version: Any, signature: Any) -> None:
+    target.name = request.model_spec.name
+    target.version.value = version.number
+    target.signature_name = signature.name
+
+
+def _predict(version: Any, signature: Any, request: Any) -> Any:
+    sent, wanted = set(request.inputs), set(signature.inputs)
+    if sent != wanted:
+        raise InvalidRequest(
+            f"input size does not match signature: {len(sent)}!={len(wanted)}"
+            f" sent: {{{','.join(sorted(sent))}}} expected: {{{','.join(sorted(wanted))}}}"
+        )
+    filters = list(request.output_filter)
+    for name in filters:
+        if name not in signature.outputs:
+            raise InvalidRequest(f"output tensor alias not found in signature: {name}")
+    if len(set(filters)) != len(filters):
+        raise InvalidRequest("duplicate output tensor alias in output_filter")
+    inputs = {}
+    for name, proto in request.inputs.items():
+        array = to_array(name, proto)
+        if array.dtype != tensors.DTYPES[signature.inputs[name].datatype]:
+            raise InvalidRequest(
+                f"input {name} must be {signature.inputs[name].datatype}, the request has {array.dtype}"
+            )
+        inputs[name] = array
+    outputs = version.run(signature, inputs)
+    response = tfs.PredictResponse()
+    for name, array in outputs.items():
+        if not filters or name in filters:
+            response.outputs[name].CopyFrom(from_array(array))
+    _fill_spec(response.model_spec, request, version, signature)
+    return response
+
+
+def _examples(version: Any, signature: Any, request: Any, verb: str) -> Any:
+    serialized = []
+    if request.input.HasField("example_list_with_context"):
+        listed = request.input.example_list_with_context
+        for example in listed.examples:
+            merged = tfs.Example()
+            merged.CopyFrom(listed.context)
+            merged.MergeFrom(example)
+            serialized.append(merged.SerializeToString())
+    else:
+        serialized = [e.SerializeToString() for e in request.input.example_list.examples]
+    if not serialized:
+        raise InvalidRequest("Input is empty")
+    result = tfs_rest.run_examples(version, signature, serialized, verb)
+    if verb == "regress":
+        regression = tfs.RegressionResponse()
+        for value in result.tolist():
+            regression.result.regressions.add(value=value)
+        _fill_spec(regression.model_spec, request, version, signature)
+        return regression
+    response = tfs.ClassificationResponse()
+    for row in tfs_rest.class_rows(result, len(serialized)):
+        found = response.result.classifications.add()
+        for label, score in row:
+            found.classes.add(label=label, score=score)
+    _fill_spec(response.model_spec, request, version, signature)
+    return response
+
+
+class _Route:
+    __slots__ = ("model", "verb", "version")
+
+    def __init__(self, model: str, verb: str) -> None:
+        self.model = model
+        self.verb = verb
+        self.version = ""
+
+
+class PredictionService:
+    """Predict, Classify, Regress, GetModelMetadata, GetModelStatus."""
+
+    def __init__(self, repository: "Repository", engine: Engine) -> None:
+        self.repository = repository
+        self.engine = engine
+        self.codec = TfsGrpcCodec(repository.settings)
+
+    def generic_handlers(self) -> list[grpc.GenericRpcHandler]:
+        prediction = {
+            "Predict": (self.predict, tfs.PredictRequest),
+            "Classify": (self.classify, tfs.ClassificationRequest),
+            "Regress": (self.regress, tfs.RegressionRequest),
+            "GetModelMetadata": (self.metadata, tfs.GetModelMetadataRequest),
+        }
+        status = {"GetModelStatus": (self.status, tfs.GetModelStatusRequest)}
+        return [
+            grpc_server.handler("tensorflow.serving.PredictionService", prediction),
+            grpc_server.handler("tensorflow.serving.ModelService", status),
+        ]
+
+    async def predict(self, request: Any, context: Any) -> Any:
+        return await self._call("predict", request, context)
+
+    async def classify(self, request: Any, context: Any) -> Any:
+        return await self._call("classify", request, context)
+
+    async def regress(self, request: Any, context: Any) -> Any:
+        return await self._call("regress", request, context)
+
+    async def _call(self, verb: str, request: Any, context: Any) -> Any:
+        name = request.model_spec.name
+        call = Call(grpc_server.lower_metadata(context))
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def done(answer: Any, error: BaseException | None) -> None:
+            if future.done():
+                return
+            if error is not None:
+                future.set_exception(faults.classify(error, name))
+            else:
+                future.set_result(answer)
+
+        entry = None
+        try:
+            entry = self._entry(name)
+            self.engine.execute(
+                entry, self.codec, _Route(name, verb), request, request.ByteSize(), call, done
+            )
+            answer = await future
+        except FunctionsError as error:
+            if entry is not None:
+                entry.metrics.observe("grpc-v1", error.http_status(), call.timings)
+            await _abort(context, error)
+        assert entry is not None
+        entry.metrics.observe("grpc-v1", 200, call.timings)
+        return answer
+
+    def _entry(self, name: str) -> Any:
+        try:
+            return self.repository.ready_entry(name)
+        except ModelNotFound:
+            raise StatusError(404, f"Servable not found for request: Latest({name})") from None
+
+    async def metadata(self, request: Any, context: Any) -> Any:
+        response = tfs.GetModelMetadataResponse()
+        try:
+            if list(request.metadata_field) != ["signature_def"]:
+                raise InvalidRequest(
+                    "GetModelMetadataRequest must specify at least one metadata_field: signature_def"
+                )
+            entry = self._entry(request.model_spec.name)
+            version = _pick(entry.model, request.model_spec)
+        except FunctionsError as error:
+            await _abort(context, error)
+        definitions = tfs.SignatureDefMap()
+        for name, signature in version.signatures.items():
+            # Same message, other pool: TensorFlow's own bytes are read by ours.
+            definitions.signature_def[name].ParseFromString(
+                signature.definition.SerializeToString()
+            )
+        packed = response.metadata["signature_def"]
+        packed.type_url = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
+        packed.value = definitions.SerializeToString()
+        response.model_spec.name = request.model_spec.name
+        response.model_spec.version.value = version.number
+        return response
+
+    async def status(self, request: Any, context: Any) -> Any:
+        response = tfs.GetModelStatusResponse()
+        spec = request.model_spec
+        version = str(spec.version.value) if spec.HasField("version") else ""
+        try:
+            entry = self.repository.entries.get(spec.name)
+            if entry is None:
+                raise StatusError(404, f"Could not find any versions of model {spec.name}")
+            tfs_rest.status_document(entry, version)
+        except FunctionsError as error:
+            await _abort(context, error)
+        model: Any = entry.model if entry is not None else None
+        for number, status in sorted(model.statuses.items(), reverse=True):
+            if not version or str(number) == version:
+                found = response.model_version_status.add(version=number, state=status.state)
+                found.status.error_code = 2 if status.error else 0
+                found.status.error_message = status.error
+        return response
+
+
+async def _abort(context: Any, error: FunctionsError) -> None:
+    code = (
+        grpc.StatusCode.FAILED_PRECONDITION
+        if isinstance(error, Precondition)
+        else grpc_server.status_of(error)
+    )
+    text = str(error)
+    if len(text) > MAX_MESSAGE_BYTES:
+        text = text[:MAX_MESSAGE_BYTES] + "...TRUNCATED"
+    await context.abort(code, text)
