@@ -39,6 +39,21 @@ def connect(uri: Uri, context: Context) -> "GitSource":
     return GitSource(uri, context)
 
 
+def locate(uri: Uri) -> tuple[str, str, str]:
+    """(URL without credentials, ref or empty, sub directory or empty).
+
+    The ref follows the last `@` of the path: `…/repo.git@feature/x`.
+    """
+    parts = urlsplit(uri.text.removeprefix("git+"))
+    path, at, ref = parts.path.rpartition("@")
+    directory = unquote(parts.fragment).strip("/")
+    if ".." in directory.split("/"):
+        raise InvalidUri(uri.shown, "the sub directory leads out of the repository")
+    host = parts.netloc.rpartition("@")[2]
+    url = urlunsplit((parts.scheme, host, path if at else parts.path, parts.query, ""))
+    return url, ref, directory
+
+
 class GitSource:
     """One tree of one repository, held in a temporary clone until it is copied."""
 
@@ -47,18 +62,11 @@ class GitSource:
     def __init__(self, uri: Uri, context: Context) -> None:
         self.shown = uri.shown
         self._context = context
+        self._url, self._ref, self._directory = locate(uri)
         parts = urlsplit(uri.text.removeprefix("git+"))
-        path, at, ref = parts.path.rpartition("@")
-        self._ref = ref if at else ""
-        self._directory = unquote(parts.fragment).strip("/")
-        if ".." in self._directory.split("/"):
-            raise InvalidUri(uri.shown, "the sub directory leads out of the repository")
         env = context.environ
         self._user = unquote(parts.username or "") or env.get("GIT_USERNAME") or None
         self._password = unquote(parts.password or "") or env.get("GIT_PASSWORD") or None
-        host = parts.netloc.rpartition("@")[2]
-        query = parts.query
-        self._url = urlunsplit((parts.scheme, host, path if at else parts.path, query, ""))
         self._clone = tempfile.TemporaryDirectory(prefix="turnout-git-")
         self._blobs: dict[str, bytes] = {}
         self._repo: Any = None

@@ -1,0 +1,396 @@
+"""URIs, settings, checksums, signatures, retries: no sockets, no sleep."""
+
+import hashlib
+import random
+import zlib
+from pathlib import Path
+
+import pytest
+
+from storage_initializer import digest, retry, uri
+from storage_initializer.errors import (
+    Corrupt,
+    InvalidSettings,
+    InvalidUri,
+    Relocated,
+    StorageError,
+    Throttled,
+    TransferFailed,
+    UnsafePath,
+)
+from storage_initializer.items import Filter, safe_path
+from storage_initializer.providers import azure, git, hf, oci, s3, s3_sign
+from storage_initializer.settings import Settings, parse_size
+
+
+@pytest.mark.parametrize(
+    ("text", "provider", "authority", "path"),
+    [
+        ("s3://bucket/a/b", "s3", "bucket", "a/b"),
+        ("s3://bucket/a?b#c", "s3", "bucket", "a?b#c"),
+        ("s3://bucket", "s3", "bucket", ""),
+        ("gs://bucket/a", "gcs", "bucket", "a"),
+        ("https://acct.blob.core.windows.net/c/p", "azure", "acct.blob.core.windows.net", "c/p"),
+        ("https://a.z12.blob.storage.azure.net/c", "azure", "a.z12.blob.storage.azure.net", "c"),
+        ("https://a.file.core.windows.net/s/p", "azure_files", "a.file.core.windows.net", "s/p"),
+        ("abfss://c@a.dfs.core.windows.net/p", "azure", "c@a.dfs.core.windows.net", "p"),
+        ("https://host/x.tar.gz", "http", "host", "x.tar.gz"),
+        ("https://host/team/repo.git", "git", "host", "team/repo.git"),
+        ("git+https://host/repo@v1", "git", "host", "repo@v1"),
+        ("hf://org/model:main", "hf", "org", "model:main"),
+        ("oci://reg:5000/a/b:v1", "oci", "reg:5000", "a/b:v1"),
+        ("pvc://claim/sub", "pvc", "claim", "sub"),
+        ("webhdfs://nn:9870/m", "hdfs", "nn:9870", "m"),
+        ("file:///a%20b", "local", "", "/a b"),
+        ("relative/path", "local", "", "relative/path"),
+        ("/abs/path", "local", "", "/abs/path"),
+    ],
+)
+def test_uris_are_classified(text: str, provider: str, authority: str, path: str) -> None:
+    parsed = uri.parse(text)
+    assert (parsed.provider, parsed.authority, parsed.path) == (provider, authority, path)
+    assert uri.check(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("", "empty"),
+        (" s3://b/x", "spaces"),
+        ("s3://b/x\n", "spaces"),
+        ("s3://b/x\x00y", "control"),
+        ("ftp://host/x", "unknown scheme"),
+        ("s3:///key", "no bucket name"),
+        ("s3://under score/key", "no bucket name"),
+        ("https://host", "names a host but no file"),
+        ("https://", "nothing after"),
+        ("https://host:99999/x", "[Pp]ort"),
+        ("file://host/x", "taken for a host"),
+        ("hf://org", "hf://owner/model"),
+        ("https://host/x#sha256=12", "64 hexadecimal"),
+    ],
+)
+def test_bad_uris_say_what_to_write(text: str, cause: str) -> None:
+    with pytest.raises(InvalidUri, match=cause):
+        uri.parse(text)
+    assert uri.check(text)[0][0] == ""
+
+
+def test_every_scheme_has_a_provider_module() -> None:
+    directory = Path(uri.__file__).parent / "providers"
+    for module in {*uri.PROVIDERS.values(), "azure_files"}:
+        assert (directory / f"{module}.py").exists()
+
+
+def test_secrets_leave_neither_through_text_nor_identity() -> None:
+    text = "https://ann:pass@h.blob.core.windows.net/c/p?sv=1&sig=abc%3D"
+    assert uri.redact(text) == "https://…@h.blob.core.windows.net/c/p?sv=…&sig=…"
+    renewed = text.replace("abc", "def").replace("pass", "other")
+    assert uri.parse(text).identity == uri.parse(renewed).identity
+    assert uri.parse("/a/b").identity == uri.parse("file:///a/b").identity
+    assert uri.parse("s3://bkt/a").identity != uri.parse("s3://bkt/a2").identity
+
+
+@pytest.mark.parametrize(
+    ("mirrors", "text", "expected"),
+    [
+        ("s3://b/=file:///m", "s3://b/x/y.mar", "file:///m/x/y.mar"),
+        ("s3://b=file:///m", "s3://b/x", "file:///m/x"),
+        ("s3://b/model=s3://c/n", "s3://b/model-old/x", "s3://b/model-old/x"),
+        ("s3://b/=file:///m,s3://b/x/=file:///n", "s3://b/x/y", "file:///n/y"),
+        ("gs://b/=file:///m", "s3://b/x", "s3://b/x"),
+        ("s3://b/x=file:///one", "s3://b/x", "file:///one"),
+    ],
+)
+def test_mirrors_rewrite_whole_prefixes(mirrors: str, text: str, expected: str) -> None:
+    settings = Settings.from_env({"STORAGE_MIRRORS": mirrors})
+    assert uri.apply_mirrors(text, settings.mirrors) == expected
+
+
+# --- paths and filters ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/abs", "../x", "a/../../x", "a/..", "", ".", "a\0b", "x" * 256])
+def test_unsafe_paths_are_refused(path: str) -> None:
+    with pytest.raises(UnsafePath):
+        safe_path("s3://b", path)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"), [("a//b", "a/b"), ("./a", "a"), ("a/b/", "a/b/"), ("…/ü", "…/ü")]
+)
+def test_odd_paths_are_normalised(path: str, expected: str) -> None:
+    assert safe_path("s3://b", path) == expected
+
+
+def test_filters_follow_fnmatch_on_the_whole_path() -> None:
+    chosen = Filter(allow=("*.bin", "config.json"), ignore=("*/old/*",))
+    wanted = [p for p in ("a.bin", "x/y.bin", "x/old/z.bin", "config.json", "x/config.json", "n")
+              if chosen.wants(p)]  # fmt: skip
+    assert wanted == ["a.bin", "x/y.bin", "config.json"]
+
+
+# --- settings ------------------------------------------------------------------------------------
+
+
+def test_all_problems_are_reported_together() -> None:
+    with pytest.raises(InvalidSettings) as caught:
+        Settings.from_env({"STORAGE_CONCURRENCY": "0", "STORAGE_PART_BYTES": "1", "LOG_LEVEL": "x"})
+    assert [problem.split("=")[0] for problem in caught.value.problems] == [
+        "STORAGE_CONCURRENCY", "STORAGE_PART_BYTES", "LOG_LEVEL",
+    ]  # fmt: skip
+
+
+def test_kserve_names_are_understood_and_ours_win() -> None:
+    environ = {"S3_CONNECT_TIMEOUT": "3", "S3_READ_TIMEOUT": "4", "STORAGE_STALL_SECONDS": "5"}
+    settings = Settings.from_env(environ)
+    assert (settings.connect_timeout_s, settings.stall_s) == (3, 5)
+    patterns = Settings.from_env({"STORAGE_ALLOW_PATTERNS": '["a,b", "c"]'})
+    assert patterns.allow_patterns == ("a,b", "c")
+    assert Settings.from_env({"STORAGE_IGNORE_PATTERNS": "a, b"}).ignore_patterns == ("a", "b")
+
+
+def test_secrets_are_not_in_a_repr() -> None:
+    settings = Settings.from_env({"AWS_SECRET_ACCESS_KEY": "hush", "http_proxy": "http://u:hush@p"})
+    assert "hush" not in repr(settings)
+    assert "hush" not in repr(s3_sign.Credentials("id", "hush"))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("512Mi", 512 << 20), ("2Gi", 2 << 30), ("500M", 500_000_000), ("7", 7)]
+)
+def test_sizes(text: str, value: int) -> None:
+    assert parse_size(text) == value
+
+
+# --- checksums -----------------------------------------------------------------------------------
+
+
+def test_crcs_of_parts_join_to_the_crc_of_the_whole() -> None:
+    rng = random.Random(1)
+    for _ in range(50):
+        parts = [rng.randbytes(rng.choice((0, 1, 7, 1000, 4096))) for _ in range(5)]
+        joined = 0
+        for part in parts:
+            joined = digest.combine_crc32(joined, zlib.crc32(part), len(part))
+        assert joined == zlib.crc32(b"".join(parts))
+
+
+def test_the_best_known_checksum_is_chosen() -> None:
+    assert digest.choose({"md5": "1", "crc32": "2"}, "auto") == ("crc32", "2")
+    assert digest.choose({"md5": "1", "sha256": "3"}, "auto") == ("sha256", "3")
+    assert digest.choose({"unheard-of": "1"}, "auto") is None
+    assert digest.choose({"md5": "1"}, "size") is None
+    assert digest.choose({"md5": "1", "sha256": "3"}, "size") == ("sha256", "3")
+
+
+def test_git_blob_names(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"hello\n")
+    assert digest.of_file(tmp_path / "f", "gitsha1") == "ce013625030ba8dba906f756967f9e9ca394464a"
+
+
+# --- S3 ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "query", "token"),
+    [
+        ("a/b.bin", {}, ""),
+        ("spaces and/ünïcode+plus=eq&amp;", {}, "session-token"),
+        ("a//b/./c/../d~e-f_g", {}, ""),
+        ("", {"list-type": "2", "prefix": "a b/+&=", "continuation-token": "x/y=="}, "t"),
+    ],
+)
+def test_signatures_equal_botocores(key: str, query: dict[str, str], token: str) -> None:
+    from botocore.auth import S3SigV4Auth
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials as BotoCredentials
+
+    now = 1_780_000_000.0
+    host, path = "bucket.s3.eu-west-1.amazonaws.com", "/" + s3_sign.quote_key(key)
+    text = s3_sign.query_string(query)
+    signer = s3_sign.Signer("eu-west-1")
+    ours = signer.sign(
+        "GET", host, path, text, {"x-amz-checksum-mode": "ENABLED"},
+        s3_sign.Credentials("AKID", "secret", token), now,
+    )  # fmt: skip
+    request = AWSRequest("GET", f"https://{host}{path}" + (f"?{text}" if text else ""))
+    request.headers["x-amz-checksum-mode"] = "ENABLED"
+    request.headers["X-Amz-Content-SHA256"] = s3_sign.EMPTY_SHA256
+    request.context["timestamp"] = ours["x-amz-date"]
+    reference = S3SigV4Auth(BotoCredentials("AKID", "secret", token or None), "s3", "eu-west-1")
+    request.context["payload_signing_enabled"] = True
+    if token:
+        request.headers["X-Amz-Security-Token"] = token
+    request.headers["X-Amz-Date"] = ours["x-amz-date"]
+    canonical = reference.canonical_request(request)
+    signature = reference.signature(reference.string_to_sign(request, canonical), request)
+    assert ours["Authorization"].endswith(f"Signature={signature}")
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, ("", True)),
+        ({"AWS_ENDPOINT_URL": "http://minio:9000/"}, ("http://minio:9000", True)),
+        ({"S3_ENDPOINT": "minio:9000", "S3_USE_HTTPS": "0"}, ("http://minio:9000", True)),
+        ({"S3_ENDPOINT": "minio:9000"}, ("https://minio:9000", True)),
+        ({"AWS_ENDPOINT_URL": "https://s3.amazonaws.com"}, ("", True)),
+        ({"AWS_ENDPOINT_URL": "http://m", "S3_VERIFY_SSL": "0"}, ("http://m", False)),
+    ],
+)
+def test_s3_settings(environ: dict[str, str], expected: tuple[str, bool]) -> None:
+    settings = s3.S3Settings.from_env(environ)
+    assert (settings.endpoint, settings.tls.verify) == expected
+
+
+def test_a_listing_is_parsed_whatever_its_keys() -> None:
+    body = b"""<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">
+    <EncodingType>url</EncodingType><IsTruncated>true</IsTruncated>
+    <NextContinuationToken>t==</NextContinuationToken>
+    <Contents><Key>a+b/%C3%BC%26</Key><Size>7</Size><ETag>&quot;x&quot;</ETag></Contents>
+    <Contents><Key>c</Key><Size>0</Size></Contents></ListBucketResult>"""
+    page = s3.Page.parse(body, "s3://b")
+    assert page.objects == [("a b/ü&", 7, '"x"'), ("c", 0, "")]
+    assert page.token == "t=="
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"not xml",
+        b"<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>",
+        b"<!DOCTYPE x [<!ENTITY a 'b'>]><x>&a;</x>",
+        b"<L><Contents><Key>a</Key><Size>many</Size></Contents></L>",
+    ],
+)
+def test_a_broken_listing_is_a_transient_error(body: bytes) -> None:
+    with pytest.raises(TransferFailed):
+        s3.Page.parse(body, "s3://b")
+
+
+# --- other providers' grammar --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("hf://org/model", ("org/model", "main", "")),
+        ("hf://org/model:v1.0", ("org/model", "v1.0", "")),
+        ("hf://org/model:abc/onnx", ("org/model", "abc", "onnx")),
+    ],
+)
+def test_hub_uris(text: str, expected: tuple[str, str, str]) -> None:
+    assert hf.parse_repository(uri.parse(text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("https://acct.blob.core.windows.net/c/a/b?sv=1&sig=x",
+         ("https://acct.blob.core.windows.net", "acct", "c", "a/b", "sv=1&sig=x")),
+        ("abfss://c@acct.dfs.core.windows.net/a%20b",
+         ("https://acct.blob.core.windows.net", "acct", "c", "a b", "")),
+        ("azure://acct/c/a", ("https://acct.blob.core.windows.net", "acct", "c", "a", "")),
+    ],
+)  # fmt: skip
+def test_azure_uris(text: str, expected: tuple[str, ...]) -> None:
+    place = azure.locate(uri.parse(text), {})
+    assert (place.endpoint, place.account, place.container, place.path, place.sas) == expected
+
+
+def test_docker_credentials(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"auths": {"reg:5000": {"auth": "dTpw"}}}')
+    environ = {"KSERVE_OCI_DOCKER_CONFIG": str(tmp_path / "config.json")}
+    assert oci.docker_credentials(environ, "reg:5000") == "dTpw"
+    assert oci.docker_credentials(environ, "other") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "url", "ref", "directory"),
+    [
+        ("git+https://h/t/repo.git@v1.0", "https://h/t/repo.git", "v1.0", ""),
+        ("git+https://h/repo@feature/x#sub/dir", "https://h/repo", "feature/x", "sub/dir"),
+        ("https://user:pw@h/repo.git", "https://h/repo.git", "", ""),
+    ],
+)
+def test_git_uris(text: str, url: str, ref: str, directory: str) -> None:
+    assert git.locate(uri.parse(text)) == (url, ref, directory)
+
+
+# --- retries -------------------------------------------------------------------------------------
+
+
+class Waits(retry.Control):
+    def __init__(self, attempts: int) -> None:
+        super().__init__(attempts=attempts, back_off_s=1.0, back_off_max_s=4.0)
+        self.waits: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+
+
+def test_waits_grow_with_jitter_and_end() -> None:
+    control = Waits(6)
+    policy = retry.Retry(control)
+    error = TransferFailed("x", "y")
+    for _ in range(5):
+        policy.failed(error)
+    with pytest.raises(TransferFailed):
+        policy.failed(error)
+    for waited, step in zip(control.waits, [1, 2, 4, 4, 4], strict=True):
+        assert step / 2 <= waited <= step
+
+
+def test_progress_starts_the_count_again_but_not_for_ever() -> None:
+    policy = retry.Retry(Waits(2))
+    error = TransferFailed("x", "y")
+    for _ in range(2 * retry.TOTAL_ATTEMPTS_FACTOR - 1):
+        policy.failed(error, progressed=True)
+    with pytest.raises(TransferFailed):
+        policy.failed(error, progressed=True)
+
+
+def test_final_errors_are_raised_at_once_and_relocations_do_not_wait() -> None:
+    control = Waits(3)
+    policy = retry.Retry(control)
+    for _ in range(retry.MAX_RELOCATIONS):
+        policy.failed(Relocated("x", "there"))
+    assert control.waits == []
+    with pytest.raises(Relocated):
+        policy.failed(Relocated("x", "there"))
+    with pytest.raises(Corrupt):
+        retry.Retry(control).failed(Corrupt("x", "md5", "1", "2"))
+
+
+def test_throttling_holds_everybody_back() -> None:
+    control = Waits(3)
+    retry.Retry(control).failed(Throttled("x", "429", wait_s=7))
+    assert 6.5 < control.waits[0] < 10
+    control.gate()
+    assert len(control.waits) == 2  # another thread waits too
+
+
+@pytest.mark.parametrize(
+    ("headers", "low", "high"),
+    [({"retry-after": "3"}, 3, 3), ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0, 0)],
+)
+def test_retry_after_in_both_forms(headers: dict[str, str], low: float, high: float) -> None:
+    value = retry.retry_after_s(headers)
+    assert value is not None
+    assert low <= value <= high
+    assert retry.retry_after_s({"retry-after": "soon"}) is None
+
+
+def test_every_error_has_an_exit_code_and_one_line() -> None:
+    def below(kind: type[StorageError]) -> set[type[StorageError]]:
+        return {kind}.union(*(below(child) for child in kind.__subclasses__()))
+
+    assert {kind.exit_code for kind in below(StorageError)} == {1, 2}
+    assert all(kind.__doc__ or kind.__mro__ for kind in below(StorageError))
+    assert "\n" not in str(Corrupt("x", "md5", "1", "2"))
+
+
+def test_identity_of_pinned_content() -> None:
+    digest_hex = hashlib.sha256(b"x").hexdigest()
+    assert uri.parse(f"s3://bucket/x#sha256={digest_hex}").sha256 == digest_hex
