@@ -62,6 +62,11 @@ class Journal(Protocol):
 
     def last_sequencer(self, object_id: str) -> str | None: ...
 
+    def keep(self, name: str, value: bytes, ttl_s: float) -> None:
+        """Keep a value for a while (answers of asynchronous requests); b"" forgets it."""
+
+    def kept(self, name: str) -> bytes | None: ...
+
     def close(self) -> None: ...
 
 
@@ -87,6 +92,7 @@ class MemoryJournal:
         self._rows: OrderedDict[str, _Row] = OrderedDict()
         self._aliases: OrderedDict[str, str] = OrderedDict()
         self._orders: OrderedDict[str, str] = OrderedDict()
+        self._shelf: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
 
     def begin(self, keys: Sequence[str], lease_s: float) -> Entry:
         now = self._clock()
@@ -133,6 +139,19 @@ class MemoryJournal:
     def last_sequencer(self, object_id: str) -> str | None:
         with self._lock:
             return self._orders.get(object_id)
+
+    def keep(self, name: str, value: bytes, ttl_s: float) -> None:
+        with self._lock:
+            self._shelf.pop(name, None)
+            if value:
+                self._shelf[name] = (self._clock() + ttl_s, value)
+            while len(self._shelf) > self._max_entries:
+                self._shelf.popitem(last=False)
+
+    def kept(self, name: str) -> bytes | None:
+        with self._lock:
+            expires, value = self._shelf.get(name, (0.0, b""))
+            return value if expires > self._clock() else None
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -73,6 +73,19 @@ class S3Journal:
         found = self._read(f"place/{object_id}")
         return None if found is None else found[0].get("sequencer")
 
+    def keep(self, name: str, value: bytes, ttl_s: float) -> None:
+        if not value:
+            self._store.delete(self._bucket, self._name(f"kept/{name}"))
+            return
+        expires = self._clock() + ttl_s
+        self._write(f"kept/{name}", {"expires": expires, "value": _text(value)})
+
+    def kept(self, name: str) -> bytes | None:
+        found = self._read(f"kept/{name}")
+        if found is None or float(found[0]["expires"]) <= self._clock():
+            return None
+        return _bytes(found[0]["value"])
+
     def close(self) -> None:
         """Nothing to give back: a claim that is still ours runs out with its lease."""
 

@@ -32,6 +32,10 @@ CREATE TABLE IF NOT EXISTS place (
     object TEXT PRIMARY KEY, sequencer TEXT NOT NULL, expires REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS place_expires ON place (expires);
+CREATE TABLE IF NOT EXISTS shelf (
+    key TEXT PRIMARY KEY, value BLOB NOT NULL, expires REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS shelf_expires ON shelf (expires);
 """
 _TRIM_EVERY = 512
 """Finished pieces of work between two clean-ups."""
@@ -136,6 +140,21 @@ class SqliteJournal:
                 "SELECT sequencer FROM place WHERE object = ?", (object_id,)
             ).fetchone()
             return None if row is None else str(row[0])
+
+    def keep(self, name: str, value: bytes, ttl_s: float) -> None:
+        now = self._clock()
+        with self._transaction() as database:
+            database.execute("DELETE FROM shelf WHERE expires < ? OR key = ?", (now, name))
+            if value:
+                row = (name, value, now + ttl_s)
+                database.execute("INSERT INTO shelf VALUES (?, ?, ?)", row)
+
+    def kept(self, name: str) -> bytes | None:
+        with self._transaction() as database:
+            row = database.execute(
+                "SELECT value FROM shelf WHERE key = ? AND expires > ?", (name, self._clock())
+            ).fetchone()
+            return None if row is None else bytes(row[0])
 
     def close(self) -> None:
         with self._lock:

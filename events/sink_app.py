@@ -10,6 +10,7 @@ from . import codec, spec, web
 from .errors import EventsError
 from .front import SinkFront
 from .http import Client
+from .jobs import PATH, Jobs, wants_async
 from .journal import Journal, MemoryJournal
 from .objects import ObjectStore
 from .settings import SinkSettings
@@ -25,19 +26,24 @@ MAX_THREADS = 512
 def make_front(settings: SinkSettings) -> SinkFront:
     """What `python -m events sink` serves. Raises `SpecError`."""
     sink_spec = spec.parse(settings.spec)
-    sink = make_sink(sink_spec, settings)
+    sink, jobs = make_sink(sink_spec, settings)
     # Everybody whom the gate lets wait holds a thread; a few more tell the rest to come back.
     threads = min(MAX_THREADS, sink_spec.max_concurrency + sink_spec.max_waiting + 8)
     return SinkFront(
-        lambda headers, body: take(sink, headers, body),
-        lambda: make_app(sink, settings.max_body_bytes),
+        lambda headers, body: take(sink, jobs, headers, body),
+        lambda: make_app(sink, jobs, settings.max_body_bytes),
         threads,
     )
 
 
-def take(sink: Sink, headers: codec.Headers, body: bytes) -> tuple[int, dict[str, str], bytes]:
+def take(
+    sink: Sink, jobs: Jobs, headers: codec.Headers, body: bytes
+) -> tuple[int, dict[str, str], bytes]:
     """One POST to the sink: status, headers and body of the answer."""
+    lowered = codec.lower(headers)
     try:
+        if codec.mode_of(lowered) is None and wants_async(lowered):
+            return jobs.submit(lowered, body)
         found = codec.decode(headers, body)
     except EventsError as error:
         sink.metrics.count("events", "invalid")
@@ -48,8 +54,8 @@ def take(sink: Sink, headers: codec.Headers, body: bytes) -> tuple[int, dict[str
     return answer_of(sink.handle(found[0]))
 
 
-def make_sink(sink_spec: SinkSpec, settings: SinkSettings) -> Sink:
-    """The sink of a specification."""
+def make_sink(sink_spec: SinkSpec, settings: SinkSettings) -> tuple[Sink, Jobs]:
+    """The sink of a specification, and its asynchronous requests."""
     objects = sink_spec.objects
     connections = sink_spec.max_concurrency + 2
     store = ObjectStore(
@@ -59,12 +65,10 @@ def make_sink(sink_spec: SinkSpec, settings: SinkSettings) -> Sink:
         timeout_s=min(60.0, sink_spec.deadline_s),
         connections=connections,
     )
-    return Sink(
-        sink_spec,
-        client=Client(settings.proxies, connections=connections),
-        store=store,
-        journal=make_journal(sink_spec, store),
-    )
+    client = Client(settings.proxies, connections=connections)
+    journal = make_journal(sink_spec, store)
+    sink = Sink(sink_spec, client=client, store=store, journal=journal)
+    return sink, Jobs(sink_spec, client=client, journal=journal, gate=sink.gate)
 
 
 def make_journal(sink_spec: SinkSpec, store: ObjectStore) -> Journal:
@@ -81,8 +85,8 @@ def make_journal(sink_spec: SinkSpec, store: ObjectStore) -> Journal:
     return MemoryJournal(ttl_s=dedupe.ttl_s, max_entries=dedupe.max_entries)
 
 
-def make_app(sink: Sink, max_body_bytes: int) -> Flask:
-    """Routes: POST / for events, POST /dead-letters, OPTIONS, health, metrics."""
+def make_app(sink: Sink, jobs: Jobs, max_body_bytes: int) -> Flask:
+    """Routes: POST / for events and requests, /jobs, /dead-letters, OPTIONS, health, metrics."""
 
     def metrics() -> str:
         return sink.metrics.text([("in_progress", sink.gate.taken)])
@@ -92,8 +96,15 @@ def make_app(sink: Sink, max_body_bytes: int) -> Flask:
     @app.post("/", provide_automatic_options=False)
     def take_event() -> Response:
         body = request.get_data(cache=False)
-        status, headers, content = take(sink, list(request.headers.items()), body)
-        return Response(content, status=status, headers=headers)
+        return _response(take(sink, jobs, list(request.headers.items()), body))
+
+    @app.get(PATH + "<job>")
+    def job_answer(job: str) -> Response:
+        return _response(jobs.answer(job))
+
+    @app.delete(PATH + "<job>")
+    def forget_job(job: str) -> Response:
+        return _response(jobs.forget(job))
 
     @app.post(spec.DEAD_LETTER_PATH, provide_automatic_options=False)
     def bury() -> Response:
@@ -124,6 +135,11 @@ def make_app(sink: Sink, max_body_bytes: int) -> Flask:
         return web.handshake()
 
     return app
+
+
+def _response(answer: tuple[int, dict[str, str], bytes]) -> Response:
+    status, headers, body = answer
+    return Response(body, status=status, headers=headers)
 
 
 def answer_of(outcome: Outcome) -> tuple[int, dict[str, str], bytes]:

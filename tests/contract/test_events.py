@@ -431,6 +431,39 @@ def test_sink_finishes_what_it_began_and_exits_0(tmp_path: Path) -> None:
         assert program.process.wait(15) == 0
 
 
+@pytest.mark.parametrize("store", ["memory", "sqlite"])
+def test_asynchronous_requests(tmp_path: Path, store: str) -> None:
+    dedupe = {"store": store, "path": str(tmp_path / "j.sqlite")}
+    environ = {"SINK_SPEC": ""}
+    with Upstream(ANSWER) as graph:
+        environ["SINK_SPEC"] = spec(graph.url, dedupe=dedupe)
+        with running(tmp_path, "sink", **environ) as program:
+            graph.gate.clear()
+            prefer = {"Prefer": "respond-async", "Idempotency-Key": "k"}
+            status, headers, body = program.post({"instances": [1]}, prefer)
+            assert status == 202
+            url = headers["location"]
+            assert json.loads(body)["url"] == url
+            assert program.request("GET", url)[0] == 202
+            assert program.post({"instances": [1]}, prefer)[1]["location"] == url
+            graph.gate.set()
+            deadline = time.monotonic() + 10
+            while (found := program.request("GET", url))[0] == 202:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            assert (found[0], found[2]) == (200, ANSWER[2])
+            direct = program.post({"instances": [2]}, {"Prefer": "respond-async, wait=10"})
+            assert (direct[0], direct[2]) == (200, ANSWER[2])
+            assert program.request("GET", "/jobs/unknown")[0] == 404
+            assert len(graph.calls) == 2
+            program.process.kill()
+            program.process.wait(10)
+        with running(tmp_path, "sink", **environ) as program:
+            assert program.request("GET", url)[0] == (200 if store == "sqlite" else 404)
+            assert program.request("DELETE", url)[0] == 204
+            assert program.request("GET", url)[0] == 404
+
+
 # --- configuration --------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("arguments", "environ", "named"),

@@ -64,6 +64,21 @@ def test_the_life_of_a_piece_of_work(kind: str, tmp_path: Path) -> None:
     journal.close()
 
 
+def test_the_shelf(kind: str, tmp_path: Path) -> None:
+    clock = Time()
+    journal = make(kind, clock, tmp_path)
+    assert journal.kept("job") is None
+    journal.keep("job", b"one", 10)
+    journal.keep("job", b"two", 10)
+    assert journal.kept("job") == b"two"
+    clock.now += 11
+    assert journal.kept("job") is None
+    journal.keep("job", b"three", 10)
+    journal.keep("job", b"", 10)
+    assert journal.kept("job") is None
+    journal.close()
+
+
 def test_failing_work_without_an_answer_is_forgotten(kind: str, tmp_path: Path) -> None:
     journal = make(kind, Time(), tmp_path)
     journal.begin(["k"], 10)

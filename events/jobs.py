@@ -1,0 +1,185 @@
+"""Asynchronous requests: `Prefer: respond-async` gets 202 and a status URL, the answer waits there.
+
+    POST /            Prefer: respond-async[, wait=N]   202 and Location: /jobs/ID (or the answer)
+    GET  /jobs/ID     202 while it runs, then the answer itself; 404 when unknown or too old
+    DELETE /jobs/ID   204, forgets it
+
+Requests and answers are kept in the sink's journal for `async_ttl_s`. A job whose process died is
+started again when somebody asks for it, at most `MAX_STARTS` times: like every delivery here it may
+reach the graph twice, and is recorded once. Source: RFC 7240 (Prefer), RFC 9110 15.3.3 (202).
+"""
+
+import base64
+import hashlib
+import json
+import logging
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from .errors import EventsError, TryAgain
+from .gate import Gate
+from .http import Client
+from .journal import Journal
+from .spec import SinkSpec
+
+logger = logging.getLogger(__name__)
+
+PATH = "/jobs/"
+MAX_STARTS = 3
+MAX_WAIT_S = 60.0
+FORWARDED = ("content-type", "accept", "traceparent", "tracestate", "x-request-id")
+HttpAnswer = tuple[int, dict[str, str], bytes]
+
+
+def wants_async(headers: Mapping[str, str]) -> bool:
+    """Whether the Prefer header asks for it (names in lower case)."""
+    return (
+        re.search(r"(?:^|,|;)\s*respond-async\s*(?:,|;|$)", headers.get("prefer", "")) is not None
+    )
+
+
+class Jobs:
+    """Asynchronous requests of one sink; thread-safe."""
+
+    def __init__(
+        self,
+        spec: SinkSpec,
+        *,
+        client: Client,
+        journal: Journal,
+        gate: Gate,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._spec = spec
+        self._client = client
+        self._journal = journal
+        self._gate = gate
+        self._clock = clock
+        self._most = spec.max_concurrency + spec.max_waiting
+        self._pool = ThreadPoolExecutor(spec.max_concurrency, thread_name_prefix="job")
+        self._running: dict[str, threading.Event] = {}
+        self._lock = threading.Lock()
+
+    def submit(self, headers: Mapping[str, str], body: bytes) -> HttpAnswer:
+        """Take a request. With an Idempotency-Key, the same key is the same job."""
+        key = headers.get("idempotency-key")
+        job = hashlib.sha256(key.encode()).hexdigest()[:32] if key else uuid.uuid4().hex
+        fields = {name: headers[name] for name in FORWARDED if name in headers}
+        if key and self._journal.kept(job) is not None:
+            return self._accepted(job)
+        record = {
+            "state": "running",
+            "starts": 0,
+            "headers": fields,
+            "body": base64.b64encode(body).decode(),
+        }
+        if not self._start(job, record):
+            error = f"{self._most} requests are waiting already"
+            return 429, {"content-type": "application/json", "retry-after": "1"}, _error(error)
+        wait = re.search(r"wait\s*=\s*(\d{1,6})", headers.get("prefer", ""))
+        if wait:
+            self._wait(job, min(float(wait.group(1)), MAX_WAIT_S))
+            answer = self.answer(job)
+            if answer[0] != 202:
+                return answer
+        return self._accepted(job)
+
+    def answer(self, job: str) -> HttpAnswer:
+        """The state of a job: 202 while it runs, its answer, or 404."""
+        kept = self._journal.kept(job) if re.fullmatch(r"[0-9a-f]{32}", job) else None
+        if kept is None:
+            return 404, {"content-type": "application/json"}, _error("no such job, or too old")
+        record = json.loads(kept)
+        if record["state"] == "done":
+            fields = {"content-type": record["contentType"]} if record["contentType"] else {}
+            return int(record["status"]), fields, base64.b64decode(record["body"])
+        if job not in self._running and float(record.get("until", 0)) < self._clock():
+            self._start(job, record)
+        return self._accepted(job)
+
+    def forget(self, job: str) -> HttpAnswer:
+        """Drop a job's record; what runs is not stopped, its answer is not kept."""
+        self._journal.keep(job, b"", 0)
+        return 204, {}, b""
+
+    def _accepted(self, job: str) -> HttpAnswer:
+        fields = {
+            "content-type": "application/json",
+            "location": PATH + job,
+            "retry-after": "1",
+            "preference-applied": "respond-async",
+        }
+        return 202, fields, json.dumps({"id": job, "status": "running", "url": PATH + job}).encode()
+
+    def _start(self, job: str, record: dict[str, Any]) -> bool:
+        with self._lock:
+            if job in self._running:
+                return True
+            if len(self._running) >= self._most:
+                return False
+            self._running[job] = threading.Event()
+        record["starts"] += 1
+        record["until"] = self._clock() + self._spec.deadline_s + 5
+        try:
+            self._keep(job, record)
+        except EventsError:
+            with self._lock:
+                del self._running[job]
+            raise
+        self._pool.submit(self._run, job, record)
+        return True
+
+    def _run(self, job: str, record: dict[str, Any]) -> None:
+        started = time.monotonic()
+        status, content_type, body = self._call(record)
+        if status >= 500 and record["starts"] < MAX_STARTS:
+            time.sleep(min(2.0 ** record["starts"] / 4, 5.0))
+            record["starts"] += 1
+            status, content_type, body = self._call(record)
+        done = {
+            "state": "done",
+            "status": status,
+            "contentType": content_type,
+            "body": base64.b64encode(body).decode(),
+        }
+        try:
+            self._keep(job, done)
+        except EventsError as error:
+            logger.error("the answer of a job could not be kept: %s", error, extra={"job": job})
+        finally:
+            with self._lock:
+                self._running.pop(job).set()
+        ms = round((time.monotonic() - started) * 1000, 1)
+        logger.info("job done", extra={"job": job, "status": status, "ms": ms})
+
+    def _call(self, record: dict[str, Any]) -> tuple[int, str, bytes]:
+        deadline_s = self._spec.deadline_s
+        if not self._gate.enter(deadline_s):
+            return 503, "application/json", _error("no place became free in time")
+        try:
+            body = base64.b64decode(record["body"])
+            timeout_s = min(self._spec.target_timeout_s, deadline_s)
+            answer = self._client.post(self._spec.target_url, record["headers"], body, timeout_s)
+        except TryAgain as error:
+            return 502, "application/json", _error(str(error))
+        finally:
+            self._gate.leave()
+        return answer.status, answer.headers.get("content-type", ""), answer.body
+
+    def _wait(self, job: str, seconds: float) -> None:
+        with self._lock:
+            running = self._running.get(job)
+        if running is not None:
+            running.wait(seconds)
+
+    def _keep(self, job: str, record: Mapping[str, Any]) -> None:
+        self._journal.keep(job, json.dumps(record).encode(), self._spec.async_ttl_s)
+
+
+def _error(message: str) -> bytes:
+    return json.dumps({"error": message}).encode()
