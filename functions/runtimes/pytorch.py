@@ -40,7 +40,10 @@ def limit_threads(settings: "Settings", threads_hint: int = 0) -> int:
         import torch
     except ImportError as exc:
         raise MissingExtra("torch", "pytorch") from exc
-    threads = settings.cpu_threads or threads_hint or max(1, cpu.usable_cpus() // settings.workers)
+    # torch's own default knows OMP_NUM_THREADS, which an engine without cgroups sets instead
+    # of a quota.
+    usable = min(torch.get_num_threads(), cpu.usable_cpus())
+    threads = settings.cpu_threads or threads_hint or max(1, usable // settings.workers)
     torch.set_num_threads(threads)
     with contextlib.suppress(RuntimeError):  # already fixed by an earlier model of this process
         torch.set_num_interop_threads(1)
@@ -205,7 +208,8 @@ def _build_mar(name: str, archive_file: Path, settings: "Settings") -> ServedMod
             raise LoadFailed(f"{mar.MANIFEST} names no handler")
         if model.get("requirementsFile"):
             logger.warning(
-                "%s brings requirements.txt; nothing is installed at start: install it into the image",
+                "%s brings requirements.txt; nothing is installed at start: install it into the"
+                " image",
                 archive_file.name,
             )
         context = torchserve.Context(
