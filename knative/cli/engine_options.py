@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from knative import errors
-from knative.local import client, launch, quantities, scaling, settings
+from knative.local import client, images, launch, quantities, scaling, settings
 
 _T = TypeVar("_T")
 
@@ -71,6 +71,12 @@ def add_up(parser: argparse.ArgumentParser) -> None:
         help="scale-to-zero grace period (default 30s, or the window if that is shorter)",
     )
     add("--prove", action="store_true", help="start every service once, as Knative does on deploy")
+    add(
+        "--container-engine",
+        choices=images.ENGINES,
+        default="",
+        help="run images that have no local command with docker or podman",
+    )
     add("--stop-grace", default="10s", metavar="TIME", help="patience at Ctrl-C (default 10s)")
 
 
@@ -101,6 +107,7 @@ def up_settings(args: argparse.Namespace) -> settings.EngineSettings:
             initial_scale=1 if args.prove else 0,
         ),
         environ=settings.process_environ(),
+        container_engine=args.container_engine,
         stop_grace_s=_duration("--stop-grace", args.stop_grace),
     )
 

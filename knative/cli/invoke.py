@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from knative import errors
-from knative.cli import engine_options
+from knative.cli import cluster_invoke, engine_options
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -40,10 +40,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-X", "--method", default=None, metavar="METHOD")
     parser.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS")
     parser.add_argument("-o", "--raw", action="store_true", help="only the body, as it came")
+    cluster_invoke.add(parser)
+    cluster_invoke.add_ways(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """0 when the answer was 2xx; 1 otherwise."""
+    if args.cluster:
+        return _in_cluster(args)
     engine = engine_options.connect(args)
     name, namespace = split_name(args.name)
     body = make_body(args)
@@ -65,6 +69,26 @@ def run(args: argparse.Namespace) -> int:
         return 0 if answer.status < 300 else 1
     print(f"HTTP {answer.status}  {took_ms:.0f} ms  {method} {path}", file=sys.stderr)
     print(pretty(answer.body))
+    return 0 if answer.status < 300 else 1
+
+
+def _in_cluster(args: argparse.Namespace) -> int:
+    """The same request to a Service of a cluster."""
+    name, namespace = split_name(args.name)
+    given = namespace if set("/.") & set(args.name) else ""
+    body = make_body(args)
+    headers = {"Content-Type": "application/json"} if body is not None else {}
+    for line in args.header:
+        key, separator, value = line.partition(":")
+        if not separator:
+            raise errors.UsageError(f"--header {line!r}: write it as 'Name: value'")
+        headers[key.strip()] = value.strip()
+    answer, what, took_ms = cluster_invoke.request(args, name, given, body, headers)
+    if args.raw:
+        sys.stdout.buffer.write(answer.body)
+    else:
+        print(f"HTTP {answer.status}  {took_ms:.0f} ms  {what}", file=sys.stderr)
+        print(pretty(answer.body))
     return 0 if answer.status < 300 else 1
 
 

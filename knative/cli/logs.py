@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from knative.cli import engine_options
+from knative.cli import cluster_invoke, engine_options
 from knative.local import client
 
 
@@ -26,10 +26,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-c", "--container", default="", metavar="NAME", help="only this container")
     parser.add_argument("--pod", default="", metavar="NAME", help="a pod, or the end of its name")
     parser.add_argument("-p", "--previous", action="store_true", help="the pod before the newest")
+    cluster_invoke.add(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """0, or 1 when there is no engine or no such service."""
+    if args.cluster:
+        namespace, _, name = args.name.rpartition("/")
+        return cluster_invoke.logs(args, name, namespace)
     engine = engine_options.connect(args)
     files = fetch(engine, args)
     for file in files:

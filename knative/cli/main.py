@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "delete": ("knative.cli.delete", "remove from a cluster what was applied"),
     "rollout": ("knative.cli.rollout", "move a canary's traffic in a cluster, or take it back"),
     "preflight": ("knative.cli.preflight", "is a cluster fit for these manifests?"),
+    "images": ("knative.cli.images", "build the container images with docker, podman or buildah"),
     "up": ("knative.cli.up", "run the compiled manifests on this machine"),
     "ps": ("knative.cli.ps", "what a local engine is running"),
     "logs": ("knative.cli.logs", "what a local service's pods wrote"),

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from . import internal, logview
+from . import internal, logview, memory
 from .clock import wall_time
 from .errors import PodFailed
 from .exchange import Exchange
@@ -180,7 +180,7 @@ class Admin:
                 "state_dir": str(engine.state.root.resolve()),
                 "time": time.time(),
                 "active_requests": engine.gateway.active,
-                "memory_bytes": resident_bytes([os.getpid()]),
+                "memory_bytes": memory.resident_bytes([os.getpid()]),
             },
             "services": [self._service(key, now) for key in sorted(engine.services.by_key)],
         }
@@ -243,7 +243,7 @@ class Admin:
             "in_flight": pod.in_flight,
             "queued": pod.queued,
             "restarts": pod.restarts,
-            "memory_bytes": resident_bytes(pids),
+            "memory_bytes": memory.resident_bytes(memory.descendants(pids)),
             "failure": describe_failure(pod.failure),
             "log_dir": str(pod.log_dir),
             "timeline": {
@@ -383,21 +383,6 @@ def graph_of(service: Any) -> object:
             except ValueError:
                 return None
     return None
-
-
-def resident_bytes(pids: list[int]) -> int:
-    """Resident memory of processes and their process groups, as the kernel counts it."""
-    page = os.sysconf("SC_PAGE_SIZE")
-    total = 0
-    for pid in pids:
-        try:
-            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page
-            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        except (OSError, IndexError, ValueError):
-            continue
-        if pid != os.getpid():
-            total += resident_bytes([int(child) for child in children])
-    return total
 
 
 def _number(query: Mapping[str, str], name: str, default: int) -> int:

@@ -9,16 +9,18 @@ revisions that are asleep, so an idle engine does next to nothing.
 """
 
 import asyncio
+import functools
 import hashlib
 import logging
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from . import capacity, spec, volumes
+from . import capacity, images, memory, spec, volumes
 from .admin import Admin
 from .clock import MonotonicClock
-from .errors import PortInUse
+from .errors import EngineError, PortInUse
 from .gateway import Gateway
 from .pods import Pod, Surroundings
 from .revision import Revision
@@ -37,6 +39,7 @@ STATS_S = 1.0
 DECIDE_EVERY = 2
 """Decisions every this many statistics ticks: KPA's 2 s."""
 
+MEMORY_EVERY = 3
 HOUSEKEEPING_EVERY = 30
 
 Announce = Callable[[str, str], None]
@@ -80,6 +83,7 @@ class Engine:
                     "choose another with --port (or --port 0 for any free one)"
                 ) from error
             self.spawner.start()
+            await self._remove_leftover_containers()
             self._around = self._surroundings(workload)
             self.services = Services(self.state, self._make_revision, self._say, self.clock)
             self.gateway.routes = self.services.routes
@@ -90,6 +94,23 @@ class Engine:
             await self.stop(0.0)
             raise
         self._ticker = loop.create_task(self._tick_forever(), name="engine ticks")
+
+    async def _remove_leftover_containers(self) -> None:
+        """Containers of docker or podman survive the death of their engine; not its next start."""
+        program = self.settings.container_engine
+        if not program:
+            return
+        loop = asyncio.get_running_loop()
+        run = functools.partial(subprocess.run, capture_output=True, text=True, check=False)
+        try:
+            words = images.leftovers_words(program, engine_id(self.state.root))
+            found = await loop.run_in_executor(None, run, words)
+            if found.returncode != 0:
+                raise EngineError(f"{program} does not work here: {found.stderr.strip()}")
+            if names := found.stdout.split():
+                await loop.run_in_executor(None, run, images.remove_words(program, names))
+        except FileNotFoundError as error:
+            raise EngineError(f"--container-engine {program}: there is no such program") from error
 
     async def apply(self, workload: spec.Workload) -> None:
         """Reconcile services with a workload; `start` has been called. Raises InvalidWorkload."""
@@ -179,6 +200,8 @@ class Engine:
                 revision.tick()
                 if count % DECIDE_EVERY == 0:
                     revision.decide()
+            if count % MEMORY_EVERY == 0:
+                memory.enforce(self._all_pods())
             if count % HOUSEKEEPING_EVERY == 0:
                 self._housekeeping()
 

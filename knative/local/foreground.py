@@ -37,7 +37,12 @@ class Input:
 def load(given: Input, settings: EngineSettings) -> spec.Workload:
     """Compile and check everything. Raises ManifestError with all problems."""
     result = compiler.compile_files(given.paths, given.options)
-    parsed = workload.parse(result.objects, defaults=settings.defaults, commands=settings.commands)
+    parsed = workload.parse(
+        result.objects,
+        defaults=settings.defaults,
+        commands=settings.commands,
+        images=bool(settings.container_engine),
+    )
     warnings = [f"{problem}" for problem in result.warnings]
     return spec.Workload(
         services=parsed.services,

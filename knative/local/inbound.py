@@ -111,12 +111,11 @@ class Inbound(asyncio.Protocol):
         self._feed(data)
 
     def eof_received(self) -> bool:
-        """Half-close: keep writing if an answer is still due, then close too."""
-        self._closing = True
+        """The client hung up. As in Go's server (and so in Knative), half-closing counts too:
+        it is how most clients that lose patience look, and their requests should free their pod."""
         if self._pipe is not None:
             self._pipe(b"")
-            return False
-        return bool(self._queue)
+        return False
 
     def pause_writing(self) -> None:
         if self._queue:

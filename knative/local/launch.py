@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import spec
+from . import images, spec
 from .errors import PodFailed
 from .settings import EngineSettings, pod_environment
 from .volumes import PathMap, Sources
@@ -66,6 +66,8 @@ def make_launch(
     env = _environment(container, identity, place, settings, sources, mounted)
     temporary = mounted.target("/tmp") or str(place.pod_dir / "tmp")  # noqa: S108 - the pod's own
     Path(temporary).mkdir(parents=True, exist_ok=True)
+    if images.runs_in_image(container, settings.container_engine, settings.commands):
+        return _image_launch(container, identity, place, settings, sources)
     env["TMPDIR"] = temporary
     argv = tuple(
         mounted(expand(part, env)) for part in (*container.command, *container.args) if part != ""
@@ -77,6 +79,30 @@ def make_launch(
         cwd=_working_dir(container, mounted, settings),
         limits=_limits(container.resources),
     )
+
+
+def _image_launch(
+    container: spec.Container,
+    identity: Identity,
+    place: Place,
+    settings: EngineSettings,
+    sources: Sources,
+) -> Launch:
+    """The client of docker or podman; inside the image, mount paths are what the manifest says."""
+    unmapped = PathMap((), {})
+    env = _environment(container, identity, place, settings, sources, unmapped)
+    inherited = pod_environment(settings.environ, credentials=False)
+    passed = {name: value for name, value in env.items() if inherited.get(name) != value}
+    words = images.run_words(
+        settings.container_engine,
+        container,
+        pod=identity.pod,
+        engine_id=str(settings.state_dir.resolve()),
+        env=passed,
+        arguments=[expand(part, env) for part in (*container.command, *container.args)],
+        volumes=place.volumes,
+    )
+    return Launch(argv=tuple(words), env=env, cwd=str(settings.root.resolve()), limits={})
 
 
 def expand(text: str, env: Mapping[str, str]) -> str:
@@ -236,7 +262,7 @@ def _working_dir(container: spec.Container, mounted: PathMap, settings: EngineSe
 def _limits(resources: spec.Resources) -> dict[str, int]:
     """Resource limits a plain process can have. No RLIMIT_AS: address space is not memory (models
     map
-    files, runtimes reserve arenas); memory limits are watched by the engine instead."""
+    files, runtimes reserve arenas); `memory.Watch` looks after memory limits instead."""
     return {"RLIMIT_CORE": 0}
 
 

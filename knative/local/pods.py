@@ -19,12 +19,12 @@ import os
 import secrets
 import shutil
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from . import launch, logs, ports, probes, spec, volumes
+from . import images, launch, logs, ports, probes, spec, volumes
 from .clock import Clock
 from .errors import PodFailed
 from .settings import EngineSettings
@@ -123,6 +123,7 @@ class Pod:
         self._lease: ports.PortLease | None = None
         self._init_done = False
         self._stopping = asyncio.Event()
+        self._condemned: asyncio.Future[None] | None = None
         self._grace_s = 0.0
         self._task: asyncio.Task[None] | None = None
 
@@ -153,6 +154,12 @@ class Pod:
             self._grace_s = grace_s
             self._kill(signal.SIGKILL)
         return self._task
+
+    def condemn(self, failure: PodFailed) -> None:
+        """End this life of the pod from outside (it used too much memory); it restarts as after a
+        crash. Does nothing unless it is ready."""
+        if self._condemned is not None and not self._condemned.done():
+            self._condemned.set_exception(failure)
 
     def log_tail(self, lines: int = 20) -> str:
         """Last lines of the container that matters: the one that failed last, else the serving
@@ -289,7 +296,8 @@ class Pod:
 
     async def _watch(self) -> None:
         """Until a container exits or is found dead. Raises PodFailed."""
-        waits = [self._first_exit()]
+        self._condemned = condemned = asyncio.get_running_loop().create_future()
+        waits: list[Awaitable[None]] = [self._first_exit(), condemned]
         serving = self.template.serving
         if serving.liveness is not None:
             waits.append(self._liveness(serving.liveness))
@@ -401,6 +409,7 @@ class Pod:
         if self._lease is not None:
             self._lease.release()
             self._lease = None
+        await self._remove_containers()
         self._set_state(PodState.STOPPED)
         await asyncio.get_running_loop().run_in_executor(
             None, lambda: shutil.rmtree(self._directory, ignore_errors=True)
@@ -417,6 +426,29 @@ class Pod:
                 self._kill(signal.SIGKILL)
                 await asyncio.wait(alive, timeout=5)
         self.processes.clear()
+
+    async def _remove_containers(self) -> None:
+        """Containers of a container engine whose client had to be killed are still there."""
+        settings = self._around.settings
+        names = [
+            images.container_name(self.name, container.name)
+            for container in (*self.template.init_containers, *self.template.containers)
+            if images.runs_in_image(container, settings.container_engine, settings.commands)
+        ]
+        if names:
+            null = os.open(os.devnull, os.O_WRONLY)
+            try:
+                process = await self._around.spawner.spawn(
+                    images.remove_words(settings.container_engine, names),
+                    settings.environ,
+                    cwd="/",
+                    output=null,
+                )
+                await asyncio.wait([process.exited], timeout=10)
+            except PodFailed as error:
+                logger.warning("cannot remove containers of %s: %s", self.name, error)
+            finally:
+                os.close(null)
 
     def _kill(self, number: int) -> None:
         for process in self.processes.values():

@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from . import quantities, spec
 from .errors import InvalidWorkload
@@ -44,6 +44,13 @@ _PROBES: dict[str, spec.ProbeKind] = {
 _T = TypeVar("_T")
 
 
+class _Commands(NamedTuple):
+    """How containers without a command of their own can run."""
+
+    mapped: Mapping[str, Sequence[str]]
+    images: bool
+
+
 class _Problems:
     """Collects `path: message` lines; `at` makes a deeper path."""
 
@@ -70,12 +77,15 @@ def parse(
     *,
     defaults: Defaults | None = None,
     commands: Mapping[str, Sequence[str]] | None = None,
+    images: bool = False,
 ) -> spec.Workload:
-    """All objects of one `up`. `commands` maps images without a command to one (`--map`).
+    """All objects of one `up`. `commands` maps images without a command to one (`--map`); with
+    `images` an image may do without, because a container engine will run it.
 
     Raises InvalidWorkload with every problem found.
     """
     problems = _Problems()
+    runnable = _Commands(commands or {}, images)
     services: dict[str, spec.Service] = {}
     secrets: dict[str, dict[str, bytes]] = {}
     config_maps: dict[str, dict[str, bytes]] = {}
@@ -89,7 +99,7 @@ def parse(
         if kind == "Service" and group == "serving.knative.dev":
             if key in services:
                 here.add("is defined twice")
-            services[key] = _service(item, here, defaults or Defaults(), commands or {})
+            services[key] = _service(item, here, defaults or Defaults(), runnable)
         elif kind == "Secret":
             secrets[key] = _data(item, here, "stringData")
         elif kind == "ConfigMap":
@@ -127,7 +137,7 @@ def _service(
     item: spec.Json,
     problems: _Problems,
     defaults: Defaults,
-    commands: Mapping[str, Sequence[str]],
+    commands: "_Commands",
 ) -> spec.Service:
     metadata, body = item.get("metadata") or {}, item.get("spec") or {}
     annotations = _strings(metadata.get("annotations"))
@@ -143,7 +153,7 @@ def _service(
         traffic=_traffic(body.get("traffic"), problems.at("spec.traffic")),
         rollout_s=problems.read(lambda: quantities.parse_duration(rollout), 0.0),
         raw_template=template,
-        fingerprint=fingerprint(template, commands),
+        fingerprint=fingerprint(template, commands.mapped),
     )
 
 
@@ -173,7 +183,7 @@ def _template(
     template: spec.Json,
     problems: _Problems,
     defaults: Defaults,
-    commands: Mapping[str, Sequence[str]],
+    commands: "_Commands",
 ) -> spec.Template:
     metadata, body = template.get("metadata") or {}, template.get("spec") or {}
     annotations = _strings(metadata.get("annotations"))
@@ -214,7 +224,7 @@ def _with_port(container: spec.Container) -> spec.Container:
 
 
 def _containers(
-    body: spec.Json, name: str, problems: _Problems, commands: Mapping[str, Sequence[str]]
+    body: spec.Json, name: str, problems: _Problems, commands: "_Commands"
 ) -> tuple[spec.Container, ...]:
     default = "init-container" if name == "initContainers" else "user-container"
     entries = body.get(name) or []
@@ -230,11 +240,12 @@ def _containers(
 
 
 def _container(
-    entry: spec.Json, problems: _Problems, default_name: str, commands: Mapping[str, Sequence[str]]
+    entry: spec.Json, problems: _Problems, default_name: str, commands: "_Commands"
 ) -> spec.Container:
     image = str(entry.get("image") or "")
-    command = tuple(str(part) for part in entry.get("command") or ()) or mapped(image, commands)
-    if not command:
+    command = tuple(str(part) for part in entry.get("command") or ())
+    command = command or mapped(image, commands.mapped)
+    if not command and not commands.images:
         problems.at("command").add(
             f"image {image!r} has no command here; say how to run it on this machine: "
             f"--map '{image}=COMMAND', or give the container a `command`"

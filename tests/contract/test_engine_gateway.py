@@ -1,6 +1,7 @@
 """The gateway of a running engine: hosts, proxying, framing, statuses, upgrades. One engine for
 all."""
 
+import http.client
 import json
 import socket
 from collections.abc import Iterator
@@ -352,6 +353,17 @@ def test_connections_stay_open_after_the_gateways_own_answers(engine: Engine) ->
             assert receive(client, b'"status": 404}').startswith(b"HTTP/1.1 404")
 
 
+def test_client_that_hangs_up_frees_its_pod(engine: Engine) -> None:
+    engine.call("single")
+    with socket.create_connection(("127.0.0.1", engine.port), timeout=10) as client:
+        client.sendall(b"GET /sleep?s=60 HTTP/1.1\r\nHost: single.default\r\n\r\n")
+        until(lambda: engine.service("single")["revisions"][0]["concurrency"] == 1)
+    until(lambda: engine.service("single")["revisions"][0]["concurrency"] == 0, 5)
+    assert engine.call("single").status == 200
+    recent = engine.admin("requests")["requests"]
+    assert any(item["status"] == 499 for item in recent)
+
+
 def test_early_answer_reaches_a_client_that_is_still_sending(engine: Engine) -> None:
     answer = engine.call("nope", method="POST", body=b"x" * 800_000)
     assert answer.status == 404
@@ -359,15 +371,12 @@ def test_early_answer_reaches_a_client_that_is_still_sending(engine: Engine) -> 
 
 
 def raw(engine: Engine, request: bytes) -> tuple[int, bytes]:
-    """Send bytes, close the sending side, read everything; (status, body)."""
+    """Send bytes, read until the connection is closed or the answer is complete; (status, body)."""
     with socket.create_connection(("127.0.0.1", engine.port), timeout=15) as client:
         client.sendall(request)
-        client.shutdown(socket.SHUT_WR)
-        data = b""
-        while block := client.recv(65536):
-            data += block
-    head, _, body = data.partition(b"\r\n\r\n")
-    return int(head.split()[1]), body
+        answer = http.client.HTTPResponse(client)
+        answer.begin()
+        return answer.status, answer.read()
 
 
 def receive(client: socket.socket, until_seen: bytes) -> bytes:

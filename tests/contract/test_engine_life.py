@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -301,6 +302,19 @@ def test_log_flood_is_bounded_and_the_service_goes_on(tmp_path: Path) -> None:
         assert sum(file.stat().st_size for file in folder.iterdir()) < 20_000_000
 
 
+def test_container_above_its_memory_limit_is_killed(tmp_path: Path) -> None:
+    script = (
+        "import os,socket;s=socket.create_server(('127.0.0.1',int(os.environ['PORT'])));"
+        "x=bytearray(b'x')*90_000_000;s.accept()[0].recv(1);import time;time.sleep(99)"
+    )
+    limits = {"limits": {"memory": "64Mi"}}
+    made = service("greedy", command=["python", "-c", script], resources=limits)
+    with running(tmp_path, made) as engine:
+        engine.admin("scale", service="greedy", replicas=1)
+        until(lambda: "OOMKilled" in engine.output, 20)
+        assert "its limit is 64 MiB" in engine.output
+
+
 def test_dying_container_comes_back(tmp_path: Path) -> None:
     with running(tmp_path, service("mortal", env={"DIE_AFTER": "1"})) as engine:
         first = engine.call("mortal").json["pid"]
@@ -487,3 +501,57 @@ def test_gradual_rollout_moves_traffic_in_steps(tmp_path: Path) -> None:
         assert seen.count("1") > 15
         until(lambda: "all traffic is at echo-00002" in engine.output, 20)
         assert {engine.call("echo").json["env"]["VERSION"] for _ in range(10)} == {"2"}
+
+
+FAKE_DOCKER = """#!{python}
+import os, sys
+LOG = {log!r}
+with open(LOG, "a") as file:
+    file.write(" ".join(sys.argv[1:]) + "\\n")
+if sys.argv[1] == "run":
+    words = sys.argv[2:]
+    while words and words[0].startswith("-"):
+        words = words[1:] if words[0] in ("--rm", "--init") or "=" in words[0] else words[2:]
+    os.execv({python!r}, [{python!r}, {app!r}, *words])
+"""
+
+
+def test_images_run_with_a_container_engine_when_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    program, log = tmp_path / "bin" / "docker", tmp_path / "docker.log"
+    program.write_text(FAKE_DOCKER.format(python=sys.executable, log=str(log), app=str(APP)))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    made = service(
+        "boxed",
+        command=[],
+        image="registry.example.org/app:1",
+        args=["--dir=/data"],
+        env={"SECRET": "s3cret"},
+        volumeMounts=[{"name": "d", "mountPath": "/data"}],
+        spec={"volumes": [{"name": "d", "emptyDir": {}}]},
+    )
+    with running(tmp_path, made, arguments=("--container-engine", "docker")) as engine:
+        got = engine.call("boxed").json
+        assert got["args"] == ["registry.example.org/app:1", "--dir=/data"]
+        assert got["env"]["SECRET"] == "s3cret"
+        name = f"turnout-{engine.pods('boxed')[0]['name']}-user-container"
+    calls = log.read_text().splitlines()
+    assert calls[0].startswith("ps --all --quiet --filter label=turnout.engine=")
+    run = next(line for line in calls if line.startswith("run "))
+    assert f"--name {name}" in run
+    assert "--network=host" in run
+    assert f"{tmp_path}/state/pods/" in run
+    assert ":/data" in run
+    assert "s3cret" not in run
+    assert calls[-1] == f"rm --force {name}"
+
+
+def test_missing_container_engine_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path / "o.yaml", service("echo"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with start(tmp_path, str(file), "--container-engine", "podman") as engine:
+        assert engine.process.wait(20) == 1
+        assert "--container-engine podman: there is no such program" in engine.output
