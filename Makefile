@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install demo test check golden bench clean
+.PHONY: install demo test check golden bench images clean
 
 install: $(STAMP)
 
@@ -28,6 +28,10 @@ check: install
 
 golden: install
 	$(BIN)/python -m pytest tests/golden --update-golden
+
+# Container images with docker, podman or buildah, whichever exists; IMAGES="--image-prefix … --push".
+images: install
+	$(BIN)/turnout images $(IMAGES)
 
 bench: install
 	$(BIN)/python -m benchmarks

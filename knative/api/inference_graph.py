@@ -94,7 +94,7 @@ def check(resource: Resource, report: Report) -> None:
         if spec.get(key) is not None:
             one = Obj(name="InferenceGraphSpec", fields={key: known})
             schema.check({key: spec[key]}, one, ("spec",), report)
-    for path in _extensions(spec):
-        report.extension(path, str(path[-1]))
+    for ours in _extensions(spec):
+        report.extension(ours, str(ours[-1]))
     for level, path, message in graph.check(routing_spec(spec), resolved=False):
         report.add(problems.Level(level), ("spec", *problems.parse(path)), message)

@@ -1,5 +1,6 @@
 """Rules about graphs, on top of the router's own findings (spec/kserve_graph 2.3)."""
 
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -36,7 +37,26 @@ def _cold_chain(view: View) -> Iterator[Found]:
         yield ("spec", "prewarm"), f"{longest} sleeping steps wake one after the other"
 
 
+def _lower_case_header(view: View) -> Iterator[Found]:
+    """Patterns match canonical header names (`X-Trace`), as Go writes them."""
+    given = view.resource.spec.get("propagateHeaders")
+    if view.resource.kind != "InferenceGraph" or not view.is_service or not isinstance(given, list):
+        return
+    for index, pattern in enumerate(given):
+        if isinstance(pattern, str) and re.fullmatch(r"[a-z0-9-]+", pattern):
+            yield ("spec", "propagateHeaders", index), f"{pattern} matches no header"
+
+
 RULES = (
+    Rule(
+        id="header-case",
+        level=Level.WARNING,
+        why="Header patterns are matched, as in KServe, against canonical names such as"
+        " X-Request-Id;"
+        " a pattern in lower case never matches.",
+        remedy="write X-Request-Id, or propagateHeaders: {patterns: [...], ignoreCase: true}",
+        check=_lower_case_header,
+    ),
     Rule(
         id="soft-step-before-condition",
         level=Level.WARNING,

@@ -158,6 +158,11 @@ ROWS: list[tuple[str, list[dict[str, Any]], list[dict[str, Any]]]] = [
         [_graph([A, B])],
         [_graph([{**A, "dependency": "Hard"}, B])],
     ),
+    (
+        "header-case",
+        [_graph([A], propagateHeaders=["x-trace"])],
+        [_graph([A], propagateHeaders=["X-Trace", "x-.*"])],
+    ),
     ("cold-chain", [_graph([A] * 3, prewarm="none")], [_graph([A] * 3)]),
 ]
 
