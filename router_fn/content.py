@@ -10,5 +10,4 @@ def content_type(body: bytes) -> bytes:
     """JSON when it is JSON, whatever the upstream called it; else as Go sniffs; nothing for nothing."""
     if bodies.is_json(body):
         return JSON
-    sniffed = sniff.content_type(body)
-    return sniffed.encode() if sniffed else b""
+    return sniff.detect(body).encode() if body else b""

@@ -156,9 +156,12 @@ def _check_step(graph: Graph, where: str, label: str, node: Node, step: Step) ->
         except conditions.ConditionError as error:
             yield "error", f"{where}.condition", f"{label}: {error}"
             return
-        if condition.constant is not None:
-            word = "always" if condition.constant else "never"
-            yield "warning", f"{where}.condition", f"{label}: {step.condition!r} {word} matches"
+        if condition.reason:
+            verdict = ""
+            if condition.constant is not None:
+                verdict = " always matches" if condition.constant else " never matches"
+            message = f"{label}: {step.condition!r}{verdict}: {condition.reason}"
+            yield "warning", f"{where}.condition", message
     elif node.router_type == "Switch" and not step.default:
         yield (
             "warning",
