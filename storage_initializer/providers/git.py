@@ -51,7 +51,7 @@ def locate(uri: Uri) -> tuple[str, str, str]:
         raise InvalidUri(uri.shown, "the sub directory leads out of the repository")
     host = parts.netloc.rpartition("@")[2]
     url = urlunsplit((parts.scheme, host, path if at else parts.path, parts.query, ""))
-    return url, ref, directory
+    return url, ref if at else "", directory
 
 
 class GitSource:
