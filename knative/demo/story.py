@@ -185,6 +185,7 @@ def _engine(
         services = local.services().values()
         running = sum(service.pods for service in services)
         screen.fact("gateway", f"http://127.0.0.1:{local.port}, ready in {seconds:.1f} s")
+        screen.fact("console", f"http://localhost:{local.port}/_turnout/ while this runs")
         screen.fact("services", ", ".join(service.name for service in services))
         screen.fact("running", f"{running} pods: everything is at zero until a request comes")
         yield local
@@ -253,19 +254,14 @@ def _back_to_zero(screen: Screen, local: engine.Engine) -> None:
     )
 
 
+EPILOGUE = """\
+  A picture of your own      turnout demo --image FILE
+  Keep it running here       turnout up examples/dog-breed/*.yaml --mirror s3://turnout-examples/=.demo/models/
+                             turnout invoke dog-breed-pipeline --image FILE
+  For a cluster              turnout compile examples/dog-breed/*.yaml
+  Where to look              README.md, examples/*/README.md, docs/"""
+
+
 def _epilogue(screen: Screen, seconds: float) -> None:
     screen.heading(f"Done in {seconds:.0f} s; nothing was left running")
-    screen.line("  The same manifests in a cluster:  turnout compile examples/dog-breed/*.yaml")
-    screen.line("  Keep it running here:             turnout up examples/dog-breed/*.yaml \\")
-    screen.line(
-        "                                      --mirror s3://turnout-examples/=.demo/models/"
-    )
-    screen.line(
-        "  A picture of your own:            turnout demo --image FILE, or with the engine up"
-    )
-    screen.line(
-        "                                    turnout invoke dog-breed-pipeline --image FILE"
-    )
-    screen.line(
-        "  Where to look:                    README.md, examples/*/README.md, examples/*/*.yaml"
-    )
+    screen.line(EPILOGUE)

@@ -49,6 +49,17 @@ def test_it_ends_with_0_and_takes_the_right_paths(demo_output: str) -> None:
     assert _fact(horse, "path") == "cat-dog-classifier -> dog-breed-classifier"
 
 
+def test_a_digit_in_the_bucket_is_answered_for(demo_output: str) -> None:
+    (scene,) = (
+        body for heading, body in _sections(demo_output).items() if heading.startswith("digits-s3:")
+    )
+    assert _fact(scene, "answer") == '{"predictions": [{"classes": 7}]}'
+    assert _fact(scene, "path").endswith(
+        "digits-adapter -> digits-sink -> mnist -> mnist-predictor"
+    )
+    assert "digit.classified" in _fact(scene, "events")
+
+
 def test_it_shows_cold_and_warm_latency_and_zero_at_both_ends(demo_output: str) -> None:
     cat = _scene(demo_output, "animal-plant-pipeline", "a cat")
     found = re.fullmatch(r"([\d.]+) s \(3 services from zero\), then (\d+) ms", _fact(cat, "time"))
