@@ -14,6 +14,10 @@ from router_fn.graph import ROOT, Graph, Node, Step
 from router_fn.urls import parse_url
 
 
+MAX_DEPTH = 50
+"""Nodes nested in nodes. Running one takes a few stack frames per level, and nobody draws graphs like that."""
+
+
 def check_graph(graph: Graph, *, resolved: bool = True) -> list[Problem]:
     """All problems of a parsed graph, in document order."""
     problems: list[Problem] = []
@@ -201,22 +205,23 @@ def _check_cut_off(path: str, node: Node) -> Iterator[Problem]:
 
 def _check_reachability(graph: Graph, resolved: bool) -> Iterator[Problem]:
     """Cycles (each once, named in full), then nodes that nothing leads to."""
-    done: set[str] = set()
+    depths: dict[str, int] = {}  # of nodes that are done: the longest way down from there
     reached: set[str] = set()
     cycles: set[frozenset[str]] = set()
     for start in [ROOT, *graph.nodes]:
-        if start not in graph.nodes or start in done:
+        if start not in graph.nodes or start in depths:
             continue
         # Depth first without recursion: a graph may be thousands of nodes deep.
-        trail: list[str] = [start]
-        todo: list[Iterator[str]] = [_targets(graph, start)]
-        while todo:
-            following = next(todo[-1], None)
+        trail = {start: _targets(graph, start)}
+        while trail:
+            here = next(reversed(trail))
+            following = next(trail[here], None)
             if following is None:
-                todo.pop()
-                done.add(trail.pop())
+                del trail[here]
+                depths[here] = 1 + max((depths.get(t, 0) for t in _targets(graph, here)), default=0)
             elif following in trail:
-                loop = trail[trail.index(following) :]
+                names = list(trail)
+                loop = names[names.index(following) :]
                 if frozenset(loop) not in cycles:
                     cycles.add(frozenset(loop))
                     yield (
@@ -224,11 +229,16 @@ def _check_reachability(graph: Graph, resolved: bool) -> Iterator[Problem]:
                         f"nodes.{following}",
                         "is a cycle: " + " -> ".join([*loop, following]),
                     )
-            elif following not in done:
-                trail.append(following)
-                todo.append(_targets(graph, following))
+            elif following not in depths:
+                trail[following] = _targets(graph, following)
         if start == ROOT:
-            reached = set(done)
+            reached = set(depths)
+            if depths[ROOT] > MAX_DEPTH:
+                yield (
+                    "error",
+                    "nodes.root",
+                    f"is {depths[ROOT]} nodes deep, at most {MAX_DEPTH} are allowed",
+                )
     if ROOT in graph.nodes:
         for name in graph.nodes:
             if name not in reached:

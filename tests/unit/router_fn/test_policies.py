@@ -130,3 +130,16 @@ class TestCache:
         assert [bool(cache.get(key, 1)) for key in (b"a", b"c", b"d")] == [False, True, True]
         cache.put(b"e", Reply(200, b"x" * 11), 1)
         assert cache.get(b"e", 1) is None
+
+
+def test_the_deepest_graph_that_is_allowed_runs_with_every_policy() -> None:
+    from router_fn.graph_checks import MAX_DEPTH
+
+    last = MAX_DEPTH - 2
+    policies = {"tolerate": "Errors", "timeoutSeconds": 3, "retries": 1, "hedgeAfterMs": 100}
+    nodes = {f"n{i}": node("Sequence", step(f"node:n{i + 1}", **policies)) for i in range(last)}
+    made = build(node("Sequence", step("node:n0")), **nodes, **{f"n{last}": node("Ensemble", step("a"))})
+    script = Script({"a": None})
+    fiber = run(made, script)
+    script.answer("a", b"{}")
+    assert fiber.result().body == b'{"0":{}}'
