@@ -5,7 +5,6 @@ Turnout's own says so.
 """
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -637,11 +636,9 @@ def test_a_nested_node_may_have_a_time_limit() -> None:
 )
 def test_giving_a_request_up_gives_up_its_calls(root: dict[str, Any]) -> None:
     world = World({"/a": (200, {}), "/b": (200, {})}, held=("/a", "/b"))
-    fiber = (
-        start(build(root, inner=node("Sequence", step("/a")), _spec=None), world)
-        if "inner" in str(root)
-        else start(build(root), world)
-    )
+    used = "inner" in str(root)
+    built = build(root, inner=node("Sequence", step("/a"))) if used else build(root)
+    fiber = start(built, world)
     waits = [wait for waits in world.waiting.values() for wait in waits]
     assert waits
     fiber.cancel()
@@ -653,6 +650,3 @@ def test_a_step_without_a_usable_url_fails_only_when_called() -> None:
     made = plan.build(graph.read(spec)[0], lambda url, step: url)
     assert made.leaves[0].target is None
     assert "malformed host" in made.leaves[0].problem
-
-
-Built = Callable[..., plan.Plan]
