@@ -19,21 +19,14 @@ from pathlib import Path
 from typing import IO
 
 from .errors import NoSpace, UnsafeArchive, UnsafePath
-from .items import RESERVED, safe_path
+from .items import RESERVED, ZIP_SUFFIXES, safe_path
 from .retry import Control
 from .settings import MIB, Settings
 from .staging import FileRecord, Staging
 
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-ZIP_SUFFIXES = (".zip",)
 RATIO_FROM = 64 * MIB
 """Below this much output the ratio is not judged: small text compresses a thousandfold."""
 _CHUNK = MIB
-
-
-def is_archive(name: str) -> bool:
-    """By its name, as KServe does. A `.mar` is a zip that the model server wants whole."""
-    return name.lower().endswith(TAR_SUFFIXES + ZIP_SUFFIXES)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -32,7 +32,16 @@ from .errors import (
     TransferFailed,
     from_os_error,
 )
-from .items import RESERVED, Filter, FinishingSource, Item, Source, VerifiedSource, safe_path
+from .items import (
+    RESERVED,
+    Filter,
+    FinishingSource,
+    Item,
+    Source,
+    VerifiedSource,
+    is_archive,
+    safe_path,
+)
 from .progress import Progress, Reporter
 from .publish import Marker
 from .settings import Settings
@@ -369,13 +378,13 @@ class Fetch:
             if isinstance(source, FinishingSource):
                 source.finish(tree)
                 files = scan(tree)
-        if self._settings.unpack and len(records) == 1 and len(items) == 1:
+        single = len(records) == 1 and len(items) == 1
+        if self._settings.unpack and single and is_archive(records[0].path):
             from . import archive
 
-            if archive.is_archive(records[0].path):
-                tree, files, links = archive.unpack_staged(
-                    staging, destination.path, records[0], self._settings, self._control
-                )
+            tree, files, links = archive.unpack_staged(
+                staging, destination.path, records[0], self._settings, self._control
+            )
         marker = Marker(
             identity=identity,
             sources=destination.shown,

@@ -21,6 +21,14 @@ STAGING_NAME = ".turnout-staging"
 """Staging directory inside a destination that cannot be renamed (a mount point)."""
 RESERVED = frozenset({MARKER_NAME, STAGING_NAME})
 
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+ZIP_SUFFIXES = (".zip",)
+
+
+def is_archive(name: str) -> bool:
+    """By its name, as KServe does. A `.mar` is a zip that the model server wants whole."""
+    return name.lower().endswith(TAR_SUFFIXES + ZIP_SUFFIXES)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:

@@ -11,7 +11,6 @@ in between leaves no marker, and the next run finds the moved files by their rec
 """
 
 import contextlib
-import ctypes
 import json
 import os
 import shutil
@@ -218,6 +217,8 @@ def writable(dest: Path) -> bool:
 
 def sync_filesystem(directory: Path) -> None:
     """`syncfs`: all of a file system's dirty data, one call for any number of files."""
+    import ctypes
+
     fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
     try:
         libc = ctypes.CDLL(None, use_errno=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from storage_initializer import archive
+from storage_initializer import archive, items
 from storage_initializer.errors import UnsafeArchive
 from storage_initializer.retry import Control
 
@@ -173,4 +173,4 @@ def test_a_zip_with_a_wrong_checksum_is_refused(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_archives_are_known_by_their_names(name: str, expected: bool) -> None:
-    assert archive.is_archive(name) is expected
+    assert items.is_archive(name) is expected
