@@ -136,7 +136,7 @@ def _compile(
         _verify(made, resource, context)
         pairs += [(resource, item) for item in made]
     objects = [item for _, item in pairs]
-    found += order.clashes(objects)
+    found += order.clashes(pairs)
     found += [p for report in context.reports() for p in report.problems]
     if any(p.level is Level.ERROR for p in found):
         raise errors.ManifestError(found)

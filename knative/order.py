@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from knative import keys
-from knative.api.problems import Level, Problem
+from knative.api.problems import Problem, Report
+from knative.api.resource import Resource
 
 JSON = Any
 
@@ -34,11 +34,11 @@ def ordered(objects: Sequence[dict[str, JSON]]) -> list[dict[str, JSON]]:
     return sorted(objects, key=lambda o: _rank(o, depths))
 
 
-def clashes(objects: Sequence[dict[str, JSON]]) -> list[Problem]:
+def clashes(pairs: Sequence[tuple[Resource, dict[str, JSON]]]) -> list[Problem]:
     """Two objects of one kind and name, made from different manifests."""
     problems: list[Problem] = []
-    seen: dict[tuple[str, str, str, str], str] = {}
-    for item in objects:
+    seen: dict[tuple[str, str, str, str], Resource] = {}
+    for resource, item in pairs:
         metadata = item["metadata"]
         identity = (
             item["apiVersion"],
@@ -46,12 +46,17 @@ def clashes(objects: Sequence[dict[str, JSON]]) -> list[Problem]:
             metadata.get("namespace", ""),
             metadata["name"],
         )
-        source = (metadata.get("annotations") or {}).get(keys.SOURCE) or item["kind"]
-        if identity in seen:
-            name = f"{item['kind']} {metadata['name']}"
-            message = f"{name} is made twice: from {seen[identity]} and from {source}; rename one"
-            problems.append(Problem(level=Level.ERROR, message=message))
-        seen.setdefault(identity, source)
+        first = seen.setdefault(identity, resource)
+        if first is resource:
+            continue
+        report = Report(resource.document, resource.subject)
+        line, _ = first.document.locate(())
+        report.error(
+            ("metadata", "name"),
+            f"{item['kind']} {metadata['name']} is already made from {first.subject}"
+            f" ({first.document.file}:{line}); rename one",
+        )
+        problems += report.problems
     return problems
 
 

@@ -42,6 +42,9 @@ def check(made: Mapping[str, JSON], source: Resource, report: Report) -> None:
         knative_service.check(resource, own)
     for problem in own.problems:
         if problem.level is not Level.NOTE:
+            if problem.path == "metadata.name":
+                report.add(problem.level, ("metadata", "name"), problem.message)
+                continue
             made_name = f"the Knative Service {resource.name} made from it"
             report.add(problem.level, (), f"{made_name}: {problem.path}: {problem.message}")
     for flag, path in own.flags.items():

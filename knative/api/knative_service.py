@@ -5,6 +5,7 @@ that
 what we print is what a cluster takes. Source: spec/knative 1.1-1.12.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -94,6 +95,12 @@ def check(resource: Resource, report: Report) -> None:
     if len(resource.name) > 63:
         report.error(
             ("metadata", "name"), f"is {len(resource.name)} characters long; Knative allows 63"
+        )
+    elif not re.fullmatch(SERVICE_NAME, resource.name):
+        report.error(
+            ("metadata", "name"),
+            f"{resource.name} cannot name a Service: lower-case letters, digits and '-', beginning"
+            " with a letter",
         )
     for key in resource.annotations:
         if key.startswith(keys.AUTOSCALING):

@@ -24,6 +24,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "files", nargs="*", metavar="FILE", help="manifests to check the cluster for"
     )
+    parser.add_argument(
+        "--check-images", action="store_true", help="also ask the registries for every image"
+    )
     cluster_options.add(parser, namespace=False)
     compile_options.add(parser, namespace="")
 
@@ -37,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
         result = compiler.compile_files(args.files, compile_options.read(args))
         needs = preflight.Needs(objects=result.objects, flags=result.flags)
     checks = preflight.run(api, needs)
+    if args.check_images:
+        checks += preflight.pullable(needs)
     for check in checks:
         mark = {True: "ok  ", False: "MISS", None: "note"}[check.good]
         print(f"{mark}  {check.text}")

@@ -297,6 +297,17 @@ def _images(api: Api, needs: Needs) -> Iterator[Check]:
         )
 
 
+def pullable(needs: Needs) -> Iterator[Check]:
+    """Each image, asked of its registry without credentials. Goes out to the network."""
+    from knative.cluster import registry
+
+    wanted = {image for o in needs.services for image in images(o) if not _is_local(image)}
+    for image in sorted(wanted):
+        there, said = registry.look(image)
+        remedy = "check name and tag (--image-prefix, --image UNIT=REF), or push it"
+        yield Check(there, f"image {image}: {said}", "" if there else remedy)
+
+
 def images(item: Mapping[str, JSON]) -> list[str]:
     """Image references of a Service, init containers included."""
     pod = item["spec"]["template"]["spec"]

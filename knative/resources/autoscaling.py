@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from knative import keys
+from knative.api import scaling
 
 JSON = Any
 
@@ -11,11 +12,16 @@ JSON = Any
 def annotations(component: Mapping[str, JSON], given: Mapping[str, str]) -> dict[str, str]:
     """Annotations for one revision template. `given` are the user's own, whose class is respected.
 
-    min-scale is always written: scale to zero is our default where KServe's is one replica.
+    min-scale is always written: scale to zero is our default where KServe's is one replica. Fields
+    win
+    over the annotations of the same meaning; KServe drops those annotations, here they still count
+    where the field is absent.
     """
-    result = {keys.MIN_SCALE: str(component.get("minReplicas") or 0)}
-    if component.get("maxReplicas"):
-        result[keys.MAX_SCALE] = str(component["maxReplicas"])
+    own = scaling.read(given)
+    low, high = component.get("minReplicas"), component.get("maxReplicas")
+    result = {keys.MIN_SCALE: str(low) if low is not None else own.get("min-scale", "0")}
+    if high or (high is None and "max-scale" in own):
+        result[keys.MAX_SCALE] = str(high) if high else own["max-scale"]
     if component.get("scaleTarget"):
         result[keys.TARGET] = str(component["scaleTarget"])
     metric = component.get("scaleMetric")

@@ -23,6 +23,8 @@ _NEVER_COPIED = frozenset(
         keys.STABLE_REVISION,
         keys.MIN_SCALE,
         keys.MAX_SCALE,
+        f"{keys.AUTOSCALING}minScale",
+        f"{keys.AUTOSCALING}maxScale",
         keys.KSERVE_STOP,
         keys.KSERVE_TAG_ROUTING,
         keys.KSERVE_DEPLOYMENT_MODE,

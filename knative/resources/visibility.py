@@ -27,6 +27,16 @@ def is_public(resource: Resource, context: "Context") -> bool:
     return not context.is_called(resource.namespace, resource.name)
 
 
+def check_mode(resource: Resource, context: "Context") -> None:
+    """KServe's deployment mode: what is compiled here is Knative whatever it says."""
+    mode = resource.annotations.get(keys.KSERVE_DEPLOYMENT_MODE)
+    if mode not in (None, "Knative", "Serverless"):
+        context.report(resource).warning(
+            ("metadata", "annotations", keys.KSERVE_DEPLOYMENT_MODE),
+            f"{mode} has no effect: Turnout makes Knative Services, with their autoscaling",
+        )
+
+
 def is_stopped(resource: Resource, context: "Context") -> bool:
     """KServe's stop annotation: the service is left out, as KServe would delete it."""
     if resource.annotations.get(keys.KSERVE_STOP, "").lower() != "true":

@@ -29,10 +29,14 @@ def _options(case: Path) -> options.CompileOptions:
     return options.CompileOptions(**given)
 
 
-def _line(problem: Problem) -> str:
-    place = f"{problem.line}:{problem.column}"
-    parts = (place, problem.level.value, problem.subject, problem.path, problem.message)
-    return ": ".join(part for part in parts if part)
+def _lines(case: Path, problems: list[Problem]) -> str:
+    """Findings, one a line, without the folder's own path."""
+    lines = []
+    for problem in problems:
+        place = f"{problem.line}:{problem.column}"
+        parts = (place, problem.level.value, problem.subject, problem.path, problem.message)
+        lines.append(": ".join(part for part in parts if part).replace(f"{case}/", "") + "\n")
+    return "".join(lines)
 
 
 def _compile(case: Path) -> tuple[str, str]:
@@ -40,8 +44,8 @@ def _compile(case: Path) -> tuple[str, str]:
     try:
         result = compiler.compile_files([case / "in.yaml"], _options(case))
     except errors.ManifestError as error:
-        return "", "".join(f"{_line(p)}\n" for p in error.problems)
-    return emit.to_yaml(result.objects), "".join(f"{_line(p)}\n" for p in result.problems)
+        return "", _lines(case, error.problems)
+    return emit.to_yaml(result.objects), _lines(case, result.problems)
 
 
 def _expect(file: Path, actual: str, *, update: bool) -> None:

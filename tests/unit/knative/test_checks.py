@@ -248,8 +248,7 @@ def test_a_plain_service_needs_nothing() -> None:
 
 def test_two_objects_of_one_name_are_both_named() -> None:
     assert _said(_isvc(), _ksvc({})) == [
-        "error: : Service x is made twice: from InferenceService default/x and from Service;"
-        " rename one"
+        "error: metadata.name: Service x is already made from InferenceService x (:1); rename one"
     ]
     (twice,) = _said(_isvc(), _isvc())
     assert "is already defined in" in twice
