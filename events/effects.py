@@ -68,10 +68,13 @@ class Effects:
         documents: dict[str, Any],
         answer: Answer,
         stored: Stored | None = None,
+        *,
+        resumed: bool = False,
     ) -> list[str]:
         """Do everything the spec asks for; returns `s3://` names of what was made, for the log.
 
-        `key` identifies the piece of work; `stored`: what is known of the input already. Raises
+        `key` identifies the piece of work; `stored`: what is known of the
+        input already; `resumed`: an earlier run may have done some of it. Raises
         `Refused` or `TryAgain`.
         """
         result = self._spec.result
@@ -80,8 +83,9 @@ class Effects:
         if result.write is not None:
             bucket = self._bucket(result.write.bucket, about, documents)
             name = names.key(result.write.key.text(documents))
-            content = self._content(result.write.content, event, documents, answer)
-            self._store.put(bucket, name, content, "application/json", marks)
+            if not (resumed and self._is_ours(bucket, name, marks)):
+                content = self._content(result.write.content, event, documents, answer)
+                self._store.put(bucket, name, content, "application/json", marks)
             made.append(f"s3://{bucket}/{name}")
         if about is not None and (result.tag or result.copy or result.move):
             made += self._file(about, documents, marks, stored)
@@ -115,7 +119,7 @@ class Effects:
                 etag=about.etag,
             )
         except ObjectGone:
-            if result.move and self._was_moved(bucket, name, marks):
+            if result.move and self._is_ours(bucket, name, marks):
                 return [f"s3://{bucket}/{name}"]
             raise
         if result.tag:
@@ -136,7 +140,8 @@ class Effects:
         name = action.key.text(documents) if action.key else documents["object"]["key"]
         return self._bucket(action.bucket, about, documents), names.key(name)
 
-    def _was_moved(self, bucket: str, name: str, marks: Mapping[str, str]) -> bool:
+    def _is_ours(self, bucket: str, name: str, marks: Mapping[str, str]) -> bool:
+        """Whether an interrupted run of the same work made this object already."""
         try:
             return self._store.head(bucket, name).metadata.get(EVENT_MARK) == marks[EVENT_MARK]
         except ObjectGone:

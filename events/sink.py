@@ -173,7 +173,7 @@ class Sink:
             elif entry.state is State.ANSWERED and entry.answer is not None:
                 answer = effects.unpack(entry.answer)
                 documents = effects.object_documents(event, about, answer)
-                outcome = self._finish(event, about, work_keys, documents, answer)
+                outcome = self._finish(event, about, work_keys, documents, answer, resumed=True)
             else:
                 outcome = self._infer(event, about, work_keys, deadline)
             self._journal.done(work_keys, _record(outcome), order)
@@ -255,8 +255,12 @@ class Sink:
         documents: dict[str, Any],
         answer: Answer,
         stored: Stored | None = None,
+        *,
+        resumed: bool = False,
     ) -> Outcome:
-        made = self._effects.apply(work_keys[0], event, about, documents, answer, stored)
+        made = self._effects.apply(
+            work_keys[0], event, about, documents, answer, stored, resumed=resumed
+        )
         facts = {"made": made} if made else {}
         if self.spec.result.reply is None:
             return Outcome(status=204, kind="done", facts=facts)

@@ -1,0 +1,402 @@
+"""Events: the adapter alone; uploads to filed results through everything; and the same under kill
+-9.
+
+The whole chain is real: SeaweedFS and its webhook, `turnout up` with a compiled InferenceTrigger
+(adapter, broker, sink) and a trivial model. Everything runs on the same few cores, load included.
+"""
+
+import base64
+import concurrent.futures
+import contextlib
+import json
+import os
+import random
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks import harness
+from benchmarks.harness import Options, Row
+from tests import seaweed
+
+TITLE = "Events"
+NOTES = """
+Adapter: SeaweedFS notifications over kept-alive connections, each passed on to a sink that answers
+202 at once. End to end: objects of 100 bytes, put over 16 connections while every service starts
+from zero; the clock runs from the first put to the last result object. With kills: the engine
+(gateway and broker), adapter, sink or model gets SIGKILL at random moments while uploads and
+events are under way; the engine is started again on the same state. `lost` are inputs without a
+result, `repeated` are result objects written more than once (their bucket keeps versions). Upload
+to result: from the start of the put until the result can be read, warm, one at a time, polled
+every 2 ms.
+"""
+
+OBJECTS = int(os.environ.get("TURNOUT_BENCH_OBJECTS", "2000"))
+"""Uploads of one end-to-end run; the aim speaks of 10,000."""
+
+KILLS = int(os.environ.get("TURNOUT_BENCH_KILLS", "8"))
+
+NULL_SINK = """
+import asyncio, os, sys
+from functions.wire.http1 import Limits, Server
+import uvloop
+async def main():
+    server = Server(lambda exchange: exchange.respond(202), Limits())
+    await server.listen("127.0.0.1", int(os.environ["PORT"]))
+    await asyncio.sleep(1e6)
+uvloop.run(main())
+"""
+
+MODEL = """
+import asyncio, os, uvloop
+ANSWER = (b"HTTP/1.1 200 OK\\r\\nContent-Type: application/json\\r\\n"
+          b"Content-Length: 19\\r\\n\\r\\n" b'{"predictions":[1]}')
+class Model(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport, self.data = transport, b""
+    def data_received(self, data):
+        self.data += data
+        while True:
+            head, found, rest = self.data.partition(b"\\r\\n\\r\\n")
+            if not found:
+                return
+            length = next((int(line[15:]) for line in head.split(b"\\r\\n")
+                           if line[:15].lower() == b"content-length:"), 0)
+            if len(rest) < length:
+                return
+            self.data = rest[length:]
+            self.transport.write(ANSWER)
+async def main():
+    loop, port = asyncio.get_running_loop(), int(os.environ["PORT"])
+    server = await loop.create_server(Model, "127.0.0.1", port)
+    await server.serve_forever()
+uvloop.run(main())
+"""
+
+MANIFESTS = """
+apiVersion: serving.knative.dev/v1
+kind: Service
+metadata: {{name: model}}
+spec:
+  template:
+    metadata:
+      annotations: {{autoscaling.knative.dev/max-scale: "1"}}
+    spec:
+      containers:
+        - image: dev.local/model:1
+          command: [python, -c, {model}]
+---
+apiVersion: turnout.dev/v1alpha1
+kind: InferenceTrigger
+metadata: {{name: bench}}
+spec:
+  source: {{s3: {{bucket: input}}}}
+  target: {{url: "http://model.default.svc.cluster.local/"}}
+  request: {{object: base64}}
+  result:
+    write: {{bucket: output, key: "{{object.key}}.json"}}
+    reply: {{type: bench.done}}
+  concurrency: {{max: 16, waiting: 64}}
+  scale: {{max: 1}}
+  dedupe: {{store: sqlite, path: /journal/bench.sqlite, volumeClaim: journal}}
+  delivery: {{retry: 40, backoffPolicy: linear, backoffDelay: PT0.1S}}
+"""
+
+WEBHOOK = """[notification.webhook]
+enabled = true
+endpoint = "http://bench-adapter.default.svc.cluster.local/"
+timeout_seconds = 30
+max_retries = 10
+backoff_seconds = 1
+max_backoff_seconds = 3
+workers = 32
+buffer_size = 100000
+path_prefixes = ["/buckets/input/"]
+"""
+
+
+def run(options: Options) -> list[Row]:
+    rows: list[Row] = []
+    quick = options.seconds < 1
+    if options.wants("adapter"):
+        rows.append(adapter_row(options))
+    if options.wants("end to end") or options.wants("upload"):
+        with folder() as path, chain(path) as scene:
+            rows += scene.throughput(200 if quick else OBJECTS)
+            rows.append(scene.latency(20 if quick else 200))
+    if options.wants("kill"):
+        with folder() as path, chain(path, versioned=True) as scene:
+            rows += scene.under_fire(200 if quick else OBJECTS, 2 if quick else KILLS)
+    return rows
+
+
+@contextlib.contextmanager
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="bench-events-", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+def adapter_row(options: Options) -> Row:
+    """Notifications a second through one adapter process."""
+    body = json.dumps(notification()).encode()
+    sink_port, port = harness.free_port(), harness.free_port()
+    environ = {"PORT": str(port), "K_SINK": f"http://127.0.0.1:{sink_port}"}
+    with (
+        harness.service(
+            [sys.executable, "-c", NULL_SINK],
+            sink_port,
+            harness.other_core(),
+            {"PORT": str(sink_port)},
+        ),
+        harness.service(
+            [sys.executable, "-m", "events", "adapter"], port, harness.measured_core(), environ
+        ) as adapter,
+    ):
+        harness.wrk(adapter, options, clients=16, body=body)
+        loads = [
+            harness.wrk(adapter, options, clients=16, body=body) for _ in range(options.rounds)
+        ]
+    errors = sum(load.errors for load in loads)
+    return Row(
+        name="adapter, 16 connections",
+        ours=statistics.median(load.per_second for load in loads),
+        unit="notifications/s",
+        floor=2000,
+        note=f"CPU {statistics.median(load.cpu_us for load in loads):.0f} us each"
+        + (f"; {errors} ERRORS" if errors else ""),
+    )
+
+
+def notification() -> dict[str, object]:
+    """A filer notification as SeaweedFS 4.48 sends it."""
+    entry = {
+        "name": "a b.png",
+        "chunks": [{"size": 100, "modified_ts_ns": 1795252160030182109, "fid": {"volume_id": 4}}],
+        "attributes": {"file_size": 100, "mtime": 1795252160, "md5": "rtVj7K+0vMVlTFl6QhVHsg=="},
+        "extended": {"Seaweed-X-Amz-ETag": base64.b64encode(b"aed563ecafb4bcc5").decode()},
+    }
+    message = {"new_entry": entry, "delete_chunks": True, "new_parent_path": "/buckets/input"}
+    return {"event_type": "create", "key": "/buckets/input/a b.png", "message": message}
+
+
+# --- the whole chain ------------------------------------------------------------------------------
+@dataclass
+class Chain:
+    """SeaweedFS and an engine that can be killed and started again."""
+
+    s3: seaweed.S3Server
+    folder: Path
+    port: int
+    process: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
+
+    def start(self) -> None:
+        environ = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+        with (self.folder / "engine.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    str(Path(sys.executable).with_name("turnout")), "up",
+                    str(self.folder / "bench.yaml"), "--port", str(self.port),
+                    "--state-dir", str(self.folder / "state"),
+                ],
+                cwd=harness.ROOT,
+                env={**environ, **self.s3.environ()},
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )  # fmt: skip
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.strip() == b"ready":
+                return
+        raise RuntimeError(f"the engine did not start; see {self.folder}/engine.log")
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def put(self, first: int, count: int) -> None:
+        """Upload `N.bin`, as fast as the server takes them."""
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            body = b"x" * 100
+            for done in [
+                pool.submit(self.s3.put, "input", f"{index}.bin", body)
+                for index in range(first, first + count)
+            ]:
+                done.result()
+
+    def results(self) -> set[str]:
+        """Keys in bucket `output`."""
+        pages = self.client().get_paginator("list_objects_v2").paginate(Bucket="output")
+        return {item["Key"] for page in pages for item in page.get("Contents", ())}
+
+    def client(self) -> Any:
+        import boto3
+        from botocore.config import Config
+
+        return boto3.client(
+            "s3",
+            endpoint_url=self.s3.endpoint,
+            aws_access_key_id=self.s3.access_key,
+            aws_secret_access_key=self.s3.secret_key,
+            region_name="us-east-1",
+            config=Config(s3={"addressing_style": "path"}),
+        )
+
+    def wait_for(self, count: int, timeout_s: float) -> set[str]:
+        """Until there are `count` results; what there is when the time is up."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            found = self.results()
+            if len(found) >= count or time.monotonic() > deadline:
+                return found
+            time.sleep(0.25)
+
+    def throughput(self, count: int) -> list[Row]:
+        started = time.monotonic()
+        self.put(0, count)
+        put_s = time.monotonic() - started
+        found = self.wait_for(count, 60 + count / 20)
+        seconds = time.monotonic() - started
+        return [
+            Row(
+                name=f"end to end from zero, {count} objects",
+                ours=len(found) / seconds,
+                unit="events/s",
+                floor=300,
+                note=f"{len(found)} results in {seconds:.1f} s; uploading alone took {put_s:.1f} s",
+            ),
+            Row(
+                name="end to end: lost",
+                ours=count - len(found),
+                unit="objects",
+                ceiling=0,
+            ),
+        ]
+
+    def latency(self, count: int) -> Row:
+        times: list[float] = []
+        for index in range(count + 5):
+            started = time.perf_counter()
+            self.s3.put("input", f"warm-{index}.bin", b"x")
+            while True:
+                try:
+                    self.s3.get("output", f"warm-{index}.bin.json")
+                    break
+                except RuntimeError:
+                    if time.perf_counter() - started > 30:
+                        raise
+                    time.sleep(0.002)
+            times.append(time.perf_counter() - started)
+        warm = sorted(times[5:])
+        return Row(
+            name="upload to result, warm, p50",
+            ours=statistics.median(warm) * 1e3,
+            unit="ms",
+            ceiling=50,
+            note=f"p90 {warm[int(len(warm) * 0.9)] * 1e3:.0f} ms",
+        )
+
+    def under_fire(self, count: int, kills: int) -> list[Row]:
+        """Uploads and work while processes die."""
+        chance = random.Random(7)
+        started = time.monotonic()
+        victims: list[str] = []
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            uploading = pool.submit(self.put, 0, count)
+            for _ in range(kills):
+                time.sleep(chance.uniform(1.0, 3.0))
+                victims.append(self.kill(chance.choice(["engine", "adapter", "sink", "model"])))
+            uploading.result()
+        found = self.wait_for(count, 120 + count / 10)
+        seconds = time.monotonic() - started
+        killed = ", ".join(f"{name} x{victims.count(name)}" for name in sorted(set(victims)))
+        return [
+            Row(
+                name=f"{kills} kills during {count} uploads: lost",
+                ours=count - len(found),
+                unit="objects",
+                ceiling=0,
+                note=f"{seconds:.0f} s; killed: {killed}",
+            ),
+            Row(
+                name=f"{kills} kills during {count} uploads: repeated",
+                ours=self.repeated(),
+                unit="result objects",
+                ceiling=0,
+            ),
+        ]
+
+    def repeated(self) -> int:
+        """Result objects that were written again: their content changed after they were made."""
+        return sum(1 for count in self.versions().values() if count > 1)
+
+    def versions(self) -> dict[str, int]:
+        """How often each result object was written (bucket `output` keeps all versions)."""
+        client = self.client()
+        counts: dict[str, int] = {}
+        for page in client.get_paginator("list_object_versions").paginate(Bucket="output"):
+            for item in page.get("Versions", ()):
+                counts[item["Key"]] = counts.get(item["Key"], 0) + 1
+        return counts
+
+    def kill(self, name: str) -> str:
+        """SIGKILL one of the processes, found by who listens for what; returns its name."""
+        assert self.process is not None
+        if name == "engine":
+            self.process.kill()
+            self.process.wait()
+            self.start()
+            return name
+        wanted = {"adapter": b"adapter", "sink": b"sink", "model": b"uvloop.run"}[name]
+        for pid in self.pods():
+            with contextlib.suppress(OSError):
+                if wanted in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
+                    return name
+        return f"{name} (asleep)"
+
+    def pods(self) -> list[int]:
+        """Processes below this chain's engine."""
+        assert self.process is not None
+        found = [self.process.pid]
+        for pid in found:
+            with contextlib.suppress(OSError):
+                children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+                found += map(int, re.findall(r"\d+", children))
+        return found[1:]
+
+
+@contextlib.contextmanager
+def chain(folder: Path, *, versioned: bool = False) -> Iterator[Chain]:
+    """Everything up, nothing left behind."""
+    (folder / "s3").mkdir()
+    (folder / "s3" / "notification.toml").write_text(WEBHOOK)
+    (folder / "bench.yaml").write_text(MANIFESTS.format(model=json.dumps(MODEL)))
+    port = harness.free_port()
+    prefix = ("env", f"HTTP_PROXY=http://127.0.0.1:{port}")
+    extra = ("-master.volumeSizeLimitMB=64",)
+    with seaweed.running(directory=folder / "s3", prefix=prefix, extra=extra) as s3:
+        for bucket in ("input", "output"):
+            s3.make_bucket(bucket)
+        scene = Chain(s3, folder, port)
+        if versioned:
+            scene.client().put_bucket_versioning(
+                Bucket="output", VersioningConfiguration={"Status": "Enabled"}
+            )
+        scene.start()
+        try:
+            yield scene
+        finally:
+            scene.stop()
