@@ -1,7 +1,7 @@
 """The local engine: what its gateway costs, what it costs when idle, from zero, and as a broker.
 
-The gateway has one core; the echo pod and the load share the other. The peer is nginx `proxy_pass` with
-kept-alive connections in front of the same pod.
+The gateway has one core; the echo pod and the load share the other. The peer is nginx `proxy_pass`
+with kept-alive connections in front of the same pod.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
 """The engine's own HTTP API under /_turnout/: what runs, logs, and the verbs that change it.
 
 Answers JSON. Only loopback host names reach it (the gateway checks), and requests that change
-something
-must carry the `X-Turnout` header, which a foreign web page cannot send without being allowed to.
+something must carry the `X-Turnout` header, which a foreign web page cannot send without being
+allowed to.
 
     GET  api/status                   services, revisions, pods, engine
     GET  api/requests?after=N         recent requests
@@ -27,9 +27,9 @@ from urllib.parse import parse_qsl
 
 from . import internal, logview, memory
 from .clock import wall_time
+from .collect import collect_body
 from .errors import PodFailed
 from .exchange import Exchange
-from .gateway import collect_body
 from .pods import Pod
 from .revision import Revision
 
@@ -234,7 +234,7 @@ class Admin:
         def at(instant: float | None) -> float | None:
             return instant and round(wall_time(instant, now), 3)
 
-        pids = pod.process_ids()
+        pids = pod.containers.process_ids()
         return {
             "name": pod.name,
             "state": pod.state.value,
@@ -245,7 +245,7 @@ class Admin:
             "restarts": pod.restarts,
             "memory_bytes": memory.resident_bytes(memory.descendants(pids)),
             "failure": describe_failure(pod.failure),
-            "log_dir": str(pod.log_dir),
+            "log_dir": str(pod.containers.log_dir),
             "timeline": {
                 "created": at(timeline.created),
                 "init_started": at(timeline.init_started),

@@ -1,14 +1,11 @@
-"""KPA: how many pods a revision should have. A pure function of parameters, state, statistics and
-time.
+"""KPA: how many pods a revision should have. Pure: parameters, state, statistics, time.
 
 Theory of operation (spec section 2.3). Two averages of the same load are kept, over the stable
-window
-and over the short panic window. Normally the stable one decides. When the panic average asks for
-`panic_threshold` times the pods that are ready, the revision *panics*: while panicking it follows
-the larger
-of both and never shrinks, until the stable window has passed without a new overload. Growth and
-shrinkage per decision are bounded by the two rates. Whether the activator stays in the request path
-follows from the excess burst capacity.
+window and over the short panic window. Normally the stable one decides. When the panic average
+asks for `panic_threshold` times the pods that are ready, the revision *panics*: while panicking it
+follows the larger of both and never shrinks, until the stable window has passed without a new
+overload. Growth and shrinkage per decision are bounded by the two rates. Whether the activator
+stays in the request path follows from the excess burst capacity.
 
 Nothing here reads a clock, opens a socket or keeps hidden state: `decide` returns the next state.
 """
@@ -53,8 +50,8 @@ class Decision:
 
 
 def initial_state(scaling: Scaling, ready: int, now: float) -> State:
-    """State at start: a revision found with several ready pods starts in panic, so a restart of the
-    engine does not shrink a busy service before its load has been measured."""
+    """State at start: a revision found with several ready pods starts in panic, so a restart of
+    the engine does not shrink a busy service before its load has been measured."""
     return State(panic_since=now, panic_peak=ready) if ready > 1 else State()
 
 

@@ -14,7 +14,8 @@ _RUN = "from knative.cli.main import run; raise SystemExit(run())"
 
 
 def start(arguments: Sequence[str], log: Path) -> list[str]:
-    """Start `turnout ARGUMENTS` in a session of its own, wait for `ready`; returns what it printed.
+    """Start `turnout ARGUMENTS` in a session of its own, wait for `ready`; returns what it
+    printed.
 
     Raises EngineError with its last lines when it ends before.
     """

@@ -1,10 +1,9 @@
-"""Is there room on this machine for one more pod? Local sense that a cluster's scheduler would
-have. Pure.
+"""Is there room on this machine for one more pod? A scheduler's sense, for one machine. Pure.
 
 The first pod of a revision always starts if memory is there: a service that cannot run at all
-helps nobody, and
-models ask for whole CPUs they use for milliseconds. Further pods count their CPU requests against a
-multiple of the CPUs. What does not fit is shown as a pending pod would be, and tried again.
+helps nobody, and models ask for whole CPUs they use for milliseconds. Further pods count their CPU
+requests against a multiple of the CPUs. What does not fit is shown as a pending pod would be, and
+tried again.
 """
 
 import os
@@ -57,8 +56,7 @@ def admit(
     """Why one more pod has to wait; empty when it may start.
 
     `running`: templates of all pods of this engine. `starting`: of those that have not grown into
-    their memory
-    yet, so that their requests still have to be set aside.
+    their memory yet, so that their requests still have to be set aside.
     """
     cpu, memory = requested(template)
     promised = sum(requested(other)[1] for other in starting)

@@ -1,5 +1,4 @@
-"""Talking to a running engine from the command line: find it, call its admin API, send requests to
-services.
+"""Talking to a running engine from the command line: find it, call its API, send requests.
 
 Standard library only, so that `ps` and `invoke` start fast.
 """

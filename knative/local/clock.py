@@ -1,7 +1,7 @@
 """The one source of time, so that every rule about time runs in tests without waiting.
 
-Engine time is monotonic: a step of the wall clock (NTP, suspend, a hand on `date`) never shortens a
-timeout or sends a service to zero. Wall time is only ever shown to people.
+Engine time is monotonic: a step of the wall clock (NTP, suspend, a hand on `date`) never shortens
+a timeout or sends a service to zero. Wall time is only ever shown to people.
 """
 
 import time

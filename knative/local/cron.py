@@ -1,8 +1,7 @@
 """Cron expressions of PingSources: five fields, UTC unless `CRON_TZ=` says otherwise. Pure.
 
 Lists, ranges, steps, names (`mon`, `jan`) and `@hourly` and the like, as robfig/cron (which
-Knative uses)
-reads them. When both day fields are restricted, either may match.
+Knative uses) reads them. When both day fields are restricted, either may match.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""The local engine: compiled manifests in, running services out. Owns every task and every process.
+"""The local engine: compiled manifests in, running services out. Owns all tasks and processes.
 
     Engine.start   take the state directory, start the spawner, open the port, apply the workload
     Engine.apply   make what runs equal to a (changed) workload
@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING
 from . import capacity, images, memory, spec, volumes
 from .admin import Admin
 from .clock import MonotonicClock
+from .containers import Surroundings
 from .errors import EngineError, PortInUse
 from .gateway import Gateway
-from .pods import Pod, Surroundings
+from .pods import Pod
 from .revision import Revision
 from .services import Services
 from .settings import EngineSettings

@@ -1,5 +1,4 @@
-"""What can go wrong in the local engine, for the person at the terminal and for the client of the
-gateway.
+"""What can go wrong in the local engine, for the terminal and for clients of the gateway.
 
 TurnoutError (knative.errors)
  +- EngineError          1   the engine cannot start or go on; says what to do

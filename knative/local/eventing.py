@@ -1,8 +1,7 @@
 """Eventing objects of an engine: Brokers and Triggers, PingSources, SinkBindings.
 
 The broker itself is `broker.BrokerService`, a library that knows neither sockets nor pods; here it
-gets
-the gateway's requests and sends through the gateway. It is loaded only when a workload has
+gets the gateway's requests and sends through the gateway. It is loaded only when a workload has
 eventing objects.
 """
 
@@ -21,9 +20,10 @@ from urllib.parse import urljoin
 
 from . import cron, internal, spec
 from .broker import BrokerService
+from .collect import collect_body
 from .errors import EngineError, InvalidWorkload
 from .exchange import Exchange
-from .gateway import Gateway, collect_body
+from .gateway import Gateway
 
 logger = logging.getLogger(__name__)
 

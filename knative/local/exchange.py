@@ -1,11 +1,9 @@
-"""One request and its answer on their way through the gateway, whatever the protocols on both
-sides.
+"""One request and its answer on their way through the gateway, whatever the protocols.
 
 An exchange stands between a `Downstream` (the client's connection or stream) and an `Upstream` (a
-pod's).
-It owns what they must not know: the deadline, the buffered body while a pod starts, back-pressure
-in both
-directions, and who is told when either side goes away. Callbacks only; no task per request.
+pod's). It owns what they must not know: the deadline, the buffered body while a pod starts,
+back-pressure in both directions, and who is told when either side goes away. Callbacks only; no
+task per request.
 """
 
 import asyncio
@@ -17,7 +15,8 @@ from . import wire
 
 REQUEST_BUFFER_BYTES = 64 * 1024
 """Body bytes held while there is no pod yet; then the client is asked to wait (TCP
-back-pressure)."""
+back-pressure).
+"""
 
 
 class Downstream(Protocol):

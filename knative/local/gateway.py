@@ -1,31 +1,26 @@
-"""The gateway: one port that is ingress, activator, queue-proxy and forward proxy for every
-service.
+"""The gateway: one port as ingress, activator, queue-proxy and forward proxy for all services.
 
 `handle` takes a request head, finds the service by host, asks its revision for a pod, and lets an
 `Outbound` connection carry bytes. Statuses are Knative's (spec sections 2.6 and 2.7): 404 unknown
-host, 503 no
-room to wait, 504 out of time (waiting for a pod included), 502 a pod that cannot be reached. A pod
-that failed to start answers nobody, so the gateway does: 503 with the reason and the last log
-lines.
+host, 503 no room to wait, 504 out of time (waiting for a pod included), 502 a pod that cannot be
+reached. A pod that failed to start answers nobody, so the gateway does: 503 with the reason and
+the last log lines.
 """
 
 import asyncio
 import contextlib
 import functools
 import random
-from collections.abc import Callable
-from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from . import traffic, wire
-from .errors import PodFailed
+from .call import Call
 from .exchange import Exchange
 from .inbound import Connection, Inbound
 from .outbound import Pool
 from .pods import Pod
 from .revision import Revision
-from .throttle import Overloaded, Waiter
-from .traces import Record, Recorder
+from .traces import Recorder
 
 if TYPE_CHECKING:
     from .h2_outbound import H2Pool
@@ -33,7 +28,6 @@ if TYPE_CHECKING:
 ADMIN_PREFIX = b"/_turnout"
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1", ""})
 BROKER_HOSTS = frozenset(f"broker-ingress.knative-eventing{suffix}" for suffix in traffic.SUFFIXES)
-RETRY_AFTER_S = 1
 
 
 class LocalHandler(Protocol):
@@ -165,7 +159,7 @@ class Gateway:
             if len(self._outside) >= 256:
                 self._outside.pop(next(iter(self._outside))).close()
             pool = self._outside[key] = Pool(*key, self._loop, f"{request.authority}: ".__add__)
-        pool.send(exchange, request_head(request, activator=False))
+        pool.send(exchange, wire.request_head(request, activator=False))
 
     def pool(self, pod: Pod) -> Pool:
         """The connections to a pod."""
@@ -200,213 +194,5 @@ def describe_broken(pod: Pod, what: str) -> str:
     return f"pod {pod.name}: {what}" + (f"; its last log lines:\n{tail}" if tail else "")
 
 
-class Call:
-    """One request of a service: from arrival through queue and pod to the record of it."""
-
-    __slots__ = ("_gateway", "_loop", "_pod", "_waiter", "exchange", "probe", "record", "revision")
-
-    def __init__(
-        self,
-        gateway: Gateway,
-        exchange: Exchange,
-        revision: Revision,
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
-        self.exchange = exchange
-        self.revision = revision
-        self.probe = False
-        self._gateway = gateway
-        self._loop = loop
-        self._pod: Pod | None = None
-        self._waiter: Waiter[Pod] | None = None
-        request = exchange.request
-        trace = wire.trace_id(request)
-        if not trace:
-            parent = wire.new_traceparent()
-            request.headers.append((b"traceparent", parent))
-            trace = parent[3:35]
-        self.record = Record(
-            0,
-            trace.decode("latin-1"),
-            request.method.decode("latin-1"),
-            request.target.decode("latin-1")[:200],
-            revision.service.key,
-            revision.name,
-            arrived=exchange.arrived,
-        )
-
-    def start(self) -> None:
-        """Count the request, start its clocks, and take or wait for a pod."""
-        exchange, revision = self.exchange, self.revision
-        template = revision.template
-        self._gateway.entered()
-        self._gateway.recorder.open(self.record)
-        exchange.on_done = self._done
-        exchange.on_timeout = self._timed_out
-        self.probe = wire.is_probe(exchange.request)
-        if self.probe:
-            self._answer_probe()
-            return
-        exchange.limit(template.timeout_s, template.response_start_s, template.idle_s)
-        revision.begin()
-        failure = revision.failing()
-        if failure is not None:
-            self._refuse(failure)
-            return
-        try:
-            granted = revision.throttle.acquire(self._granted)
-        except Overloaded as overload:
-            exchange.refuse(503, f"{revision.service.name}: {overload}")
-            return
-        if isinstance(granted, Waiter):
-            self._waiter = granted
-        else:
-            self._send(granted)
-
-    def _answer_probe(self) -> None:
-        """As queue-proxy: never wakes the service, never counts as load."""
-        kind = self.exchange.request.header(b"k-network-probe")
-        if kind == b"probe":
-            echo = self.exchange.request.header(b"k-network-hash")
-            self.exchange.respond(200, [(b"k-network-hash", echo)], b"")
-        elif kind not in (b"queue", b""):
-            self.exchange.refuse(400, f"unexpected probe header value: {kind.decode('latin-1')}")
-        elif self.revision.throttle.pods:
-            self.exchange.respond(200, [(b"content-type", b"text/plain")], b"queue")
-        else:
-            self.exchange.refuse(503, f"{self.revision.name} has no ready pod")
-
-    def _granted(self, pod: Pod | None) -> None:
-        self._waiter = None
-        if pod is None:
-            self._refuse(self.revision.failure)
-        elif self.exchange.done:
-            self.revision.release(pod)
-        else:
-            self.record.cold = pod.timeline
-            self._send(pod)
-
-    def _send(self, pod: Pod) -> None:
-        self._pod = pod
-        self.record.pod = pod.name
-        self.record.granted = monotonic()
-        request, activator = self.exchange.request, not self.revision.throttle.direct
-        if self.revision.template.serving.h2c:
-            self._gateway.h2_pool(pod).send(self.exchange, h2_head(request, activator=activator))
-        else:
-            head = request_head(request, activator=activator)
-            self._gateway.pool(pod).send(self.exchange, head)
-
-    def _refuse(self, failure: PodFailed | None) -> None:
-        name = self.revision.service.name
-        if failure is None:
-            self.exchange.refuse(503, f"{name} has no pod")
-            return
-        tail = f"; its last log lines:\n{failure.log_tail}" if failure.log_tail else ""
-        self.exchange.refuse(
-            503,
-            f"{name} does not start: {failure.reason}: {failure.message}{tail}",
-            [(b"retry-after", b"%d" % RETRY_AFTER_S)],
-        )
-
-    def _timed_out(self, exchange: Exchange) -> str:
-        name, after = self.revision.service.name, monotonic() - exchange.arrived
-        if self._pod is not None:
-            return (
-                f"{name}: timeout after {after:.1f} s: pod {self._pod.name} did not answer in time"
-            )
-        failure = self.revision.failure
-        why = f" ({failure.message})" if failure else ""
-        if self.revision.pending_reason:
-            why = f" (pod pending: {self.revision.pending_reason})"
-        return f"{name}: timeout after {after:.1f} s of waiting for a pod{why}"
-
-    def _done(self, exchange: Exchange) -> None:
-        if self._waiter is not None:
-            self.revision.throttle.cancel(self._waiter)
-            self._waiter = None
-        now = monotonic()
-        record = self.record
-        record.status, record.error = exchange.status, exchange.failure
-        record.first_byte, record.ended = exchange.first_byte, now
-        record.bytes_out = exchange.bytes_out
-        if self._pod is not None:
-            timeline = self._pod.timeline
-            if timeline.first_answer is None:
-                timeline.first_answer = exchange.first_byte or now
-            pod, self._pod = self._pod, None
-            self.revision.release(pod)
-        if not self.probe:
-            self.revision.end()
-        self._gateway.recorder.close(record)
-        self._gateway.left()
-
-
-def request_head(request: wire.Request, *, activator: bool) -> bytes:
-    """The head that a pod gets over HTTP/1.1, framing included."""
-    headers = wire.forwarded_headers(request, activator=activator)
-    if request.upgrade:
-        headers.append((b"connection", b"Upgrade"))
-        headers.append((b"upgrade", request.upgrade))
-    if request.chunked:
-        headers.append((b"transfer-encoding", b"chunked"))
-    elif request.content_length is not None:
-        headers.append((b"content-length", b"%d" % request.content_length))
-    first = b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (request.method, request.target, request.host)
-    return wire.encode_head(first, headers)
-
-
-def h2_head(request: wire.Request, *, activator: bool) -> wire.Headers:
-    """The same for HTTP/2: pseudo-headers first, `te: trailers` kept for gRPC."""
-    headers = wire.forwarded_headers(request, activator=activator, keep_te=True)
-    if request.content_length is not None:
-        headers.append((b"content-length", b"%d" % request.content_length))
-    return [
-        (b":method", request.method),
-        (b":scheme", request.scheme),
-        (b":authority", request.host),
-        (b":path", request.target),
-        *headers,
-    ]
-
-
 def _is_cluster_host(host: str) -> bool:
     return host.endswith((".svc.cluster.local", ".svc", ".localhost", ".example.com"))
-
-
-def collect_body(exchange: Exchange, limit: int, then: Callable[[bytes], None]) -> None:
-    """Read a request's whole body for one of the gateway's own handlers; 413 beyond `limit`
-    bytes."""
-    exchange.attach(_Collector(exchange, limit, then))
-
-
-class _Collector:
-    """An Upstream that keeps the body."""
-
-    def __init__(self, exchange: Exchange, limit: int, then: Callable[[bytes], None]) -> None:
-        self._exchange = exchange
-        self._limit = limit
-        self._then = then
-        self._chunks: list[bytes] = []
-        self._size = 0
-
-    def send_body(self, data: bytes) -> None:
-        self._size += len(data)
-        if self._size > self._limit:
-            self._chunks.clear()
-            self._exchange.refuse(413, f"body larger than {self._limit} bytes")
-        else:
-            self._chunks.append(data)
-
-    def send_end(self) -> None:
-        if not self._exchange.done:
-            self._then(b"".join(self._chunks))
-
-    def cancel(self) -> None:
-        self._chunks.clear()
-
-    def pause_response(self) -> None:
-        """Answers of the gateway itself are small."""
-
-    def resume_response(self) -> None:
-        """See `pause_response`."""

@@ -1,11 +1,8 @@
-"""What both HTTP/2 sides of the gateway share: one `h2` connection on one transport. The door to
-h2.
+"""What both HTTP/2 sides share: one `h2` connection on one transport. The door to h2.
 
 HTTP/2 is spoken in clear text with prior knowledge (h2c), as Knative does inside a cluster; gRPC
-is the
-reason. Flow control is honoured in both directions: bytes that the peer's window does not admit
-wait in the
-stream, received bytes are acknowledged only once they have been passed on.
+is the reason. Flow control is honoured in both directions: bytes that the peer's window does not
+admit wait in the stream, received bytes are acknowledged only once they have been passed on.
 """
 
 import asyncio

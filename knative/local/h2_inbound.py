@@ -1,8 +1,7 @@
 """The gateway's HTTP/2 side towards clients: every stream is an exchange of its own.
 
 So streams of one connection may go to different services and pods, and each counts as one request
-for
-the autoscaler -- what a gRPC client that holds one connection for hours needs.
+for the autoscaler -- what a gRPC client that holds one connection for hours needs.
 """
 
 import asyncio

@@ -1,8 +1,7 @@
 """The gateway's HTTP/2 side towards pods whose port is named `h2c`: one shared connection per pod.
 
 Streams are multiplexed on it; when it is lost, or the pod says it is going away, the next request
-opens
-another. Concurrency limits are the throttle's business, not this module's.
+opens another. Concurrency limits are the throttle's business, not this module's.
 """
 
 import asyncio

@@ -1,10 +1,9 @@
-"""Running a container's image with docker or podman, when the user asked for it. Pure: makes words.
+"""Running a container's image with docker or podman, when asked for. Pure: makes words.
 
 Processes are the rule here; images are for code that exists nowhere else (`up --container-engine
-docker`).
-Our own images and mapped ones still run as processes. The container shares this machine's network,
-so ports,
-gateway and proxy work as for a process; volumes are bind mounts at their real paths.
+docker`). Our own images and mapped ones still run as processes. The container shares this
+machine's network, so ports, gateway and proxy work as for a process; volumes are bind mounts at
+their real paths.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,8 +37,8 @@ def run_words(
     arguments: Sequence[str],
     volumes: Mapping[str, Path],
 ) -> list[str]:
-    """`docker run ...`. Variables are passed by name only (`-e NAME`): their values come from the
-    environment of the client process and never appear in a process listing."""
+    """`docker run ...`. Variables are passed by name only (`-e NAME`): their values come from
+    the environment of the client process and never appear in a process listing."""
     words = [engine, "run", "--rm", "--init", "--network=host", "--pull=missing"]
     words += ["--name", container_name(pod, container.name), "--label", f"{LABEL}={engine_id}"]
     for name in sorted(env):

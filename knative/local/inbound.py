@@ -1,9 +1,8 @@
 """The gateway's HTTP/1.1 side towards clients: heads parsed by llhttp, bodies passed through.
 
 One object a connection. Pipelined requests wait their turn; reading pauses meanwhile. HTTP/2 with
-prior
-knowledge is recognised by its preface and handed to `h2_inbound`. `Upgrade` (websockets) turns
-the connection into a pipe once the pod has agreed. CONNECT is taken for hosts of this engine
+prior knowledge is recognised by its preface and handed to `h2_inbound`. `Upgrade` (websockets)
+turns the connection into a pipe once the pod has agreed. CONNECT is taken for hosts of this engine
 only, and loops back into this gateway: that is how gRPC clients use a proxy.
 """
 
@@ -111,8 +110,8 @@ class Inbound(asyncio.Protocol):
         self._feed(data)
 
     def eof_received(self) -> bool:
-        """The client hung up. As in Go's server (and so in Knative), half-closing counts too:
-        it is how most clients that lose patience look, and their requests should free their pod."""
+        """The client hung up. As in Go's server (and so in Knative), half-closing counts too: it
+        is how most clients that lose patience look, and their requests should free their pod."""
         if self._pipe is not None:
             self._pipe(b"")
         return False
@@ -338,8 +337,8 @@ class Inbound(asyncio.Protocol):
             self._handler.handle(exchange)
 
     def _linger(self) -> None:
-        """Answered before the body was read: read on for a while, then close. Closing at once would
-        reset the connection, and the client might never see the answer."""
+        """Answered before the body was read: read on for a while, then close. Closing at once
+        would reset the connection, and the client might never see the answer."""
         self._lingering = LINGER_BYTES
         self._pauses = 0
         self._transport.resume_reading()

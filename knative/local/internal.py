@@ -1,8 +1,7 @@
 """Requests that the engine itself makes: broker deliveries. Through the gateway, without a socket.
 
 They are requests like any other (they wake services, count as load, appear in the console); a URL
-that is
-not one of this engine's services goes out as from any pod.
+that is not one of this engine's services goes out as from any pod.
 """
 
 import asyncio

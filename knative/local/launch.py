@@ -1,8 +1,7 @@
 """From a container's manifest to argv, environment, working directory and limits of a process.
 
 Order as in Kubernetes: envFrom, then env, then what Knative adds; `$(NAME)` refers to variables
-defined
-before, `$$(NAME)` is a literal. Mount paths are mapped last (`volumes.PathMap`).
+defined before, `$$(NAME)` is a literal. Mount paths are mapped last (`volumes.PathMap`).
 """
 
 import re
@@ -161,8 +160,8 @@ def _environment(
 
 
 def _with_trace(propagated: str) -> str:
-    """A graph's router also passes the trace context on, so that the console can show which path a
-    request took. Names as Go spells them: KServe's patterns see canonical names."""
+    """A graph's router also passes the trace context on, so that the console can show which path
+    a request took. Names as Go spells them: KServe's patterns see canonical names."""
     names = [name.strip() for name in propagated.split(",") if name.strip()]
     return ",".join(
         [*names, *(name for name in ("Traceparent", "Tracestate") if name not in names)]
@@ -260,9 +259,9 @@ def _working_dir(container: spec.Container, mounted: PathMap, settings: EngineSe
 
 
 def _limits(resources: spec.Resources) -> dict[str, int]:
-    """Resource limits a plain process can have. No RLIMIT_AS: address space is not memory (models
-    map
-    files, runtimes reserve arenas); `memory.Watch` looks after memory limits instead."""
+    """Resource limits a plain process can have. No RLIMIT_AS: address space is not memory
+    (models map files, runtimes reserve arenas); `memory.Watch` looks after memory limits
+    instead."""
     return {"RLIMIT_CORE": 0}
 
 

@@ -1,8 +1,8 @@
 """What containers write: one bounded file per container, rotated once, with a tail kept in memory.
 
 A container that floods its output is slowed down (its pipe fills) instead of filling disk or
-engine. A full
-disk loses log lines, never a pod: what was lost is counted and said once writing works again.
+engine. A full disk loses log lines, never a pod: what was lost is counted and said once writing
+works again.
 """
 
 import asyncio

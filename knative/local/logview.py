@@ -6,8 +6,8 @@ _BLOCK = 64 * 1024
 
 
 def find(folder: Path, *, pod: str = "", container: str = "", previous: bool = False) -> list[Path]:
-    """Log files of a service's pods, oldest pod first. Without `pod`: those of the newest pod, or
-    with `previous` of the one before it. `pod` may be the end of a name."""
+    """Log files of a service's pods, oldest pod first. Without `pod`: those of the newest pod,
+    or with `previous` of the one before it. `pod` may be the end of a name."""
     try:
         pods = sorted(
             (path for path in folder.iterdir() if path.is_dir()),

@@ -1,10 +1,8 @@
 """What processes use of the memory, and pods that use more than their limit.
 
 A cgroup would kill a container at its limit at once. Here the engine looks every few seconds:
-resident
-memory first (cheap), and only above the limit the proportional share (pages shared with other
-processes are
-divided by their number), which is what decides.
+resident memory first (cheap), and only above the limit the proportional share (pages shared with
+other processes are divided by their number), which is what decides.
 """
 
 import os
@@ -66,7 +64,7 @@ def enforce(pods: Iterable[Pod]) -> None:
         limit = limit_bytes(pod.template)
         if not limit or not pod.ready:
             continue
-        pids = descendants(pod.process_ids())
+        pids = descendants(pod.containers.process_ids())
         if resident_bytes(pids) <= limit or (used := proportional_bytes(pids)) <= limit:
             continue
         message = f"uses {used // MIB} MiB of memory; its limit is {limit // MIB} MiB"

@@ -1,11 +1,8 @@
-"""The gateway's HTTP/1.1 side towards pods: pooled keep-alive connections, one request at a time
-each.
+"""The gateway's HTTP/1.1 side towards pods: pooled connections, one request at a time each.
 
 Nothing is retried, with one exception that no pod can notice: a *reused* connection that turns out
-to be closed
-before a byte of the answer arrived, for a request without a body. Everything else that goes wrong
-is
-the client's to know (502), as behind Knative's queue-proxy.
+to be closed before a byte of the answer arrived, for a request without a body. Everything else
+that goes wrong is the client's to know (502), as behind Knative's queue-proxy.
 """
 
 import asyncio

@@ -1,8 +1,7 @@
 """Ports for pods, unique on this machine while they are held, whoever runs an engine.
 
 Ports come from below the ephemeral range, so no outgoing connection takes them by chance. Holding
-one
-means holding an abstract Unix socket named after it: it needs no file and disappears with the
+one means holding an abstract Unix socket named after it: it needs no file and disappears with the
 engine.
 """
 

@@ -1,8 +1,7 @@
 """Asking a pod whether it is ready or alive: HTTP GET, TCP connect, command. One check a call.
 
 Semantics of spec section 1.7: HTTP success is 200-399, the user agent starts with `kube-probe/`. A
-gRPC
-probe is a TCP connect here (said in docs/local-engine.md).
+gRPC probe is a TCP connect here (said in docs/local-engine.md).
 """
 
 import asyncio

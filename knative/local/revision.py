@@ -2,8 +2,7 @@
 
 The engine calls `tick` once a second and `decide` every two; the gateway calls `begin`, `acquire`,
 `release` and `end` around every request. Decisions themselves are pure (`autoscaler`, `scaler`);
-this module
-feeds them and carries them out.
+this module feeds them and carries them out.
 """
 
 import logging
@@ -12,8 +11,9 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from . import autoscaler, launch, scaler, scaling, spec, throttle, windows
+from .containers import Surroundings
 from .errors import PodFailed
-from .pods import Pod, PodState, Surroundings, new_pod_name
+from .pods import Pod, PodState, new_pod_name
 from .scaler import Phase
 from .stats import Report, RequestStats
 
@@ -180,8 +180,9 @@ class Revision:
         self._apply(desired, now)
 
     def _hopeless(self, now: float) -> bool:
-        """Every pod crashes at start, and nobody has asked for a window: stop trying until somebody
-        does. (A cluster goes on until the progress deadline; a laptop has better things to do.)"""
+        """Every pod crashes at start, and nobody has asked for a window: stop trying until
+        somebody does. (A cluster goes on until the progress deadline; a laptop has better things
+        to do.)"""
         quiet = self.last_request is None or now - self.last_request > self.scaling.window_s
         return (
             quiet

@@ -1,10 +1,9 @@
 """Gradual rollout: how traffic moves from older revisions to the newest, step by step. Pure.
 
 Source: spec section 1.11 (annotation `serving.knative.dev/rollout-duration`). The first step moves
-one
-percent. How long the new revision takes to become reachable sets the smallest step time; from that
-follow
-the number, size and spacing of the remaining steps. Older revisions drain newest-but-one first.
+one percent. How long the new revision takes to become reachable sets the smallest step time; from
+that follow the number, size and spacing of the remaining steps. Older revisions drain
+newest-but-one first.
 """
 
 import math
@@ -51,8 +50,8 @@ class Rollout(Generic[R]):
 def begin(
     older: Sequence[tuple[R, int]], newest: R, duration_s: float, now: float
 ) -> Rollout[R] | None:
-    """A rollout to `newest` of what the `older` ones have together, its first step made; None when
-    there is too little traffic (1 % or less) to move in steps."""
+    """A rollout to `newest` of what the `older` ones have together, its first step made; None
+    when there is too little traffic (1 % or less) to move in steps."""
     total = sum(share for _, share in older)
     if duration_s <= 0 or total <= FIRST_STEP_PERCENT:
         return None
@@ -86,8 +85,8 @@ def step(shares: Sequence[int], size: int) -> list[int]:
 
 
 def retarget(shares: Sequence[int], percent: int) -> list[int]:
-    """The same revisions when their whole share of the traffic changes: growth goes to the newest,
-    loss comes from the oldest. `[21, 54]` from 75 to 42 -> `[42]`."""
+    """The same revisions when their whole share of the traffic changes: growth goes to the
+    newest, loss comes from the oldest. `[21, 54]` from 75 to 42 -> `[42]`."""
     if percent <= 0:
         return []
     *older, newest = shares

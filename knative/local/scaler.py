@@ -1,8 +1,7 @@
 """Applying a decision: bounds, the way to zero, and whether the activator is in the path. Pure.
 
 Source: spec sections 2.4 and 2.5. The autoscaler says what the load wants; this module says what
-the
-revision gets. Zero is reached through three states:
+the revision gets. Zero is reached through three states:
 
     ACTIVATING  pods were asked for and have not all arrived     -> zero only after the progress
     deadline
@@ -12,8 +11,7 @@ revision gets. Zero is reached through three states:
     grace/retention
 
 `apply` returns how many pods to run now, or None for "leave it as it is", and after how many
-seconds to
-ask again if nothing else happens.
+seconds to ask again if nothing else happens.
 """
 
 from dataclasses import dataclass

@@ -1,10 +1,9 @@
 """Services and their revisions: what exists, what a changed manifest does, where traffic goes.
 
 A changed template makes a new revision. If the service was already there, the new revision has to
-prove itself
-with one ready pod before traffic moves (at once, or step by step with rollout-duration); the old
-one then
-drains and goes. A revision that never becomes ready leaves the old one serving, as in Knative.
+prove itself with one ready pod before traffic moves (at once, or step by step with
+rollout-duration); the old one then drains and goes. A revision that never becomes ready leaves the
+old one serving, as in Knative.
 """
 
 import logging

@@ -1,9 +1,8 @@
 """What `turnout up` was told, and what of the developer's environment pods may see.
 
 The environment is read here and nowhere else in the engine. A pod gets a small, named part of it,
-so that
-what works here works in a cluster: containers see paths and certificates, init containers (which
-fetch models) also see storage credentials, and nobody sees the rest.
+so that what works here works in a cluster: containers see paths and certificates, init containers
+(which fetch models) also see storage credentials, and nobody sees the rest.
 """
 
 import os
@@ -20,7 +19,8 @@ POD_VARIABLES = (
     "PYTHONDONTWRITEBYTECODE",
 )  # fmt: skip
 """Variables every container inherits (PATH comes on top, with this interpreter's directory
-first)."""
+first).
+"""
 
 CREDENTIAL_PREFIXES = ("AWS_", "AZURE_", "S3_", "HF_", "GOOGLE_APPLICATION_", "STORAGE_", "GIT_")
 """Prefixes of variables that init containers inherit too; a service account does this in a

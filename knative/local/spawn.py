@@ -1,10 +1,8 @@
 """Starting and signalling pod processes through the spawner (`spawn_server`); the engine's side.
 
 Everything here runs on the engine's event loop. A `Process` is one container's first process; its
-group
-dies with it. If the spawner itself is killed, its pods are gone too (the kernel sees to that):
-they are
-reported as killed, and the next spawn starts a new spawner.
+group dies with it. If the spawner itself is killed, its pods are gone too (the kernel sees to
+that): they are reported as killed, and the next spawn starts a new spawner.
 """
 
 import asyncio

@@ -1,20 +1,15 @@
-"""The spawner: a small process that starts every pod process, reaps it, and takes all of them with
-it.
+"""The spawner: a small process that starts, reaps and buries every pod process.
 
 Run by the engine as `python -I -S spawn_server.py FD`, FD one end of a SOCK_SEQPACKET pair. Why a
-process of
-its own: (1) forking a 10 MB single-threaded process is fast and safe, forking the engine is
-neither; (2) when
-the engine dies, however it dies, the socket reads end-of-file here and every pod is killed, with
-all descendants, because this process is their subreaper; (3) when *this* process is killed, the
-kernel kills
-the pods (PR_SET_PDEATHSIG) and the engine notices.
+process of its own: (1) forking a 10 MB single-threaded process is fast and safe, forking the
+engine is neither; (2) when the engine dies, however it dies, the socket reads end-of-file here and
+every pod is killed, with all descendants, because this process is their subreaper; (3) when *this*
+process is killed, the kernel kills the pods (PR_SET_PDEATHSIG) and the engine notices.
 
 Messages are JSON, one a packet. In: `{"spawn": id}` with three descriptors (request memfd, stdout,
 stderr), the memfd holding `{"argv", "env", "cwd", "limits"}`; `{"signal": n, "pid": pid}` for a
 pod's process group. Out: `{"spawned": id, "pid": pid}`, `{"failed": id, "error": text}`,
-`{"exited": pid, "status": waitstatus}`.
-Standard library only; imports nothing of ours.
+`{"exited": pid, "status": waitstatus}`. Standard library only; imports nothing of ours.
 """
 
 import contextlib

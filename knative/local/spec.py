@@ -1,9 +1,8 @@
 """Compiled manifests as the engine sees them: frozen, checked, one type per thing. No I/O.
 
 `workload.parse` makes these from plain dicts. Units: seconds, bytes, millicores. Fields keep
-Knative's
-meaning and defaults (spec section 1); Kubernetes fields that have no meaning on one machine are
-absent.
+Knative's meaning and defaults (spec section 1); Kubernetes fields that have no meaning on one
+machine are absent.
 """
 
 from collections.abc import Mapping

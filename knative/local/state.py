@@ -1,5 +1,4 @@
-"""The state directory of one engine: who owns it, what survives a restart, what a crash left
-behind.
+"""The state directory of one engine: who owns it, what survives, what a crash left behind.
 
     engine.lock       locked (flock) while an engine runs here
     engine.json       pid, port, start time: how `ps`, `logs` and `invoke` find the engine

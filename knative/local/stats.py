@@ -1,13 +1,10 @@
-"""Request statistics of one revision: concurrency integrated over time, and requests per second.
-Pure.
+"""Request statistics of one revision: concurrency over time, and requests per second. Pure.
 
 Source: spec section 2.2 (activator reporter). Every second `tick` yields the average concurrency
-and the
-number of requests of the last interval. The very first request after silence does not wait for the
-tick: it
-is reported at once as (1, 1), so that scaling from zero starts immediately, and that one request is
-discounted from the next tick. The engine sees every request itself, so nothing is sampled or
-scraped.
+and the number of requests of the last interval. The very first request after silence does not wait
+for the tick: it is reported at once as (1, 1), so that scaling from zero starts immediately, and
+that one request is discounted from the next tick. The engine sees every request itself, so nothing
+is sampled or scraped.
 """
 
 from dataclasses import dataclass

@@ -1,5 +1,4 @@
-"""Which pod takes a request, and who waits: activator and queue-proxy rules. Pure, no I/O, no
-clock.
+"""Which pod takes a request, and who waits: activator and queue-proxy rules. Pure, no clock.
 
 Two limits, kept apart as in Knative (spec sections 2.6 and 2.7):
 * with the activator in the path, requests of a revision wait in one queue (10 000) until a pod has
@@ -36,9 +35,8 @@ class Overloaded(Exception):
 
 
 class Waiter(Generic[B]):
-    """A request in a queue. `granted` is called once, unless it is cancelled before: with its pod,
-    whose
-    slot it then holds, or with None when there will be no pod (see `refuse_all`)."""
+    """A request in a queue. `granted` is called once, unless it is cancelled before: with its
+    pod, whose slot it then holds, or with None when there will be no pod (see `refuse_all`)."""
 
     __slots__ = ("granted", "pod")
 

@@ -1,9 +1,8 @@
-"""The last requests, as the console shows them: who called whom, which pod answered, where the
-time went.
+"""The last requests, as the console shows them: who called whom, and where the time went.
 
 Requests of one graph run share a trace id (`traceparent`), which the gateway gives to requests
-that come
-without one. A ring of fixed size; nothing is written to disk, no body or header value is kept.
+that come without one. A ring of fixed size; nothing is written to disk, no body or header value is
+kept.
 """
 
 from collections import deque

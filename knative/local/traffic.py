@@ -1,8 +1,7 @@
 """Which revision a request goes to: traffic percentages and tags. Pure.
 
 A route is a list of revisions with cumulative percentages; one random number decides per request,
-as Knative's
-ingress does. Tags are hosts of their own (`TAG-NAME.NS`), and with the header
+as Knative's ingress does. Tags are hosts of their own (`TAG-NAME.NS`), and with the header
 `Knative-Serving-Tag`.
 """
 

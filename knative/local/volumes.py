@@ -1,10 +1,8 @@
 """Volumes as directories, and mount paths in commands and variables mapped onto them.
 
 A process has no mount namespace of its own, so `/mnt/models` in a container's command, arguments
-and
-variables is replaced by the real directory of the volume mounted there. Only whole path prefixes
-count:
-`/mnt/models/cat` and `--dir=/mnt/models` are mapped, `/mnt/models-old` is not.
+and variables is replaced by the real directory of the volume mounted there. Only whole path
+prefixes count: `/mnt/models/cat` and `--dir=/mnt/models` are mapped, `/mnt/models-old` is not.
 """
 
 import re

@@ -1,10 +1,9 @@
 """`turnout up --watch`: recompile and roll when manifests or user code change.
 
 Files are looked at twice a second (their modification times; no inotify, so that network and
-container file
-systems work too). A change of code makes a new revision of the services that mention the file or
-its
-directory, so that rolling is the same as for a changed manifest: nothing in flight is lost.
+container file systems work too). A change of code makes a new revision of the services that
+mention the file or its directory, so that rolling is the same as for a changed manifest: nothing
+in flight is lost.
 """
 
 import asyncio

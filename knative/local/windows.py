@@ -2,10 +2,9 @@
 
 Source: spec section 2.2. A window is a ring of buckets. The linear average divides by the *valid*
 buckets only: from the first write to the newest, gaps inside counting as zero, and seconds after
-the
-newest write (silence whose numbers have not arrived yet) are left out together with the old
-buckets they
-displace. After a full window without any write the average is 0 and history starts afresh.
+the newest write (silence whose numbers have not arrived yet) are left out together with the old
+buckets they displace. After a full window without any write the average is 0 and history starts
+afresh.
 """
 
 import math

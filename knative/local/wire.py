@@ -134,6 +134,34 @@ def forwarded_headers(request: Request, *, activator: bool, keep_te: bool = Fals
     return result
 
 
+def request_head(request: Request, *, activator: bool) -> bytes:
+    """The head that a pod gets over HTTP/1.1, framing included."""
+    headers = forwarded_headers(request, activator=activator)
+    if request.upgrade:
+        headers.append((b"connection", b"Upgrade"))
+        headers.append((b"upgrade", request.upgrade))
+    if request.chunked:
+        headers.append((b"transfer-encoding", b"chunked"))
+    elif request.content_length is not None:
+        headers.append((b"content-length", b"%d" % request.content_length))
+    first = b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (request.method, request.target, request.host)
+    return encode_head(first, headers)
+
+
+def h2_head(request: Request, *, activator: bool) -> Headers:
+    """The same for HTTP/2: pseudo-headers first, `te: trailers` kept for gRPC."""
+    headers = forwarded_headers(request, activator=activator, keep_te=True)
+    if request.content_length is not None:
+        headers.append((b"content-length", b"%d" % request.content_length))
+    return [
+        (b":method", request.method),
+        (b":scheme", request.scheme),
+        (b":authority", request.host),
+        (b":path", request.target),
+        *headers,
+    ]
+
+
 def encode_head(first_line: bytes, headers: Headers) -> bytes:
     """First line and headers, with the empty line."""
     parts = [first_line]

@@ -1,8 +1,7 @@
 """Plain Knative objects (dicts) into `spec` types, with every problem reported at once. No I/O.
 
 The compiler has validated what it emits; this module checks what *running here* needs: a command
-for
-every container, references that resolve, one serving port. Kinds it does not know are left out
+for every container, references that resolve, one serving port. Kinds it does not know are left out
 with a warning.
 """
 

@@ -57,13 +57,21 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
         yield engine
 
 
-@pytest.fixture
-def page(engine: Engine) -> Iterator[Page]:
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Page]:
     with open_page() as page:
-        page.goto(f"http://localhost:{engine.port}/_turnout/")
-        page.until("document.body?.dataset.loaded === 'yes'")
         yield page
-        assert [text for text in page.messages if "favicon" not in text] == []
+
+
+@pytest.fixture
+def page(browser: Page, engine: Engine) -> Iterator[Page]:
+    browser.messages.clear()
+    browser.scheme("light")
+    browser.goto(f"http://localhost:{engine.port}/_turnout/")
+    browser.until("document.body?.dataset.loaded === 'yes'")
+    yield browser
+    browser.evaluate("localStorage.clear()")
+    assert browser.messages == []
 
 
 def text(page: Page, selector: str) -> str:

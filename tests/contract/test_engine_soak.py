@@ -15,7 +15,7 @@ import pytest
 from tests.fakes_engine import Engine, alive, running, service, until
 
 SERVICES = 50
-SECONDS = float(os.environ.get("TURNOUT_SOAK_SECONDS", "12"))
+SECONDS = float(os.environ.get("TURNOUT_SOAK_SECONDS", "5"))
 CLIENTS = 6
 
 

@@ -59,15 +59,20 @@ async function poll() {
 
 function theme() {
   const order = ["system", "light", "dark"];
+  let current = "system";
   const set = (name) => {
+    current = name;
     if (name === "system") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = name;
     $("theme").textContent = `Theme: ${name}`;
-    localStorage.setItem("turnout-theme", name);
   };
-  const saved = localStorage.getItem("turnout-theme");
+  const stored = (action) => { try { return action(localStorage); } catch { return null; } };
+  const saved = stored((storage) => storage.getItem("turnout-theme"));
   set(order.includes(saved) ? saved : "system");
-  $("theme").addEventListener("click", () => set(order[(order.indexOf(localStorage.getItem("turnout-theme")) + 1) % 3]));
+  $("theme").addEventListener("click", () => {
+    set(order[(order.indexOf(current) + 1) % order.length]);
+    stored((storage) => storage.setItem("turnout-theme", current));
+  });
 }
 
 theme();
