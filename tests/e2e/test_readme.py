@@ -103,3 +103,15 @@ def test_the_examples_own_commands_parse(pipeline: str) -> None:
         options = [word for word in command[2:] if "*" not in word]
         done = local.turnout("compile", *files, *options)
         assert done.returncode == 0, done.stderr
+
+
+def test_every_extension_named_is_a_field_the_router_reads() -> None:
+    """The table's middle column, against the grammar's own source."""
+    text = (local.ROOT / "README.md").read_text()
+    rows = re.findall(
+        r"^\| .+? \| (.+?) \| .+ \|$", text.partition("## Extensions")[2], re.MULTILINE
+    )
+    fields = {name for row in rows for name in re.findall(r"`(\w+)", row)}
+    assert len(fields) >= 20
+    grammar = (local.ROOT / "router_fn" / "graph.py").read_text()
+    assert {name for name in fields if f'"{name}"' not in grammar} == set()
