@@ -43,6 +43,9 @@ STABLE_REVISION = "turnout.dev/stable-revision"
 """Annotation, read from source manifests: the revision that keeps the traffic a canary does not
 get."""
 
+READ_FROM_SOURCES = frozenset({VISIBILITY, RUNTIME, MODEL_SIZE, IMAGE_VOLUME, STABLE_REVISION})
+"""All annotations of ours that source manifests may carry."""
+
 CANARY_PERCENT = "turnout.dev/canary-percent"
 """Annotation on a compiled Service: the share of a canary whose counterpart only the cluster knows.
 

@@ -218,12 +218,23 @@ class FakeKube:
                         k: v for k, v in fields.items() if k not in mine or mine[k] == v
                     }
             self.owners[path][manager] = mine
+        else:
+            self._take_over(path, manager, dict(_leaves(body)))
         if live is not None and {k: v for k, v in wanted.items() if k != "status"} == {
             k: v for k, v in live.items() if k != "status"
         }:
             return 200, live
         self._looks.pop(path, None)
         return (201 if created else 200), self.put(path, wanted)
+
+    def _take_over(self, path: str, manager: str, changed: dict[str, JSON]) -> None:
+        """A patch that is no apply: its manager owns what it changed, and others lose it."""
+        for owner, fields in self.owners.setdefault(path, {}).items():
+            if owner != manager:
+                self.owners[path][owner] = {
+                    k: v for k, v in fields.items() if k not in changed or changed[k] == v
+                }
+        self.owners[path].setdefault(manager, {}).update(changed)
 
     def _applied(
         self, path: str, live: Object | None, body: Object, manager: str, *, force: bool

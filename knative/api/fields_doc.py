@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+from knative import keys
 from knative.api import inference_graph, inference_service, kinds, knative_service, serving_runtime
 from knative.api.schema import Field, Lazy, Listing, Obj, Table, Type, Verdict
 
@@ -41,9 +42,46 @@ def render() -> str:
         parts.append(_rows("spec", fields, shown))
         if title == "InferenceGraph":
             parts.append("\nNodes and steps are the router's grammar: see [graph.md](graph.md).\n")
+    parts.append(_annotations())
     known = ", ".join(dict.fromkeys(k.name for k in kinds.KINDS))
     parts.append(f"\nKinds read: {known}.\n")
     return "".join(parts)
+
+
+ANNOTATIONS: tuple[tuple[str, str, str], ...] = (
+    (
+        keys.VISIBILITY,
+        "`public`, `cluster-local`",
+        "who may call it; default: public if nothing else in the input calls it",
+    ),
+    (keys.RUNTIME, "`functions`, `stock`", "Turnout's server or KServe's container for the format"),
+    (keys.MODEL_SIZE, "a quantity, `30Gi`", "sizes the model volume and the progress deadline"),
+    (keys.IMAGE_VOLUME, "`true`", "mounts an `oci://` model as an image volume (a Knative flag)"),
+    (keys.STABLE_REVISION, "a revision", "gets what canaryTrafficPercent leaves"),
+    (keys.KSERVE_STOP, "`true`", "no Service is made"),
+    (keys.KSERVE_TAG_ROUTING, "`true`", "a canary gets the tag `latest`"),
+    (keys.KSERVE_STORAGE_SECRET, "a Secret", "credentials of the fetch"),
+    (keys.KSERVE_STORAGE_READONLY, "`false`", "the server may write to /mnt/models"),
+    (
+        f"{keys.KSERVE_S3_PREFIX}endpoint",
+        "host or URL",
+        "and -usehttps, -region, -verifyssl,"
+        " -usevirtualbucket, -useaccelerate, -useanoncredential, -cabundle, -cabundle-configmap",
+    ),
+    (keys.ROLLOUT_DURATION, "a duration", "moves to the Service's own annotations"),
+    (
+        f"{keys.AUTOSCALING}…",
+        "",
+        "reach the revision; the fields above win over min-scale, max-scale",
+    ),
+)
+"""Annotations on source manifests that mean something to the compiler; all others reach the
+revision."""
+
+
+def _annotations() -> str:
+    rows = "".join(f"| `{key}` | {values} | {text} |\n" for key, values, text in ANNOTATIONS)
+    return f"\n## Annotations\n\n| annotation | values | meaning |\n|---|---|---|\n{rows}"
 
 
 def _rows(path: str, fields: Mapping[str, Field], shown: set[str]) -> str:

@@ -1,7 +1,6 @@
 """`turnout invoke NAME --cluster`: the same request, to a Service of a cluster."""
 
 import argparse
-import sys
 import time
 
 from knative import errors
@@ -90,10 +89,10 @@ def logs(args: argparse.Namespace, name: str, namespace: str) -> int:
     for source in sources:
         if len(sources) > 1:
             print(f"==> {source.pod} {source.container} <==")
+        if args.follow and source is sources[-1]:
+            for line in pod_logs.follow(api, namespace, source, tail=args.tail):
+                print(line, flush=True)
+            break
         for line in pod_logs.read(api, namespace, source, tail=args.tail, previous=args.previous):
             print(line)
-    if args.follow:
-        for line in pod_logs.follow(api, namespace, sources[-1], tail=0):
-            print(line)
-            sys.stdout.flush()
     return 0

@@ -8,8 +8,8 @@ from typing import Any
 
 from knative import keys
 from knative.cluster import traffic
-from knative.cluster.client import MANAGED, Api
-from knative.cluster.errors import NotFound
+from knative.cluster.client import MANAGED, OWN_MANAGERS, Api, Applied
+from knative.cluster.errors import Conflict, NotFound
 
 JSON = Any
 Object = dict[str, JSON]
@@ -51,12 +51,22 @@ def apply(api: Api, objects: Sequence[Object], options: ApplyOptions, say: Say) 
         wanted = traffic.with_canary(
             wanted, live, lambda o: api.apply(o, dry_run=True, force=True).data
         )
-        applied = api.apply(wanted, dry_run=options.dry_run, force=options.force)
+        applied = _apply(api, wanted, options)
         stored.append(applied.data)
         say(item["kind"], applied.data, _outcome(live, applied.data))
     if options.prune:
         _prune(api, objects, options, say)
     return stored
+
+
+def _apply(api: Api, item: Object, options: ApplyOptions) -> Applied:
+    """Server-side apply; traffic that `turnout rollout` moved is ours to take back."""
+    try:
+        return api.apply(item, dry_run=options.dry_run, force=options.force)
+    except Conflict as error:
+        if not error.managers or not error.managers <= OWN_MANAGERS:
+            raise
+        return api.apply(item, dry_run=options.dry_run, force=True)
 
 
 def find(api: Api, item: Mapping[str, JSON]) -> Object | None:

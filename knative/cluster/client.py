@@ -19,6 +19,11 @@ Object = dict[str, JSON]
 FIELD_MANAGER = "turnout"
 """Who we are in managedFields (server-side apply)."""
 
+ROLLOUT_MANAGER = "turnout-rollout"
+"""Who moves traffic. Not an apply, hence another owner to the API server whatever its name."""
+
+OWN_MANAGERS = frozenset({FIELD_MANAGER, ROLLOUT_MANAGER})
+
 TIMEOUT_S = 30.0
 """One API request."""
 
@@ -209,7 +214,7 @@ class Api:
     def merge(self, kind: str, namespace: str, name: str, patch: Object) -> Object:
         """JSON merge patch under our name."""
         path = object_path(kind, namespace, name)
-        query = {"fieldManager": FIELD_MANAGER}
+        query = {"fieldManager": ROLLOUT_MANAGER}
         changed: Object = self.request(
             "PATCH", path, query=query, body=patch, content_type=_MERGE_TYPE
         )[1]

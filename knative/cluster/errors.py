@@ -10,12 +10,15 @@
 The kubernetes client's and urllib3's exceptions end in `client.Api.request`.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from knative import errors
 
 JSON = Any
+
+_OWNER = re.compile(r'conflict with "([^"]+)"')
 
 
 class ClusterError(errors.TurnoutError):
@@ -37,6 +40,9 @@ class Forbidden(ClusterError):
 class Conflict(ClusterError):
     """Another field manager owns a field with another value."""
 
+    managers: frozenset[str] = frozenset()
+    """Who owns the fields; empty when the server did not say."""
+
 
 class ClusterAway(errors.TryAgain):
     """The API server cannot be reached or is overloaded."""
@@ -56,7 +62,9 @@ def from_status(method: str, path: str, code: int, body: JSON) -> errors.Turnout
     if code == 404:
         return NotFound(_missing(path, message), status=code)
     if code == 409:
-        return Conflict(_conflict(status, message), status=code)
+        conflict = Conflict(_conflict(status, message), status=code)
+        conflict.managers = frozenset(_OWNER.findall(str(status.get("details"))))
+        return conflict
     if code == 422:
         return ClusterError(_invalid(status, message), status=code)
     if code in (429, 503, 504):

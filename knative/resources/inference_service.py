@@ -16,7 +16,7 @@ Object = dict[str, JSON]
 
 def make(resource: Resource, context: "Context") -> list[Object]:
     """The Services of predictor, transformer and explainer."""
-    visibility.check_mode(resource, context)
+    visibility.check_annotations(resource, context)
     if visibility.is_stopped(resource, context):
         return []
     spec = resource.spec

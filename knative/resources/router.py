@@ -27,7 +27,7 @@ _GRAPH_FILE = "graph.json"
 def make(resource: Resource, context: "Context") -> list[Object]:
     """The router's Service, and a ConfigMap when the graph is too large for an environment
     variable."""
-    visibility.check_mode(resource, context)
+    visibility.check_annotations(resource, context)
     if visibility.is_stopped(resource, context):
         return []
     text = json.dumps(_resolved(resource, context), ensure_ascii=False, indent=2)

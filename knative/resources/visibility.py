@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from knative import keys
+from knative.api.problems import suggest
 from knative.api.resource import Resource
 
 if TYPE_CHECKING:
@@ -27,8 +28,14 @@ def is_public(resource: Resource, context: "Context") -> bool:
     return not context.is_called(resource.namespace, resource.name)
 
 
-def check_mode(resource: Resource, context: "Context") -> None:
-    """KServe's deployment mode: what is compiled here is Knative whatever it says."""
+def check_annotations(resource: Resource, context: "Context") -> None:
+    """Annotations of ours that nobody reads, and KServe's deployment mode."""
+    for key in resource.annotations:
+        if key.startswith("turnout.dev/") and key not in keys.READ_FROM_SOURCES:
+            context.report(resource).warning(
+                ("metadata", "annotations", key),
+                f"nothing reads this annotation{suggest(key, keys.READ_FROM_SOURCES)}",
+            )
     mode = resource.annotations.get(keys.KSERVE_DEPLOYMENT_MODE)
     if mode not in (None, "Knative", "Serverless"):
         context.report(resource).warning(

@@ -282,6 +282,14 @@ def test_canary_then_steps_then_back(cluster, capsys, tmp_path) -> None:
     _run(config, "rollout", "pets", "--to", "100")
     assert capsys.readouterr().out.split() == ["100", "%", "latest", "revision"]
     assert _run(config, "rollout", "pets", "--back") == 2
+    file.write_text(CANARY.format(canary="    canaryTrafficPercent: 20\n", version=3))
+    assert _run(config, "apply", str(file), "--wait") == 0, "our own rollout is no conflict"
+    assert _split(kube) == [(20, "latest"), (80, f"pets-{_ready(kube)}")]
+
+
+def _ready(kube: fakes_kube.FakeKube) -> str:
+    """The generation before the newest: what was ready when the canary began."""
+    return f"{kube.service('pets')['metadata']['generation'] - 1:05d}"
 
 
 def _split(kube: fakes_kube.FakeKube) -> list[tuple[int, str]]:
@@ -345,6 +353,30 @@ def test_contexts_and_namespaces_of_the_kubeconfig(cluster, capsys) -> None:
     assert kube.service("dog-breed-pipeline", "team")
     assert _run(config, "get", "--context", "nobody") == 2
     assert "nobody" in capsys.readouterr().err
+
+
+def test_inside_a_pod_its_service_account_is_used(
+    cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kubernetes.config import incluster_config
+
+    kube, config = cluster
+    server = json.loads(Path(config).read_text())["clusters"][0]["cluster"]["server"]
+    token, root = tmp_path / "token", tmp_path / "ca.crt"
+    token.write_text("s3cret")
+    root.write_text("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n")
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(token))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(root))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(Exception, match="no cluster to talk to"):
+        client.connect()
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", server.rpartition(":")[2])
+    api = client.connect()
+    assert (api.name, api.namespace) == ("in-cluster", "default")
+    assert api.client.configuration.host.startswith("https://127.0.0.1:")
+    assert kube.requests == []
 
 
 def test_an_unreachable_cluster_may_be_tried_again(cluster, capsys) -> None:
@@ -450,5 +482,7 @@ def test_logs_of_the_newest_pod(cluster, capsys) -> None:
     assert _run(config, "logs", name, "--cluster", "--tail", "2") == 0
     out = capsys.readouterr().out.splitlines()
     assert out == ["==> p1 storage-initializer <==", "==> p1 kserve-container <==", "two", "three"]
+    assert _run(config, "logs", name, "--cluster", "-f", "-c", "kserve-container") == 0
+    assert capsys.readouterr().out.splitlines() == ["one", "two", "three"]
     assert _run(config, "logs", name, "--cluster", "-c", "nothing") == 2
     assert _run(config, "logs", "nobody", "--cluster") == 1

@@ -186,6 +186,10 @@ WARNED: list[tuple[dict[str, Any], str]] = [
     (_pod(timeoutSeconds=900), "above Knative's limit of 600 s"),
     (_isvc(predictor={"model": MODEL, "minReadySeconds": 3}), "has no effect"),
     (_isvc(metadata={"annotations": {"serving.kserve.io/stop": "true"}}), "is stopped"),
+    (
+        _isvc(metadata={"annotations": {"turnout.dev/visiblity": "public"}}),
+        'did you mean "turnout.dev/visibility"?',
+    ),
     (_model(storageUri="file:///x"), "a path inside the pod's own image"),
 ]
 
