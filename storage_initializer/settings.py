@@ -104,10 +104,17 @@ class Settings:
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
         env = os.environ if environ is None else environ
+        spec_problems: list[str] = []
+        spec_mirrors: tuple[tuple[str, str], ...] = ()
+        if env.get("STORAGE_CONFIG") or env.get("STORAGE_OVERRIDE_CONFIG"):
+            from .storage_spec import overlay
+
+            env, spec_mirrors = overlay(env, spec_problems)
         reader = Reader(env)
+        reader.problems += spec_problems
         defaults = cls()
         settings = cls(
-            mirrors=reader.mirrors("STORAGE_MIRRORS"),
+            mirrors=(*reader.mirrors("STORAGE_MIRRORS"), *spec_mirrors),
             allow_patterns=reader.patterns("STORAGE_ALLOW_PATTERNS"),
             ignore_patterns=reader.patterns("STORAGE_IGNORE_PATTERNS"),
             concurrency=reader.number("STORAGE_CONCURRENCY", defaults.concurrency, 1, 256),

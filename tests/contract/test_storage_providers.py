@@ -74,7 +74,7 @@ class _ScriptedHandler(BaseHTTPRequestHandler):
             start, stop = int(first), int(last) + 1 if last else len(data)
             out = {**out, "Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"}
             status, data = 206, data[start:stop]
-        self.send_response(status)
+        (self.send_response_only if "Date" in out else self.send_response)(status)
         for name, value in {"Content-Length": str(len(data)), **out}.items():
             self.send_header(name, value)
         self.end_headers()
