@@ -53,7 +53,8 @@ def from_document(document: Any, tail: memoryview, model: str, version: str) -> 
             v2.check_binary_size(entry.size, entry.shape, entry.datatype, f"input {entry.name!r}")
             if entry.size > len(tail) - at:
                 raise v2.Malformed(
-                    f"input {entry.name!r} claims {entry.size} binary bytes, {len(tail) - at} are left"
+                    f"input {entry.name!r} claims {entry.size} binary bytes, {len(tail) - at}"
+                    " are left"
                 )
             tensor = Tensor(
                 entry.name, entry.shape, entry.datatype,

@@ -34,8 +34,8 @@ class Route:
     """What a request head means. Shared by all requests with this head; never changed."""
 
     __slots__ = (
-        "codec", "headers", "is_json", "json_length", "label", "model", "request_id", "serve", "verb",
-        "version",
+        "codec", "headers", "is_json", "json_length", "label", "model", "request_id", "serve",
+        "verb", "version",
     )  # fmt: skip
 
     def __init__(self, serve: Callable[[Exchange, "Route"], None], head: RequestHead) -> None:

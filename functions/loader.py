@@ -139,7 +139,8 @@ def pick_model(module: ModuleType) -> Any:
     if any(callable(getattr(module, n, None)) for n in HOOK_NAMES):
         return module
     raise NoArtifact(
-        f"{module.__name__} has neither a class nor functions with a hook (predict, preprocess, postprocess, …)"
+        f"{module.__name__} has neither a class nor functions with a hook (predict, preprocess,"
+        " postprocess, …)"
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import NotSupported
@@ -86,6 +87,10 @@ class ServedModel:
 
     def v2(self, request: InferRequest, call: Call) -> InferResponse | Awaitable[InferResponse]:
         raise NotSupported("this model does not support V2 inference")
+
+    def artifact_file(self, name: str) -> Path | None:
+        """A file at the top of the model's own (unpacked) artifact, if it has one."""
+        return None
 
     def close(self) -> None:
         """Give back memory, threads and temporary files. Called once, after the last call

@@ -56,6 +56,7 @@ def write_descriptor(descriptor_set: bytes, target: str) -> None:
     text = "\n".join(textwrap.wrap(base64.b85encode(descriptor_set).decode(), 96))
     Path(target).write_text(
         '"""Generated from the .proto files beside it by compile.py; do not edit."""\n\n'
-        f'import base64\n\nDESCRIPTOR_SET = base64.b85decode(\n    r"""\n{text}\n""".replace("\\n", "")\n)\n',
+        "import base64\n\nDESCRIPTOR_SET = base64.b85decode(\n"
+        f'    r"""\n{text}\n""".replace("\\n", "")\n)\n',
         encoding="utf-8",
     )

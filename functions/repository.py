@@ -8,12 +8,13 @@ import asyncio
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from . import artifacts, runtimes
+from . import artifacts, runtimes, warmup
 from .batching import Batcher
 from .errors import FunctionsError, LoadFailed, ModelNotFound, ModelNotReady
 from .execution import Runner
@@ -73,8 +74,13 @@ class Entry:
 class Repository:
     """Models by name. Everything but `build` runs on the loop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, preloaded: Mapping[str, ServedModel] | None = None
+    ) -> None:
+        """`preloaded`: models built before this process was forked; each is used for the first
+        load."""
         self.settings = settings
+        self._preloaded = dict(preloaded or {})
         self.registry = Registry(Path(settings.shared_dir) if settings.shared_dir else None)
         self.entries: dict[str, Entry] = {}
         self._ready: dict[str, Entry] = {}
@@ -143,7 +149,9 @@ class Repository:
         loop = asyncio.get_running_loop()
         since = time.perf_counter()
         try:
-            model = await loop.run_in_executor(self._executor(), self.build, entry.source)
+            model = self._preloaded.pop(name, None)
+            if model is None:
+                model = await loop.run_in_executor(self._executor(), self.build, entry.source)
         except BaseException as exc:
             if entry.state is not State.READY:
                 entry.state, entry.reason = State.FAILED, "it failed to load"
@@ -166,7 +174,14 @@ class Repository:
                     source.storage_uri, source.directory, self.settings.environ
                 )
             runtime = source.runtime or artifacts.detect_runtime(source.directory, self.settings)
-            return runtimes.build(runtime, source.name, source.directory, self.settings)
+            model = runtimes.build(runtime, source.name, source.directory, self.settings)
+            if self.settings.warmup:
+                try:
+                    warmup.run(source.name, model, source.directory)
+                except BaseException:
+                    _close_quietly(model)
+                    raise
+            return model
 
     def _install(self, entry: Entry, model: ServedModel) -> None:
         old_model, old_runner = entry.model, entry.runner

@@ -1,6 +1,7 @@
 """The gunicorn door: listener, worker processes, signals, drain and exit codes."""
 
 import dataclasses
+import gc
 import logging
 import os
 import shutil
@@ -13,6 +14,8 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.errors import HaltServer
 from gunicorn.glogging import Logger
 
+from .errors import FunctionsError
+from .model import ServedModel
 from .settings import Settings
 from .wire import container
 
@@ -26,6 +29,11 @@ MAX_DEATHS_BEFORE_READY = 3
 """Workers that may die in a row before being ready (killed for memory, crashed in a library)."""
 
 _READY_REPORT = b"\1ready"
+
+
+def _reason(error: BaseException) -> str:
+    """One line for an operator: our errors say enough, others are named."""
+    return str(error) if isinstance(error, FunctionsError) else f"{type(error).__name__}: {error}"
 
 
 class JsonLogger(Logger):  # type: ignore[misc]
@@ -59,6 +67,7 @@ class Application(BaseApplication):  # type: ignore[misc]
         os.set_blocking(self._reports_read, False)
         os.set_blocking(self._reports_write, False)
         self._failure = ""
+        self.preloaded: dict[str, ServedModel] = {}
         self._deaths_before_ready = 0
         super().__init__()
 
@@ -74,7 +83,7 @@ class Application(BaseApplication):  # type: ignore[misc]
             "backlog": 2048,
             "control_socket_disable": True,
             "proc_name": f"functions {settings.model_name}",
-            "when_ready": _when_ready,
+            "when_ready": self._when_ready,
             "child_exit": self._child_exit,
         }
         for key, value in values.items():
@@ -94,6 +103,33 @@ class Application(BaseApplication):  # type: ignore[misc]
     def load(self) -> Any:
         """There is no WSGI app to load: the worker class serves."""
         return None
+
+    def _when_ready(self, arbiter: Any) -> None:
+        """In the master: the listeners are bound, no worker has been forked."""
+        for listener in arbiter.LISTENERS:
+            host, port = listener.sock.getsockname()[:2]
+            logger.info("listening on %s:%s", host, port, extra={"host": host, "port": port})
+        if self.settings.preload:
+            self._preload()
+
+    def _preload(self) -> None:
+        """Build every model once; the workers inherit them and share their memory.
+
+        Until this is done connections wait in the listener's queue. Raises HaltServer.
+        """
+        from .repository import Repository
+
+        repository = Repository(self.settings)
+        for name, entry in repository.entries.items():
+            try:
+                self.preloaded[name] = repository.build(entry.source)
+            except Exception as error:
+                logger.error("loading failed", exc_info=error)
+                self._failure = _reason(error)
+                raise HaltServer("a model cannot be loaded", 1) from error
+        # What exists now is never collected: the collector's marks would unshare its pages.
+        gc.collect()
+        gc.freeze()
 
     def _child_exit(self, arbiter: Any, worker: Any) -> None:
         """In the master: a worker is gone. One that never gets ready is not started for ever."""
@@ -129,12 +165,6 @@ class Application(BaseApplication):  # type: ignore[misc]
         return self._failure
 
 
-def _when_ready(arbiter: Any) -> None:
-    for listener in arbiter.LISTENERS:
-        host, port = listener.sock.getsockname()[:2]
-        logger.info("listening on %s:%s", host, port, extra={"host": host, "port": port})
-
-
 def run(settings: Settings) -> int:
     """Serve until a signal. The exit code: 0 drained, 1 a model or the listener failed."""
     problem = port_problem(settings)
@@ -161,7 +191,10 @@ def port_problem(settings: Settings) -> str:
             try:
                 probe.bind((settings.host, port))
             except OSError as exc:
-                return f"cannot listen on {settings.host}:{port}: {exc.strerror or exc}; set PORT to a free one"
+                return (
+                    f"cannot listen on {settings.host}:{port}: {exc.strerror or exc}; set"
+                    " PORT to a free one"
+                )
     return ""
 
 

@@ -78,7 +78,10 @@ OPTIONS: tuple[o.Option, ...] = (
         env="FUNCTIONS_REPOSITORY",
         parse=o.text,
         default="",
-        help="directory of model directories: all are served, later ones can be loaded through the V2 repository API",
+        help=(
+            "directory of model directories: all are served, later ones can be loaded through"
+            " the V2 repository API"
+        ),
     ),
     o.Option(
         name="protocol",
@@ -113,7 +116,10 @@ OPTIONS: tuple[o.Option, ...] = (
         env="FUNCTIONS_METRICS_PORT",
         parse=o.whole(-1, 65535),
         default=-1,
-        help="port of /metrics and /readyz for scrapers (besides the main port); -1: none, 0: chosen by the system",
+        help=(
+            "port of /metrics and /readyz for scrapers (besides the main port); -1: none, 0:"
+            " chosen by the system"
+        ),
     ),
     o.Option(
         name="predictor_host",
@@ -239,7 +245,10 @@ OPTIONS: tuple[o.Option, ...] = (
         env="FUNCTIONS_ALLOW_PICKLE",
         parse=o.boolean,
         default=True,
-        help="load formats that can run code while loading (pickle, joblib, .pt, mlflow python models)",
+        help=(
+            "load formats that can run code while loading (pickle, joblib, .pt, mlflow python"
+            " models)"
+        ),
     ),
     o.Option(
         name="warmup",
@@ -411,7 +420,8 @@ def _check_together(values: Mapping[str, Any]) -> list[str]:
     )
     if not has_model and not values["predictor_host"]:
         problems.append(
-            "nothing to serve: give --model-dir (with --runtime), --model-class, --model or --repository"
+            "nothing to serve: give --model-dir (with --runtime), --model-class, --model or"
+            " --repository"
         )
     if values["storage_uri"] and not values["model_dir"]:
         problems.append("STORAGE_URI is set but --model-dir is not: say where to put the artifacts")
@@ -428,7 +438,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line of `python -m functions`; `--model_name` is accepted for `--model-name`."""
     parser = argparse.ArgumentParser(
         prog="python -m functions",
-        description="Serve models over the KServe V1, V2 (Open Inference) and TensorFlow Serving protocols.",
+        description="Serve models over KServe V1, V2 (Open Inference) and TensorFlow Serving.",
         epilog="Each flag can also be given as the environment variable named with it.",
         allow_abbrev=False,
     )
@@ -480,7 +490,8 @@ def _seldon_parameters(raw: str) -> list[tuple[str, Any]]:
         kind = str(entry.get("type", "STRING")).upper()
         if kind not in _SELDON_CASTS:
             raise ValueError(
-                f"parameter {entry['name']!r}: type {kind} is not one of INT, FLOAT, DOUBLE, STRING, BOOL"
+                f"parameter {entry['name']!r}: type {kind} is not one of INT, FLOAT, DOUBLE,"
+                " STRING, BOOL"
             )
         try:
             parameters.append((entry["name"], _SELDON_CASTS[kind](str(entry.get("value", "")))))

@@ -249,7 +249,8 @@ def encode_json(name: str, value: Array, datatype: str) -> Any:
     """A flat array that orjson writes, or a list of strings. Raises InvalidRequest."""
     if datatype in v2.BINARY_ONLY:
         raise InvalidRequest(
-            f"output {name!r} is {datatype}, which has no JSON form: ask for it with binary_data: true"
+            f"output {name!r} is {datatype}, which has no JSON form: ask for it with"
+            " binary_data: true"
         )
     if datatype == "BYTES":
         return [_text(name, item) for item in value.ravel().tolist()]

@@ -138,7 +138,8 @@ def _predict(version: Any, signature: Any, request: Any) -> Any:
         array = to_array(name, proto)
         if array.dtype != tensors.DTYPES[signature.inputs[name].datatype]:
             raise InvalidRequest(
-                f"input {name} must be {signature.inputs[name].datatype}, the request has {array.dtype}"
+                f"input {name} must be {signature.inputs[name].datatype}, the request has"
+                f" {array.dtype}"
             )
         inputs[name] = array
     outputs = version.run(signature, inputs)
@@ -257,7 +258,8 @@ class PredictionService:
         try:
             if list(request.metadata_field) != ["signature_def"]:
                 raise InvalidRequest(
-                    "GetModelMetadataRequest must specify at least one metadata_field: signature_def"
+                    "GetModelMetadataRequest must specify at least one metadata_field:"
+                    " signature_def"
                 )
             entry = self._entry(request.model_spec.name)
             version = _pick(entry.model, request.model_spec)

@@ -87,7 +87,8 @@ def predict(version: Any, signature: Any, document: dict[str, Any]) -> dict[str,
     for name, array in outputs.items():
         if not array.ndim or array.shape[0] != count:
             raise wire.Malformed(
-                f"Tensor name: {name} has inconsistent batch size: {array.shape[0] if array.ndim else 0}"
+                f"Tensor name: {name} has inconsistent batch size:"
+                f" {array.shape[0] if array.ndim else 0}"
                 f" expecting: {count}"
             )
     plain = {name: to_json(name, array) for name, array in outputs.items()}

@@ -60,7 +60,7 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             loop.add_signal_handler(name, stop.set)
-        repository = Repository(settings)
+        repository = Repository(settings, self.app.preloaded)
         engine = Engine(repository)
         front = Front(repository, engine, WsgiBridge(lambda: _create_app(repository, loop)))
         if settings.logger_url:

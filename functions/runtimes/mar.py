@@ -52,7 +52,8 @@ def find(directory: Path) -> Path | None:
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise AmbiguousArtifact(
-            f"{directory} has several archives ({names}): serve one a directory, or name each with --model"
+            f"{directory} has several archives ({names}): serve one a directory, or name each"
+            " with --model"
         )
     return found[0] if found else None
 

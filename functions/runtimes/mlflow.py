@@ -75,7 +75,8 @@ class MlflowModel(RowModel):
         if isinstance(item.data, np.ndarray) and self._features and item.data.ndim == 2:
             if item.data.shape[1] != len(self._features):
                 raise InvalidRequest(
-                    f"the model takes the {len(self._features)} features {', '.join(self._features)}"
+                    f"the model takes the {len(self._features)} features"
+                    f" {', '.join(self._features)}"
                 )
             item.data = self._columns(self._features, item.data)
             item.key = None
@@ -117,7 +118,8 @@ def build(name: str, directory: Path, settings: "Settings") -> ServedModel:
     folder = find(directory)
     if not settings.allow_pickle:
         raise LoadFailed(
-            "an MLmodel directory can run any code while loading, and --allow-pickle is false: serve the"
+            "an MLmodel directory can run any code while loading, and --allow-pickle is false:"
+            " serve the"
             " native format (ONNX, xgboost, lightgbm) instead"
         )
     import mlflow.pyfunc

@@ -138,7 +138,8 @@ class KServeHooks(JoinableModel):
             call.spent(stage, since)
             if inspect.isawaitable(payload):
                 raise LoadFailed(
-                    f"{stage} returned an awaitable but is no coroutine function: declare it `async def`"
+                    f"{stage} returned an awaitable but is no coroutine function: declare it"
+                    " `async def`"
                 )
         return payload
 

@@ -174,6 +174,9 @@ class HandlerModel(JoinableModel):
                     text = results[index] if isinstance(results[index], str) else ""
                 raise StatusError(processor.status, text or "the handler refused this request")
 
+    def artifact_file(self, name: str) -> Path | None:
+        return self._archive.directory / name
+
     def close(self) -> None:
         self._archive.close()
 

@@ -28,7 +28,8 @@ def build(name: str, directory: Path, settings: "Settings") -> ServedModel:
     file = one_model(directory, SUFFIXES)
     if not settings.allow_pickle:
         raise LoadFailed(
-            f"{file.name} is a pickle, which can run any code while loading, and --allow-pickle is false:"
+            f"{file.name} is a pickle, which can run any code while loading, and --allow-pickle"
+            " is false:"
             " export the model to ONNX instead"
         )
     method = str(dict(settings.param).get("method", "predict"))
@@ -51,11 +52,13 @@ def load(file: Path) -> Any:
         return joblib.load(file)
     except ModuleNotFoundError as exc:
         raise LoadFailed(
-            f"{file.name} needs the module {exc.name}, which is not installed here: put it into the image"
+            f"{file.name} needs the module {exc.name}, which is not installed here: put it into"
+            " the image"
         ) from exc
     except (EOFError, KeyError, ValueError, IndexError, AttributeError) as exc:
         raise LoadFailed(
-            f"{file.name} cannot be unpickled ({type(exc).__name__}: {exc}): is it complete, and was it"
+            f"{file.name} cannot be unpickled ({type(exc).__name__}: {exc}): is it complete, and"
+            " was it"
             " written with a compatible scikit-learn?"
         ) from exc
 

@@ -119,7 +119,8 @@ def build(directory: Path, threads: int) -> TorchModel:
         ) from exc
     except Exception as exc:  # pickle.UnpicklingError and torch's own
         raise LoadFailed(
-            f"{file.name} is no plain state dict ({type(exc).__name__}); save model.state_dict(), or TorchScript"
+            f"{file.name} is no plain state dict ({type(exc).__name__}); save"
+            " model.state_dict(), or TorchScript"
         ) from exc
     return TorchModel(module.eval(), "pytorch_state_dict", threads)
 
@@ -137,7 +138,8 @@ def _architecture(folder: Path) -> Any:
     files = sorted(folder.glob("*.py"))
     if len(files) != 1:
         raise NoArtifact(
-            f"a state dict needs its architecture: one Python file with one nn.Module class in {folder}"
+            "a state dict needs its architecture: one Python file with one nn.Module class in"
+            f" {folder}"
         )
     module = loader.load_file(files[0])
     classes = [

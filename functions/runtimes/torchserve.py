@@ -175,7 +175,8 @@ def load_entry(handler: str, directory: Path) -> tuple[Entry, Callable[[Context]
     leaves = [c for c in classes if not any(o is not c and issubclass(o, c) for o in classes)]
     if not leaves:
         raise LoadFailed(
-            f"handler {handler} has neither a function {function}(data, context) nor a class with handle"
+            f"handler {handler} has neither a function {function}(data, context) nor a class"
+            " with handle"
         )
     if len(leaves) > 1:
         names = ", ".join(c.__name__ for c in leaves)
@@ -198,6 +199,7 @@ def _default_handler(name: str, directory: Path) -> Any:
             ) from exc
         if exc.name == "ts" or exc.name.startswith("ts."):
             raise LoadFailed(
-                f"handler {name} is one of torchserve's: pip install torchserve, or pack a handler file"
+                f"handler {name} is one of torchserve's: pip install torchserve, or pack a"
+                " handler file"
             ) from exc
         raise

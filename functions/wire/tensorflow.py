@@ -117,7 +117,8 @@ def rows_to_columns(instances: Any, names: list[str]) -> dict[str, list[Any]]:
             raise Malformed("'instances' mixes objects and plain values")
         if set(row) != set(names):
             raise Malformed(
-                f"Failed to process element: {index} of 'instances' list. Error: INVALID_ARGUMENT: its keys"
+                f"Failed to process element: {index} of 'instances' list. Error:"
+                " INVALID_ARGUMENT: its keys"
                 f" {sorted(row)} are not the inputs {sorted(names)}"
             )
         for name, value in row.items():
@@ -154,18 +155,18 @@ def feature_kind(values: list[Any]) -> tuple[str, list[Any]]:
         kind, allowed = "bytes_list", (str, dict)
     else:
         raise Malformed(f"Unexpected element {first!r} in a feature")
-    converted: list[Any] = []
-    for value in values:
-        if not isinstance(value, allowed) or (isinstance(value, dict) and not is_b64(value)):
-            raise Malformed("The elements of a feature are not all of one type")
-        if kind == "bytes_list":
-            value = decode_b64(value) if isinstance(value, dict) else value.encode()
-        elif kind == "int64_list":
-            value = int(value)
-            if not -_INT64_MAX - 1 <= value <= _INT64_MAX:
-                raise Malformed("An integer of a feature is out of range for int64")
-        converted.append(value)
-    return kind, converted
+    return kind, [_element(kind, value, allowed) for value in values]
+
+
+def _element(kind: str, value: Any, allowed: tuple[type, ...]) -> Any:
+    fits: bool = isinstance(value, allowed)
+    if not fits or (isinstance(value, dict) and not is_b64(value)):
+        raise Malformed("The elements of a feature are not all of one type")
+    if kind == "bytes_list":
+        return decode_b64(value) if isinstance(value, dict) else value.encode()
+    if kind == "int64_list" and not -_INT64_MAX - 1 <= int(value) <= _INT64_MAX:
+        raise Malformed("An integer of a feature is out of range for int64")
+    return int(value) if kind == "int64_list" else value
 
 
 def parse_examples(document: Any) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:

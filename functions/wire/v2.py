@@ -147,7 +147,8 @@ def check_binary_size(size: int, shape: Sequence[int], datatype: str, where: str
     expected = element_count(shape) * item
     if item and size != expected:
         raise Malformed(
-            f"{where}: {size} bytes of {datatype} do not fill shape {list(shape)} ({expected} bytes)"
+            f"{where}: {size} bytes of {datatype} do not fill shape {list(shape)} ({expected}"
+            " bytes)"
         )
 
 

@@ -1,0 +1,268 @@
+"""From start to drain: readiness, failures to load, exit codes, workers, fetching, limits."""
+
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.fakes_functions import serving, wait_until, write_model
+
+GATED = """
+import os, time
+class Gated:
+    def __init__(self, gate, name="m"):
+        self.gate = gate
+    def load(self):
+        while not os.path.exists(self.gate):
+            time.sleep(0.02)
+    def predict(self, payload, headers=None):
+        if payload.get("hold"):
+            open(payload["hold"], "w").close()
+            while not os.path.exists(payload["until"]):
+                time.sleep(0.02)
+        if payload.get("die"):
+            os.kill(os.getpid(), 9)
+        return {"predictions": payload["instances"], "pid": os.getpid()}
+"""
+
+
+def test_the_listener_is_there_before_the_model_and_says_so(tmp_path: Path) -> None:
+    directory, gate = write_model(tmp_path / "m", GATED), tmp_path / "gate"
+    with serving("--model-dir", str(directory), "--param", f"gate={gate}", ready=False) as server:
+        assert wait_until(lambda: server.get("/readyz"), "an answer").status == 503
+        assert server.get("/livez").status == 200
+        reply = server.post("/v1/models/model:predict", {"instances": [1]})
+        assert (reply.status, reply.error) == (503, "Model with name model is not ready: loading")
+        assert reply.headers["retry-after"] == "1"
+        assert server.get("/v1/models/model").status == 503
+        assert server.get("/v1/models").json() == {"models": ["model"]}
+        gate.touch()
+        server.wait_ready()
+        assert server.post("/v1/models/model:predict", {"instances": [1]}).status == 200
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (
+            "class M:\n  def load(self): raise RuntimeError('weights are gone')\n  def predict(self, x): return x",
+            "RuntimeError: weights are gone",
+        ),
+        (
+            "class M:\n  def load(self): return False\n  def predict(self, x): return x",
+            "load() returned False",
+        ),
+        ("def not_a_hook(): pass", "neither a class nor functions with a hook"),
+        (
+            "class A:\n  def predict(self, x): return x\nclass B:\n  def predict(self, x): return x",
+            "several model classes",
+        ),
+        ("import no_such_module_here", "no_such_module_here"),
+        (
+            "class M:\n  def __init__(self, depth): pass\n  def predict(self, x): return x",
+            "--param depth=VALUE",
+        ),
+        ("def broken(:", "SyntaxError"),
+    ],
+)
+def test_a_model_that_cannot_be_loaded_ends_the_process_with_1(
+    tmp_path: Path, source: str, reason: str
+) -> None:
+    directory = write_model(tmp_path, source)
+    with serving("--model-dir", str(directory), "--runtime", "python", ready=False) as server:
+        assert server.wait_exit() == 1
+        assert "model model failed to load:" in server.lines[-1]
+        assert reason in server.lines[-1]
+        assert server.logged("exception")
+
+
+def test_a_worker_that_dies_while_loading_is_not_started_for_ever(tmp_path: Path) -> None:
+    directory = write_model(tmp_path, "import os\nos._exit(7)\n")
+    with serving("--model-dir", str(directory), ready=False) as server:
+        assert server.wait_exit() == 1
+        assert "its workers died before they were ready" in server.lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "texts"),
+    [
+        ([], {}, ["nothing to serve"]),
+        (
+            ["--model-dir", "/x", "--workers", "0"],
+            {},
+            ["--workers='0': expected a whole number from 1 to 256"],
+        ),
+        (
+            ["--model-dir", "/x"],
+            {"PORT": "http", "FUNCTIONS_TIMEOUT_S": "soon"},
+            ["PORT='http'", "FUNCTIONS_TIMEOUT_S='soon'"],
+        ),
+        (["--model-dir", "/x", "--protocol", "v3"], {}, ["--protocol='v3'", "v1, v2"]),
+        (["--model-dir", "/x", "--protocol", "v1,tensorflow"], {}, ["share their paths"]),
+        (["--no-such-flag"], {}, ["--no-such-flag"]),
+    ],
+)
+def test_bad_configuration_is_exit_2_with_every_problem(
+    arguments: list[str], environ: dict[str, str], texts: list[str]
+) -> None:
+    with serving(*arguments, environ=environ, ready=False) as server:
+        assert server.wait_exit() == 2
+        for text in texts:
+            assert text in "\n".join(server.lines)
+        assert "Traceback" not in "\n".join(server.lines)
+
+
+def test_a_port_in_use_is_said_at_once(tmp_path: Path) -> None:
+    directory = write_model(tmp_path, "class M:\n  def predict(self, x): return x\n")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        with serving("--model-dir", str(directory), environ={"PORT": port}, ready=False) as server:
+            assert server.wait_exit() == 1
+            assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in server.lines[-1]
+
+
+def test_empty_and_unknown_model_directories_are_told_apart(tmp_path: Path) -> None:
+    for content, reason in (([], "nothing there"), (["a.xyz"], "a.xyz")):
+        directory = tmp_path / (content[0] if content else "empty")
+        directory.mkdir()
+        for name in content:
+            (directory / name).touch()
+        with serving("--model-dir", str(directory), ready=False) as server:
+            assert server.wait_exit() == 1
+            assert "no known model format" in server.lines[-1]
+            assert reason in server.lines[-1]
+
+
+def test_sigterm_lets_requests_finish_and_exits_0(tmp_path: Path) -> None:
+    directory, held, until = (
+        write_model(tmp_path / "m", GATED),
+        tmp_path / "held",
+        tmp_path / "until",
+    )
+    (tmp_path / "gate").touch()
+    with serving("--model-dir", str(directory), "--param", f"gate={tmp_path / 'gate'}") as server:
+        replies: list[int] = []
+        body = {"instances": [1], "hold": str(held), "until": str(until)}
+        caller = threading.Thread(
+            target=lambda: replies.append(server.post("/v1/models/model:predict", body).status)
+        )
+        caller.start()
+        wait_until(held.exists, "the call")
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: server.logged("message", "draining"), "the drain")
+        until.touch()
+        caller.join(20)
+        assert replies == [200]
+        assert server.wait_exit() == 0
+
+
+def test_a_killed_worker_is_replaced_and_readiness_tells_the_truth(tmp_path: Path) -> None:
+    directory, gate = write_model(tmp_path / "m", GATED), tmp_path / "gate"
+    gate.touch()
+    with serving("--model-dir", str(directory), "--param", f"gate={gate}") as server:
+        first = server.post("/v1/models/model:predict", {"instances": []}).json()["pid"]
+        gate.unlink()  # the next worker's model does not get ready yet
+        with pytest.raises(OSError, match=r".*"):
+            server.post("/v1/models/model:predict", {"instances": [], "die": 1})
+        assert wait_until(lambda: server.get("/readyz", timeout=5).status, "an answer") == 503
+        gate.touch()
+        server.wait_ready()
+        assert server.post("/v1/models/model:predict", {"instances": []}).json()["pid"] != first
+
+
+def test_over_the_concurrency_limit_is_503_with_retry_after(tmp_path: Path) -> None:
+    directory, held, until = (
+        write_model(tmp_path / "m", GATED),
+        tmp_path / "held",
+        tmp_path / "until",
+    )
+    (tmp_path / "gate").touch()
+    arguments = [
+        "--model-dir",
+        str(directory),
+        "--param",
+        f"gate={tmp_path / 'gate'}",
+        "--max-concurrency",
+        "1",
+    ]
+    with serving(*arguments) as server:
+        body = {"instances": [1], "hold": str(held), "until": str(until)}
+        caller = threading.Thread(target=server.post, args=("/v1/models/model:predict", body))
+        caller.start()
+        wait_until(held.exists, "the call")
+        reply = server.post("/v1/models/model:predict", {"instances": [1]})
+        assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+        until.touch()
+        caller.join(20)
+
+
+def test_workers_share_the_port_and_their_metrics(tmp_path: Path) -> None:
+    directory = write_model(tmp_path / "m", GATED)
+    (tmp_path / "gate").touch()
+    arguments = [
+        "--model-dir",
+        str(directory),
+        "--param",
+        f"gate={tmp_path / 'gate'}",
+        "--workers",
+        "2",
+        "--metrics-port",
+        "0",
+    ]
+    with serving(*arguments) as server:
+        wait_until(lambda: len(server.logged("message", "ready")) == 2, "both workers")
+        for _ in range(20):
+            assert server.post("/v1/models/model:predict", {"instances": [1]}).status == 200
+        metrics_port = server.ports[1]
+        line = b'turnout_requests_total{model_name="model",protocol="v1",code="200"} 20'
+        wait_until(
+            lambda: line in server.get("/metrics", port=metrics_port).body, "the sum over both"
+        )
+        assert server.get("/readyz", port=metrics_port).status == 200
+        assert (
+            server.post("/v1/models/model:predict", {"instances": [1]}, port=metrics_port).status
+            == 404
+        )
+
+
+def test_an_empty_model_directory_is_fetched_from_storage_uri(tmp_path: Path) -> None:
+    source = write_model(
+        tmp_path / "source",
+        "class M:\n  def predict(self, x): return {'predictions': ['fetched']}\n",
+    )
+    target = tmp_path / "target"
+    environ = {"STORAGE_URI": f"file://{source}"}
+    with serving("--model-dir", str(target), "--runtime", "python", environ=environ) as server:
+        assert server.post("/v1/models/model:predict", {"instances": []}).json() == {
+            "predictions": ["fetched"]
+        }
+
+
+def test_a_fetch_that_fails_says_what_the_initializer_said(tmp_path: Path) -> None:
+    environ = {"STORAGE_URI": f"file://{tmp_path}/missing"}
+    with serving(
+        "--model-dir", str(tmp_path / "t"), "--runtime", "python", environ=environ, ready=False
+    ) as server:
+        assert server.wait_exit() == 1
+        assert "could not be fetched" in server.lines[-1]
+        assert "missing" in server.lines[-1]
+
+
+def test_importing_functions_is_light() -> None:
+    import subprocess
+
+    code = "import sys, functions; print(sorted(m for m in sys.modules if m.split('.')[0] in ('numpy', 'flask', 'grpc', 'orjson', 'requests')))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=dict(os.environ),
+    )
+    assert done.stdout.strip() == "[]"
