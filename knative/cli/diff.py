@@ -4,7 +4,7 @@ import argparse
 
 from knative import compiler
 from knative.cli import cluster_options, compile_options
-from knative.cluster import diff
+from knative.cluster import apply, diff
 
 EPILOG = """\
 examples:
@@ -21,6 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "files", nargs="+", metavar="FILE", help="YAML or JSON file, directory, or -"
     )
+    parser.add_argument("--set", default="", metavar="NAME", help="the set they were applied as")
     cluster_options.add(parser, namespace=False)
     compile_options.add(parser, namespace="")
 
@@ -31,7 +32,8 @@ def run(args: argparse.Namespace) -> int:
     args.namespace = args.namespace or api.namespace
     result = compiler.compile_files(args.files, compile_options.read(args))
     changed = False
-    for line in diff.diff(api, result.objects):
+    wanted = [apply.labelled(item, args.set) for item in result.objects]
+    for line in diff.diff(api, wanted):
         changed = True
         print(line)
     return 1 if changed else 0

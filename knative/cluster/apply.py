@@ -46,7 +46,7 @@ def apply(api: Api, objects: Sequence[Object], options: ApplyOptions, say: Say) 
     """Apply all objects in order; returns them as the cluster stored them."""
     stored: list[Object] = []
     for item in objects:
-        wanted = _labelled(item, options.set_name)
+        wanted = labelled(item, options.set_name)
         live = find(api, wanted)
         wanted = traffic.with_canary(
             wanted, live, lambda o: api.apply(o, dry_run=True, force=True).data
@@ -79,7 +79,8 @@ def find(api: Api, item: Mapping[str, JSON]) -> Object | None:
         return None
 
 
-def _labelled(item: Object, set_name: str) -> Object:
+def labelled(item: Object, set_name: str) -> Object:
+    """The object with the label of its set; itself without one."""
     if not set_name:
         return item
     wanted = copy.deepcopy(item)
