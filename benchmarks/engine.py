@@ -25,8 +25,8 @@ from benchmarks.harness import Options, Row
 TITLE = "Local engine"
 NOTES = (
     "Added latency: p50 through the gateway minus p50 of the same pod called directly, one client. "
-    "Engine's share of a cold start: latency of a request from zero minus what the same program takes "
-    "from exec to its first answer when started by hand; medians. "
+    "Engine's share of a cold start: latency of a request from zero minus what the same program "
+    "takes from exec to its first answer when started by hand; medians. "
     "Idle: engine and its spawner process together."
 )
 
@@ -36,7 +36,7 @@ MIB = 1 << 20
 
 ECHO = """
 import asyncio, os, uvloop
-ANSWER = b"HTTP/1.1 200 OK\\r\\nContent-Type: application/json\\r\\nContent-Length: 1024\\r\\n\\r\\n" + b"x" * 1024
+ANSWER = b"HTTP/1.1 200 OK\\r\\nContent-Length: 1024\\r\\n\\r\\n" + b"x" * 1024
 class Echo(asyncio.Protocol):
     def connection_made(self, transport):
         self.transport, self.data = transport, b""
@@ -68,7 +68,7 @@ while True:
     client, _ = server.accept()
     data = client.recv(65536)
     if data:
-        client.sendall(b"HTTP/1.1 200 OK\\r\\nConnection: close\\r\\nContent-Length: 2\\r\\n\\r\\nok")
+        client.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok")
     client.close()
 """
 
@@ -188,7 +188,8 @@ def gateway_rows(options: Options) -> Iterator[Row]:
             pod = status(running)["services"][0]["revisions"][0]["pods"][0]  # type: ignore[index]
             upstream = int(pod["port"])
             http_block = f"upstream u {{ server 127.0.0.1:{upstream}; keepalive 512; }}"
-            server = 'location / { proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Connection ""; }'
+            server = "location / { proxy_pass http://u; proxy_http_version 1.1; "
+            server += 'proxy_set_header Connection ""; }'
             with harness.nginx(server, harness.measured_core(), http_block) as peer:
 
                 def ours(clients: int) -> harness.Load:

@@ -1,6 +1,7 @@
 """`turnout up`: run manifests on this machine, from zero, until Ctrl-C."""
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 
@@ -42,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
     def say(line: str) -> None:
         nonlocal ready
         if not (ready and args.quiet):
-            print(line, flush=True)
+            with contextlib.suppress(BrokenPipeError):  # `up | head`: the reader may go, we stay
+                print(line, flush=True)
         ready = ready or line == "ready"
 
     def warn(line: str) -> None:

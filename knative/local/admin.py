@@ -315,6 +315,8 @@ class Admin:
         key = self._key(str(arguments.get("service", "")))
         service = self._engine.services.by_key[key].service
         path = str(arguments.get("path") or "/")
+        if not path.startswith("/"):
+            raise BadRequest("the path must begin with /")
         body = str(arguments.get("body") or "").encode()
         url = f"http://{service.name}.{service.namespace}.svc.cluster.local{path}"
         headers = {"content-type": "application/json", "user-agent": "turnout-console"}

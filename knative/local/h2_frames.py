@@ -6,6 +6,7 @@ admit wait in the stream, received bytes are acknowledged only once they have be
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -58,6 +59,7 @@ class Frames:
         return events
 
     def headers(self, stream: int, headers: wire.Headers, *, end: bool = False) -> None:
+        """Raises h2.exceptions.ProtocolError when the stream is not there any more."""
         self.connection.send_headers(stream, headers, end_stream=end)
         if not end:
             self.queues[stream] = Outgoing()
@@ -84,6 +86,13 @@ class Frames:
         queue = self.queues.get(stream)
         if queue is None:
             return False
+        try:
+            return self._pump(stream, queue)
+        except h2.exceptions.ProtocolError:
+            self.queues.pop(stream, None)  # reset by the peer; its event is on the way
+            return False
+
+    def _pump(self, stream: int, queue: Outgoing) -> bool:
         connection = self.connection
         while queue.chunks:
             room = min(
@@ -112,7 +121,8 @@ class Frames:
     def acknowledge(self, stream: int, size: int) -> None:
         """Bytes have been passed on: open the windows again."""
         if size:
-            self.connection.acknowledge_received_data(size, stream)
+            with contextlib.suppress(h2.exceptions.ProtocolError):
+                self.connection.acknowledge_received_data(size, stream)
 
     def reset(self, stream: int, code: int) -> None:
         self.queues.pop(stream, None)
@@ -128,8 +138,10 @@ class Frames:
             self.transport.write(data)
 
 
-CANCEL = 8
+PROTOCOL_ERROR = 1
 INTERNAL_ERROR = 2
+REFUSED = 7
+CANCEL = 8
 
 
 def regular(headers: Iterable[tuple[bytes, bytes]]) -> wire.Headers:

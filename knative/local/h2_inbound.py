@@ -5,6 +5,8 @@ for the autoscaler -- what a gRPC client that holds one connection for hours nee
 """
 
 import asyncio
+import contextlib
+import re
 from typing import TYPE_CHECKING
 
 import h2.events
@@ -15,6 +17,9 @@ from .exchange import Exchange
 
 if TYPE_CHECKING:
     from .inbound import Handler
+
+
+_FORBIDDEN = re.compile(rb"[\r\n\0]")
 
 
 class H2Inbound(asyncio.Protocol):
@@ -37,6 +42,7 @@ class H2Inbound(asyncio.Protocol):
         self._broken = False
         self._flushing = False
         self._held: list[Stream] = []
+        self._closing = False
         handler.opened(self)
         loop.call_soon(self.data_received, data)
 
@@ -61,11 +67,14 @@ class H2Inbound(asyncio.Protocol):
 
     def close_when_idle(self) -> None:
         """Shutting down: no new streams; close after the last one."""
-        if self._broken:
-            return
-        self._frames.connection.close_connection()
-        self._frames.flush()
-        if not self._streams:
+        self._closing = True
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self._closing and not self._streams and not self._broken:
+            with contextlib.suppress(h2.exceptions.ProtocolError):
+                self._frames.connection.close_connection()  # GOAWAY; nothing can follow it
+            self._frames.flush()
             self._transport.close()
 
     def close_now(self) -> None:
@@ -107,7 +116,11 @@ class H2Inbound(asyncio.Protocol):
             authority, port = wire.split_authority(host)
             content_length = int(length) if length is not None else None
         except ValueError:
-            self._frames.reset(event.stream_id, 1)
+            self._frames.reset(event.stream_id, h2_frames.PROTOCOL_ERROR)
+            return
+        if self._closing or not _is_clean(headers):
+            refused = h2_frames.REFUSED if self._closing else h2_frames.PROTOCOL_ERROR
+            self._frames.reset(event.stream_id, refused)
             return
         ended = event.stream_ended is not None
         request = wire.Request(
@@ -166,6 +179,18 @@ class H2Inbound(asyncio.Protocol):
 
     def drop(self, stream_id: int) -> None:
         self._streams.pop(stream_id, None)
+        if self._closing:
+            self._loop.call_soon(self._loop.call_soon, self._close_if_done)  # after the flush
+
+
+def _is_clean(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Nothing in the head would mean something else in an HTTP/1.1 request made from it."""
+    path, method = h2_frames.pseudo(headers, b":path"), h2_frames.pseudo(headers, b":method")
+    if not method.isalpha() or not (path.startswith(b"/") or path == b"*"):
+        return False
+    if any(byte <= 32 or byte == 127 for byte in path):
+        return False
+    return not any(_FORBIDDEN.search(value) for _, value in headers)
 
 
 def _join_cookies(headers: wire.Headers) -> wire.Headers:
@@ -213,7 +238,8 @@ class Stream:
         """Send the head if it is still held."""
         if self._head is not None:
             head, self._head = self._head, None
-            self._connection.frames.headers(self._number, head, end=end)
+            with contextlib.suppress(h2.exceptions.ProtocolError):  # reset meanwhile
+                self._connection.frames.headers(self._number, head, end=end)
 
     def send_body(self, data: bytes) -> None:
         if self._connection.broken or not data:

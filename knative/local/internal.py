@@ -82,6 +82,10 @@ async def request(
     host = parts.netloc.rpartition("@")[2].encode()
     authority, port = wire.split_authority(host)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    if not target.isascii() or any(character <= " " for character in target):
+        raise ValueError(f"{url}: spaces and other special characters must be percent-encoded")
+    if any("\r" in value or "\n" in value for value in headers.values()):
+        raise ValueError("header values are single lines")
     made = wire.Request(
         method.encode(),
         target.encode("ascii", "strict"),

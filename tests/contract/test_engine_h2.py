@@ -1,13 +1,20 @@
 """HTTP/2 through the gateway: real gRPC, both protocols on both sides, many streams."""
 
+import socket
 import subprocess
 from collections.abc import Iterator
 from concurrent import futures
+from pathlib import Path
 
 import grpc
+import h2.config
+import h2.connection
+import h2.events
 import pytest
 
 from tests.fakes_engine import Engine, running, service, until
+
+ENDS = (h2.events.StreamReset, h2.events.StreamEnded, h2.events.ConnectionTerminated)
 
 SERVER = """
 import os, sys, time
@@ -154,3 +161,47 @@ def test_unknown_host_over_http2(engine: Engine) -> None:
     ):
         channel.unary_unary("/test.Echo/Unary")(b"x", timeout=20)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_streams_under_way_finish_when_the_engine_stops(tmp_path: Path) -> None:
+    with running(tmp_path, service("echo")) as engine:
+        engine.call("echo")
+        command = [
+            "curl", "-sS", "--http2-prior-knowledge", "-H", "Host: echo.default",
+            "-w", "%{http_code}", "-o", "/dev/null", f"http://127.0.0.1:{engine.port}/sleep?s=1",
+        ]  # fmt: skip
+        client = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        until(lambda: engine.service("echo")["revisions"][0]["concurrency"] == 1)
+        assert engine.stop() == 0
+        assert client.communicate(timeout=10)[0] == "200"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(":path", "/a b")],
+        [(":path", "/a\r\nHost: evil")],
+        [(":method", "GET /x")],
+        [("x-bad", "a\r\nb: c")],
+        [(":authority", "bad host:99999")],
+    ],
+)
+def test_heads_that_would_smuggle_are_reset(engine: Engine, headers: list[tuple[str, str]]) -> None:
+    base = {":method": "GET", ":path": "/echo", ":scheme": "http", ":authority": "echo.default"}
+    lines = [*{**base, **{k: v for k, v in headers if k[0] == ":"}}.items()]
+    lines += [item for item in headers if item[0][0] != ":"]
+    config = h2.config.H2Configuration(
+        validate_outbound_headers=False, normalize_outbound_headers=False
+    )
+    connection = h2.connection.H2Connection(config)
+    connection.initiate_connection()
+    connection.send_headers(1, lines, end_stream=True)
+    with socket.create_connection(("127.0.0.1", engine.port), timeout=10) as client:
+        client.sendall(connection.data_to_send())
+        events: list[object] = []
+        while not any(isinstance(event, ENDS) for event in events):
+            data = client.recv(65536)
+            if not data:
+                return  # the whole connection was refused
+            events += connection.receive_data(data)
+    assert not any(isinstance(event, h2.events.ResponseReceived) for event in events)
