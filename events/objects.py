@@ -1,4 +1,4 @@
-"""Objects in S3 and messages in SQS: the only module that imports boto3.
+"""Objects in S3 and messages in SQS: with `objects_http` the only module that imports boto3.
 
 Every bucket is checked against the allow-list before it is touched. boto3's errors end here: "not
 there" and "replaced" are final, "you may not" is final unless the credentials have merely expired,
@@ -13,6 +13,7 @@ from typing import Any
 
 from .errors import Forbidden, ObjectGone, Refused, TryAgain
 from .names import AllowList
+from .objects_http import S3Refusal, SignedHttp
 
 GONE = frozenset(
     {"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "404", "NotFound", "MethodNotAllowed"}
@@ -42,6 +43,7 @@ DENIED = frozenset(
         "SignatureDoesNotMatch",
     }
 )
+_META = "x-amz-meta-"
 MARK = "turnout-trigger"
 """User metadata on everything a sink writes: the name of the trigger that wrote it."""
 
@@ -79,6 +81,13 @@ class ObjectStore:
         self._connections = connections
         self._made: Any = None
         self._lock = threading.Lock()
+        self._http = (
+            SignedHttp(
+                endpoint_url, region or "us-east-1", timeout_s=timeout_s, connections=connections
+            )
+            if endpoint_url
+            else None
+        )
 
     def get(
         self,
@@ -94,6 +103,11 @@ class ObjectStore:
         Raises `ObjectGone` if it is not there or was replaced, `Refused` if longer than
         `max_bytes`.
         """
+        if self._http is not None:
+            headers = {"If-Match": f'"{etag}"'} if etag and not version_id else {}
+            return self._quick(
+                "GET", bucket, key, headers, version_id=version_id, max_bytes=max_bytes
+            )
         answer = self._call("get_object", bucket, **_exactly(bucket, key, version_id, etag))
         size = int(answer.get("ContentLength") or 0)
         with answer["Body"] as stream:
@@ -125,6 +139,14 @@ class ObjectStore:
         `only_new`: only if there is none; `if_etag`: only over exactly that one. Otherwise
         `ObjectGone`.
         """
+        if self._http is not None:
+            headers = {"Content-Type": content_type}
+            headers |= {f"x-amz-meta-{name}": text for name, text in (metadata or {}).items()}
+            if only_new:
+                headers["If-None-Match"] = "*"
+            if if_etag is not None:
+                headers["If-Match"] = f'"{if_etag}"'
+            return self._quick("PUT", bucket, key, headers, body).etag
         more: dict[str, Any] = {}
         if only_new:
             more["IfNoneMatch"] = "*"
@@ -192,6 +214,37 @@ class ObjectStore:
         return [
             (item["Key"], item["LastModified"].timestamp()) for item in answer.get("Contents", ())
         ]
+
+    def _quick(
+        self,
+        method: str,
+        bucket: str,
+        key: str,
+        headers: Mapping[str, str],
+        body: bytes = b"",
+        **limits: Any,
+    ) -> Stored:
+        """A GET or PUT without a boto3 client; same checks, same errors."""
+        assert self._http is not None
+        self._allowed.require(bucket)
+        try:
+            answer = self._http.request(method, bucket, key, headers, body, **limits)
+        except S3Refusal as error:
+            raise _translate({"Error": {"Code": error.code}}, str(error), bucket) from error
+        fields = answer.headers
+        metadata = {
+            name[len(_META) :]: value for name, value in fields.items() if name.startswith(_META)
+        }
+        return Stored(
+            bucket=bucket,
+            key=key,
+            etag=fields.get("etag", "").strip('"'),
+            content_type=fields.get("content-type", "application/octet-stream"),
+            metadata=metadata,
+            size=len(answer.body),
+            version_id=fields.get("x-amz-version-id"),
+            body=answer.body,
+        )
 
     def _client(self) -> Any:
         with self._lock:
