@@ -1,6 +1,7 @@
 """Queues and balancing: activator and breaker vectors."""
 
 import random
+import time
 
 import pytest
 
@@ -136,3 +137,27 @@ def test_unlimited_concurrency_takes_the_less_loaded_of_two() -> None:
     throttle, (first, second), _ = make(0, 2)
     first.in_flight = 5
     assert all(throttle.acquire(print) is second for _ in range(5))
+
+
+def test_ten_thousand_waiters_are_served_in_linear_time() -> None:
+    throttle, (pod,), granted = make(1, 1)
+    throttle.acquire(granted.append)
+    for _ in range(9_999):
+        throttle.acquire(granted.append)
+    started = time.process_time()
+    for _ in range(9_999):
+        throttle.release(pod)
+    assert time.process_time() - started < 2
+    assert len(granted) == 9_999
+
+
+def test_slot_freed_by_a_removed_pod_is_not_given_away() -> None:
+    throttle, (first, second), granted = make(1, 2)
+    throttle.acquire(granted.append)
+    throttle.acquire(granted.append)
+    throttle.acquire(granted.append)
+    throttle.remove(first)
+    throttle.release(first)
+    assert granted == []
+    throttle.release(second)
+    assert granted == [second]
