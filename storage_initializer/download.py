@@ -225,7 +225,8 @@ class Engine:
             self._fetch(file)
             return
         # One initializer of the node fetches, the others wait and take its file.
-        file.key = self._cache.key(source.shown, item.ref or item.path, item.version, item.size)
+        scope = f"{source.shown} {getattr(source, 'scope', '')}"
+        file.key = self._cache.key(scope, item.ref or item.path, item.version, item.size)
         patience_s = self._settings.stall_s + (item.size or 0) / CACHE_PATIENCE_BYTES_PER_S
         file.lock_fd = self._cache.lock(file.key, patience_s)
         found = self._cache.take(file.key, file.path)

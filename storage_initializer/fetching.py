@@ -134,7 +134,12 @@ def plan(pairs: Sequence[tuple[str, str | Path]], settings: Settings) -> list[De
         if os.path.dirname(real) == real:
             raise DestinationError(real, "the root directory is no destination")
         destination = destinations.setdefault(real, Destination(path=Path(real)))
-        destination.uris.append(parse(apply_mirrors(source, settings.mirrors)))
+        uri = parse(apply_mirrors(source, settings.mirrors))
+        if uri.provider == "local":
+            here = os.path.realpath(uri.path)
+            if real.startswith(here.rstrip("/") + "/"):
+                raise DestinationError(real, f"lies inside its own source {uri.shown}")
+        destination.uris.append(uri)
     return list(destinations.values())
 
 
@@ -244,8 +249,13 @@ class Fetch:
     def _destination(self, destination: Destination, sources: list[Source]) -> Report:
         dest = destination.path
         publish.check_destination(dest)
-        if len(sources) == 1 and isinstance(sources[0], VerifiedSource):
-            sources[0].verify(dest)
+        only = sources[0] if len(sources) == 1 else None
+        in_place = destination.uris[0].provider == "local" and (
+            os.path.realpath(destination.uris[0].path) == str(dest)
+        )
+        if only is not None and (in_place or isinstance(only, VerifiedSource)):
+            if isinstance(only, VerifiedSource):
+                only.verify(dest)
             self._listed()
             return self._report(destination, "provided", ())
         identity = destination.identity(self._settings)

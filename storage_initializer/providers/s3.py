@@ -169,6 +169,8 @@ class S3Source:
         default = self._port == (443 if scheme == "https" else 80)
         shown = f"[{self._host}]" if ":" in self._host else self._host
         self._host_header = shown if default else f"{shown}:{self._port}"
+        self.scope = f"{scheme}://{self._host_header}"
+        """The server: buckets of one name at two endpoints are two things to the node cache."""
 
     # -- listing -----------------------------------------------------------------------------------
 

@@ -173,6 +173,17 @@ def test_local_modes(tmp_path: Path, mode: str) -> None:
     assert (same, target.is_symlink()) == (mode != "copy", mode == "symlink")
 
 
+def test_a_source_that_is_the_destination_or_around_it(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "model.bin").write_bytes(b"x")
+    done = initialize(tmp_path / "m", tmp_path / "m")
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (tmp_path / "m").iterdir()] == ["model.bin"]
+    done = initialize(tmp_path, tmp_path / "m" / "inner")
+    assert done.returncode == 1
+    assert "lies inside its own source" in message(done)
+
+
 def test_a_claim_is_verified_not_copied(tmp_path: Path) -> None:
     assert "not mounted" in message(initialize("pvc://claim/model", tmp_path / "m"))
     (tmp_path / "m").mkdir()

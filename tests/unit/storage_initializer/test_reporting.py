@@ -1,0 +1,152 @@
+"""What people and log collectors see: log lines, the bar, the progress lines, the library."""
+
+import io
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import storage_initializer
+from functions.wire import container
+from storage_initializer import logs, publish
+from storage_initializer.errors import NotFound, StorageError, from_os_error
+from storage_initializer.progress import Progress, Reporter, bar, human
+from storage_initializer.settings import Settings
+
+QUIET = Settings.from_env({"STORAGE_PROGRESS_SECONDS": "0"})
+
+
+def test_log_lines_have_the_keys_of_every_unit() -> None:
+    record = logging.LogRecord("x", logging.INFO, "f", 1, "hello %s", ("you",), None)
+    record.extra_key = 7
+    ours = json.loads(logs.JsonLogFormatter().format(record))
+    theirs = json.loads(container.JsonLogFormatter("storage_initializer").format(record))
+    assert list(ours) == list(theirs)
+    assert ours == theirs
+
+
+def test_the_bar_tells_what_is_known() -> None:
+    progress = Progress()
+    progress.expect(4, 1_000_000)
+    progress.add(500_000)
+    assert "? files" in bar(progress, 1e6).replace("/", " ").replace("0 ?", "?")
+    progress.listed = True
+    progress.skip(0)
+    line = bar(progress, 250_000.0)
+    assert " 50%" in line
+    assert "500.0 kB of 1.0 MB" in line
+    assert "1/4 files" in line
+    assert "ETA 0:02" in line
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (3.2e12, "3.2 TB")]
+)
+def test_sizes_for_people(count: float, text: str) -> None:
+    assert human(count) == text
+
+
+def test_progress_lines_are_json_off_a_terminal(caplog: pytest.LogCaptureFixture) -> None:
+    progress = Progress()
+    progress.expect(1, 100)
+    progress.add(40)
+    with caplog.at_level("INFO"), Reporter(progress, 0.01, stream=io.StringIO()):
+        deadline = time.monotonic() + 5
+        while not caplog.records and time.monotonic() < deadline:
+            time.sleep(0.005)
+    record = caplog.records[0]
+    assert (record.message, vars(record)["bytes"], vars(record)["files"]) == ("fetching", 40, 0)
+
+
+def test_a_terminal_gets_a_bar_and_a_clean_line_afterwards() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    with Reporter(Progress(), 0.01, stream=terminal):
+        deadline = time.monotonic() + 5
+        while not terminal.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.005)
+    assert terminal.getvalue().startswith("\r[")
+    assert terminal.getvalue().endswith("\r\x1b[K")
+
+
+def test_the_termination_message_goes_only_where_kubernetes_wants_it(tmp_path: Path) -> None:
+    logs.write_termination_message(str(tmp_path / "absent"), "x")
+    assert not (tmp_path / "absent").exists()
+    (tmp_path / "log").touch()
+    logs.write_termination_message(str(tmp_path / "log"), "ü" * 5000)
+    assert (tmp_path / "log").stat().st_size <= logs.TERMINATION_LOG_BYTES
+
+
+def test_the_library_fetches_and_reports(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "model.bin").write_bytes(b"12345")
+    assert not storage_initializer.is_complete(tmp_path / "m")
+    report = storage_initializer.fetch(str(tmp_path / "src"), tmp_path / "m", QUIET)
+    assert (report.outcome, report.files, report.bytes) == ("fetched", 1, 5)
+    assert storage_initializer.is_complete(tmp_path / "m")
+    report = storage_initializer.fetch(str(tmp_path / "src"), tmp_path / "m", QUIET)
+    assert (report.outcome, report.bytes_fetched) == ("complete", 0)
+    (tmp_path / "m" / "model.bin").write_bytes(b"1234")
+    assert not storage_initializer.is_complete(tmp_path / "m")
+    report = storage_initializer.fetch(str(tmp_path / "src"), tmp_path / "m", QUIET)
+    assert (tmp_path / "m" / "model.bin").read_bytes() == b"12345"
+    with pytest.raises(NotFound):
+        storage_initializer.fetch(str(tmp_path / "nothing"), tmp_path / "n", QUIET)
+    assert issubclass(NotFound, storage_initializer.StorageError)
+
+
+def test_importing_the_package_imports_nothing() -> None:
+    assert set(storage_initializer.__all__) == {"Report", "StorageError", "fetch", "is_complete"}
+    with pytest.raises(AttributeError):
+        _ = storage_initializer.nothing  # type: ignore[attr-defined]
+    assert "storage_initializer" in sys.modules
+
+
+def test_after_a_reboot_the_content_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sizes and times prove little when unwritten pages may have been lost."""
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "model.bin").write_bytes(b"12345")
+    settings = Settings.from_env({"STORAGE_PROGRESS_SECONDS": "0", "STORAGE_VERIFY": "full"})
+    storage_initializer.fetch(str(tmp_path / "src"), tmp_path / "m", settings)
+    target = tmp_path / "m" / "model.bin"
+    status = target.stat()
+    target.write_bytes(b"\0" * 5)
+    import os
+
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert storage_initializer.is_complete(tmp_path / "m")
+    monkeypatch.setattr(publish, "boot_id", lambda: "another")
+    assert not storage_initializer.is_complete(tmp_path / "m")
+
+
+def test_a_synced_tree_is_trusted_after_a_reboot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model.bin").write_bytes(b"12345")
+    settings = Settings.from_env({"STORAGE_PROGRESS_SECONDS": "0", "STORAGE_SYNC": "true"})
+    storage_initializer.fetch(str(tmp_path / "model.bin"), tmp_path / "m", settings)
+    marker = publish.read_marker(tmp_path / "m")
+    assert marker is not None
+    assert marker.synced
+    monkeypatch.setattr(publish, "boot_id", lambda: "another")
+    assert storage_initializer.is_complete(tmp_path / "m")
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'{"format": 99}', b"\xff"])
+def test_a_damaged_marker_is_no_marker(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / ".turnout-storage.json").write_bytes(content)
+    assert publish.read_marker(tmp_path) is None
+
+
+def test_file_system_errors_become_ours() -> None:
+    full = from_os_error(OSError(28, "No space left on device"), "/mnt/models")
+    assert "is full; enlarge the volume" in str(full)
+    assert isinstance(from_os_error(OSError(13, "Permission denied", "/x"), "/y"), StorageError)
