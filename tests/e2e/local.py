@@ -9,7 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import time
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +49,39 @@ def tutorial(name: str) -> bytes | None:
     """A request body of KServe's tutorial, if it lies beside this checkout."""
     path = ROOT.parent / "shared" / "data" / "kserve-tutorial" / name
     return path.read_bytes() if path.exists() else None
+
+
+INFERENCE_SERVICE = """\
+apiVersion: serving.kserve.io/v1beta1
+kind: InferenceService
+metadata:
+  name: {name}
+spec:
+  predictor:
+    timeout: {timeout_s}
+    model:
+      modelFormat:
+        name: pytorch
+      storageUri: {uri}
+"""
+
+
+def inference_service(folder: Path, name: str, uri: str, *, timeout_s: int = 300) -> Path:
+    """A manifest file for one PyTorch archive."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.yaml"
+    path.write_text(INFERENCE_SERVICE.format(name=name, uri=uri, timeout_s=timeout_s))
+    return path
+
+
+def archive(path: Path, handler: str) -> Path:
+    """A `.mar` with nothing but a handler."""
+    model = {"modelName": path.stem, "handler": "handler.py", "modelVersion": "1.0"}
+    manifest = {"runtime": "python", "model": model, "archiverVersion": "0.12.0"}
+    with zipfile.ZipFile(path, "w") as mar:
+        mar.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+        mar.writestr("handler.py", textwrap.dedent(handler))
+    return path
 
 
 def free_port() -> int:

@@ -1,7 +1,6 @@
 """Mistakes people make with the command line: a clear message, an exit code, no traceback."""
 
 import socket
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -20,14 +19,8 @@ spec:
     model:
       modelFormat:
         name: pytorch
-      storageUri: {uri}
+      storageUri: s3://bucket/flowers.mar
 """
-
-
-def _manifest(folder: Path, text: str, **values: str) -> Path:
-    path = folder / "in.yaml"
-    path.write_text(text.format(**values) if values else text)
-    return path
 
 
 @pytest.mark.parametrize("verb", ["compile", "up", "lint"])
@@ -57,7 +50,8 @@ def _manifest(folder: Path, text: str, **values: str) -> Path:
 def test_a_bad_manifest_is_refused_with_file_line_and_remedy(
     tmp_path: Path, verb: str, text: str, parts: list[str]
 ) -> None:
-    path = _manifest(tmp_path, text.replace("{uri}", "s3://bucket/flowers.mar"))
+    path = tmp_path / "in.yaml"
+    path.write_text(text)
     more = ["--port", str(local.free_port()), "--state-dir", tmp_path / "s"] if verb == "up" else []
     done = local.turnout(verb, path, *more, cwd=tmp_path)
     assert done.returncode == 65, done.stderr
@@ -76,7 +70,7 @@ def test_a_missing_file_is_named(tmp_path: Path, verb: str) -> None:
 
 
 def test_a_port_in_use_is_said_before_anything_starts(tmp_path: Path) -> None:
-    path = _manifest(tmp_path, GOOD, uri="s3://bucket/flowers.mar")
+    path = local.inference_service(tmp_path, "flowers", "s3://bucket/flowers.mar")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -98,7 +92,7 @@ def _ask(engine: local.Up, timeout_s: float = 60) -> tuple[int, str]:
 
 
 def test_a_model_file_that_is_not_there_fails_the_request_and_is_named(tmp_path: Path) -> None:
-    path = _manifest(tmp_path, GOOD, uri="s3://bucket/absent.mar")
+    path = local.inference_service(tmp_path, "flowers", "s3://bucket/absent.mar")
     mirror = f"s3://bucket/={tmp_path}/"
     with local.up(path, "--mirror", mirror, folder=tmp_path / "up") as engine:
         status, answer = _ask(engine)
@@ -109,22 +103,18 @@ def test_a_model_file_that_is_not_there_fails_the_request_and_is_named(tmp_path:
 
 
 def test_a_model_that_fails_to_load_shows_the_end_of_its_log(tmp_path: Path) -> None:
-    mar = tmp_path / "flowers.mar"
-    with zipfile.ZipFile(mar, "w") as archive:
-        archive.writestr(
-            "MAR-INF/MANIFEST.json",
-            '{"runtime": "python", "model": {"modelName": "flowers", "handler": "handler.py",'
-            ' "modelVersion": "1.0"}, "archiverVersion": "0.12.0"}',
-        )
-        archive.writestr(
-            "handler.py",
-            "class Handler:\n"
-            "    def initialize(self, context):\n"
-            "        raise RuntimeError('the petals are missing')\n"
-            "    def handle(self, data, context):\n"
-            "        return data\n",
-        )
-    path = _manifest(tmp_path, GOOD, uri="s3://bucket/flowers.mar")
+    local.archive(
+        tmp_path / "flowers.mar",
+        """
+        class Handler:
+            def initialize(self, context):
+                raise RuntimeError("the petals are missing")
+
+            def handle(self, data, context):
+                return data
+        """,
+    )
+    path = local.inference_service(tmp_path, "flowers", "s3://bucket/flowers.mar")
     mirror = f"s3://bucket/={tmp_path}/"
     with local.up(path, "--mirror", mirror, folder=tmp_path / "up") as engine:
         status, answer = _ask(engine)

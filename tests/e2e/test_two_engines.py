@@ -9,31 +9,16 @@ from tests.e2e import local
 
 pytestmark = pytest.mark.e2e
 
-SERVICE = """\
-apiVersion: serving.kserve.io/v1beta1
-kind: InferenceService
-metadata:
-  name: {name}
-spec:
-  predictor:
-    model:
-      modelFormat: {{name: pytorch}}
-      storageUri: {uri}
-"""
-
-
-def _service(folder: Path, name: str, uri: str) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.yaml"
-    path.write_text(SERVICE.format(name=name, uri=uri))
-    return path
-
 
 def test_two_engines_side_by_side_answer_for_themselves(models: Path, tmp_path: Path) -> None:
     """The same service name in both, another model behind it; stopping one leaves the other."""
     bucket = "s3://turnout-examples"
-    first = _service(tmp_path / "1", "judge", f"{bucket}/animal-plant/animal-plant.mar")
-    second = _service(tmp_path / "2", "judge", f"{bucket}/dog-breed/cat-dog-classifier.mar")
+    first = local.inference_service(
+        tmp_path / "1", "judge", f"{bucket}/animal-plant/animal-plant.mar"
+    )
+    second = local.inference_service(
+        tmp_path / "2", "judge", f"{bucket}/dog-breed/cat-dog-classifier.mar"
+    )
     cat = local.instances(local.photograph(local.CHELSEA))
     with (
         local.up(first, "--mirror", local.MIRROR, folder=tmp_path / "a") as a,
@@ -52,7 +37,9 @@ def test_two_engines_side_by_side_answer_for_themselves(models: Path, tmp_path: 
 def test_a_second_run_in_the_same_state_directory_works_even_after_a_kill(
     models: Path, tmp_path: Path
 ) -> None:
-    manifest = _service(tmp_path, "judge", "s3://turnout-examples/animal-plant/animal-plant.mar")
+    manifest = local.inference_service(
+        tmp_path, "judge", "s3://turnout-examples/animal-plant/animal-plant.mar"
+    )
     flower = local.instances(local.photograph(local.FLOWER))
     for attempt in range(2):
         with local.up(manifest, "--mirror", local.MIRROR, folder=tmp_path / "same") as engine:
