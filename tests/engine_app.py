@@ -66,6 +66,7 @@ async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> boo
         )
         while data := await reader.read(4096):
             writer.write(b"echo:" + data)
+            await writer.drain()
         return False
     await answer(writer, method, path, options, headers, body)
     await writer.drain()

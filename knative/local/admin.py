@@ -278,7 +278,7 @@ class Admin:
             previous=query.get("previous", "") in ("1", "true"),
         )
         tail = _number(query, "tail", 200)
-        return {"files": [{"path": str(file), "lines": logview.tail(file, tail)} for file in files]}
+        return {"files": [logview.describe(file, tail) for file in files]}
 
     async def _events(self, query: Mapping[str, str]) -> object:
         eventing = self._engine.eventing

@@ -10,8 +10,10 @@ import logging
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
+from functions.wire.container import JsonLogFormatter
 from knative import compiler, options
 
 from . import spec, workload
@@ -65,6 +67,7 @@ def new_loop() -> asyncio.AbstractEventLoop:
 
 def run(given: Input, settings: EngineSettings, say: Say, warn: Say, *, watch: bool = False) -> int:
     """Run until a signal or `turnout down`. Returns the exit code."""
+    _configure_logging(settings, warn)
     first = load(given, settings)
     for warning in first.warnings:
         warn(f"warning: {warning}")
@@ -142,6 +145,36 @@ async def _first_pods(engine: Engine) -> None:
             await asyncio.wait_for(engine.stopping.wait(), 0.05)
 
 
+def _configure_logging(settings: EngineSettings, warn: Say) -> None:
+    """JSON lines in STATE/engine.log (two files of 4 MiB at most); warnings also for the person."""
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    terminal = _Terminal(warn)
+    terminal.setLevel(logging.WARNING)
+    root.handlers[:] = [terminal]
+    try:
+        settings.state_dir.mkdir(parents=True, exist_ok=True)
+        path = settings.state_dir / "engine.log"
+        file = RotatingFileHandler(path, maxBytes=4 << 20, backupCount=1, delay=True)
+    except OSError:
+        return  # the engine says it better a moment later
+    file.setFormatter(JsonLogFormatter("engine"))
+    root.addHandler(file)
+
+
+class _Terminal(logging.Handler):
+    """Warnings and errors as plain lines."""
+
+    def __init__(self, warn: Say) -> None:
+        super().__init__()
+        self._warn = warn
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._warn(f"{record.levelname.lower()}: {record.getMessage()}")
+        if record.exc_info:
+            self._warn(logging.Formatter().formatException(record.exc_info))
+
+
 class _Signals:
     """SIGINT and SIGTERM ask the engine to stop; a second one makes it kill."""
 
@@ -151,7 +184,8 @@ class _Signals:
 
     def install(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            self._loop.add_signal_handler(number, self._stop)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` means what it says
+                self._loop.add_signal_handler(number, self._stop)
 
     def remove(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

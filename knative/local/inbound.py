@@ -19,6 +19,9 @@ from .exchange import Exchange
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _HIGH_WATER = 256 * 1024
+HELD_BYTES = 64 * 1024
+"""What a client may send ahead while its pod decides about an Upgrade."""
+
 LINGER_BYTES = 1024 * 1024
 LINGER_S = 2.0
 """How much of a body, and for how long, is read after an answer that did not wait for it."""
@@ -63,6 +66,7 @@ class Inbound(asyncio.Protocol):
         self._pipe: Callable[[bytes], None] | None = None
         self._held = b""
         """Bytes after an Upgrade request, until the pod has decided."""
+        self._held_back = False
         self._awaiting_switch = False
         self._chunked = False
         self._keep_alive = True
@@ -98,6 +102,9 @@ class Inbound(asyncio.Protocol):
             return
         if self._awaiting_switch:
             self._held += data
+            if len(self._held) > HELD_BYTES and not self._held_back:
+                self._held_back = True
+                self.pause_request()
             return
         if self._early is not None:
             data = self._early + data
@@ -361,6 +368,9 @@ class Inbound(asyncio.Protocol):
         """Hand all further bytes to `sink` (empty bytes: the client has finished)."""
         self._pipe = sink
         held, self._held = self._held, b""
+        if self._held_back:
+            self._held_back = False
+            self.resume_request()
         if held:
             sink(held)
 

@@ -26,14 +26,21 @@ def find(folder: Path, *, pod: str = "", container: str = "", previous: bool = F
     return [file for file in files if not container or file.stem == container]
 
 
+def describe(file: Path, lines: int) -> dict[str, object]:
+    """Path, size and last lines; `size` is where following goes on without a gap."""
+    found, size = _tail(file, lines)
+    return {"path": str(file), "size": size, "lines": found}
+
+
 def tail(file: Path, lines: int) -> list[str]:
     """The last lines of a file, without reading all of it."""
-    if lines <= 0:
-        return []
+    return _tail(file, lines)[0]
+
+
+def _tail(file: Path, lines: int) -> tuple[list[str], int]:
     try:
         with file.open("rb") as handle:
-            handle.seek(0, 2)
-            position = handle.tell()
+            size = position = handle.seek(0, 2)
             data = b""
             while position > 0 and data.count(b"\n") <= lines:
                 step = min(_BLOCK, position)
@@ -41,5 +48,6 @@ def tail(file: Path, lines: int) -> list[str]:
                 handle.seek(position)
                 data = handle.read(step) + data
     except OSError:
-        return []
-    return data.decode(errors="replace").splitlines()[-lines:]
+        return [], 0
+    data = data[: size - position]  # the file may have grown meanwhile
+    return (data.decode(errors="replace").splitlines()[-lines:] if lines > 0 else []), size

@@ -275,7 +275,6 @@ class Outbound(asyncio.Protocol):
     def _switch(self, exchange: Exchange, headers: wire.Headers) -> None:
         from .inbound import Inbound
 
-        self._exchange = None
         exchange.switched(headers)
         client = exchange.downstream
         if not isinstance(client, Inbound):

@@ -11,7 +11,7 @@ a free slot
 import random
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 QUEUE_DEPTH_FACTOR = 10
 """Waiting requests per executing one in a pod's breaker: 11 x containerConcurrency in all."""
@@ -46,6 +46,9 @@ class Waiter(Generic[B]):
         """The pod whose breaker it waits in; None: any."""
 
 
+_Queue: TypeAlias = OrderedDict[Waiter[B], None]
+
+
 class Throttle(Generic[B]):
     """Requests of one revision over its ready pods."""
 
@@ -57,89 +60,97 @@ class Throttle(Generic[B]):
         self.direct = False
         """True: the activator is not in the path."""
         self.pods: list[B] = []
-        self._waiting: OrderedDict[Waiter[B], None] = OrderedDict()
+        self._waiting: _Queue[B] = OrderedDict()
+        """Waiting for any pod, oldest first."""
+        self._bound: dict[B, _Queue[B]] = {}
+        """Waiting in a certain pod's breaker."""
         self._next = 0
         self._choose = chooser or random.Random()  # noqa: S311 - load balancing, not secrecy
 
     @property
     def pending(self) -> int:
         """Requests waiting."""
-        return len(self._waiting)
+        return len(self._waiting) + sum(len(queue) for queue in self._bound.values())
 
     def acquire(self, granted: Callable[[B | None], None]) -> B | Waiter[B]:
         """A pod at once, or a waiter whose `granted` is called later. Raises Overloaded."""
-        if not self._waiting or self.direct:
+        if self.direct or not self._waiting:
             pod = self._pick()
-            if pod is not None and (self.concurrency == 0 or pod.in_flight < self.concurrency):
+            if pod is not None and self._has_slot(pod):
                 pod.in_flight += 1
                 return pod
             if pod is not None and self.direct:
                 return self._wait_in(pod, granted)
         if len(self._waiting) >= self.max_pending:
             raise Overloaded(f"{self.max_pending} requests are waiting already")
-        return self._enqueue(Waiter(granted, None))
+        waiter: Waiter[B] = Waiter(granted, None)
+        self._waiting[waiter] = None
+        return waiter
 
     def release(self, pod: B) -> None:
-        """A request on `pod` is over; the slot goes to whoever waits longest for it."""
+        """A request on `pod` is over; its slot goes to whoever waits longest for it."""
         pod.in_flight -= 1
-        if self._waiting:
-            self.dispatch()
+        if self._waiting or self._bound:
+            self._serve(pod)
 
     def cancel(self, waiter: Waiter[B]) -> None:
         """The client has gone or its time is up."""
-        if waiter in self._waiting:
-            del self._waiting[waiter]
-            if waiter.pod is not None:
-                waiter.pod.queued -= 1
+        pod = waiter.pod
+        if pod is None:
+            self._waiting.pop(waiter, None)
+            return
+        queue = self._bound.get(pod)
+        if queue is not None and waiter in queue:
+            del queue[waiter]
+            pod.queued -= 1
+            if not queue:
+                del self._bound[pod]
 
     def add(self, pod: B) -> None:
         """A pod became ready."""
         if pod not in self.pods:
             self.pods.append(pod)
-        self.dispatch()
+        self._serve(pod)
 
     def remove(self, pod: B) -> None:
         """A pod takes no more requests; those waiting for it may go to any other."""
         if pod in self.pods:
             self.pods.remove(pod)
-        for waiter in self._waiting:
-            if waiter.pod is pod:
-                waiter.pod = None
-                pod.queued -= 1
-        self.dispatch()
+        for waiter in self._bound.pop(pod, ()):
+            waiter.pod = None
+            pod.queued -= 1
+            self._waiting[waiter] = None
+        for other in list(self.pods):
+            self._serve(other)
 
-    def dispatch(self) -> None:
-        """Hand free slots to waiting requests, oldest first."""
-        for waiter in list(self._waiting):
-            if waiter not in self._waiting:
-                continue  # cancelled by a callback
-            pod = waiter.pod or self._pick()
-            if pod is None:
+    def refuse_all(self) -> None:
+        """No pod is coming: tell every waiter."""
+        bound = [waiter for queue in self._bound.values() for waiter in queue]
+        for waiter in [*self._waiting, *bound]:
+            self.cancel(waiter)
+            waiter.granted(None)
+
+    def _serve(self, pod: B) -> None:
+        """Give a pod's free slots to those who wait for it, then to those who wait for any."""
+        while pod in self.pods and self._has_slot(pod):
+            queue = self._bound.get(pod) or self._waiting
+            if not queue:
                 return
-            if self.concurrency and pod.in_flight >= self.concurrency:
-                if waiter.pod is None:
-                    return
-                continue
+            waiter = next(iter(queue))
             self.cancel(waiter)
             pod.in_flight += 1
             waiter.granted(pod)
 
-    def refuse_all(self) -> None:
-        """No pod is coming: tell every waiter."""
-        for waiter in list(self._waiting):
-            if waiter in self._waiting:
-                self.cancel(waiter)
-                waiter.granted(None)
-
-    def _enqueue(self, waiter: Waiter[B]) -> Waiter[B]:
-        self._waiting[waiter] = None
-        return waiter
+    def _has_slot(self, pod: B) -> bool:
+        return self.concurrency == 0 or pod.in_flight < self.concurrency
 
     def _wait_in(self, pod: B, granted: Callable[[B | None], None]) -> Waiter[B]:
         if pod.queued >= QUEUE_DEPTH_FACTOR * self.concurrency:
             raise Overloaded(f"{pod.queued} requests are waiting for this pod already")
         pod.queued += 1
-        return self._enqueue(Waiter(granted, pod))
+        waiter: Waiter[B] = Waiter(granted, pod)
+        self._bound.setdefault(pod, OrderedDict())[waiter] = None
+        return waiter
 
     def _pick(self) -> B | None:
         """The pod the next request should try; with a limit, one with a free slot if there is

@@ -387,3 +387,21 @@ def receive(client: socket.socket, until_seen: bytes) -> bytes:
         assert block, data
         data += block
     return data
+
+
+def test_switched_connections_push_back(engine: Engine) -> None:
+    """Neither side's bytes pile up in the engine when the other does not read."""
+    with socket.create_connection(("127.0.0.1", engine.port), timeout=10) as client:
+        client.sendall(
+            b"GET /ws HTTP/1.1\r\nHost: echo.default\r\nConnection: Upgrade\r\n"
+            b"Upgrade: websocket\r\n\r\n"
+        )
+        receive(client, b"\r\n\r\n")
+        client.settimeout(1)
+        sent = 0
+        with pytest.raises(TimeoutError):
+            while sent < 200_000_000:
+                sent += client.send(b"x" * 65536)
+        assert sent < 50_000_000
+        client.settimeout(10)
+        assert client.recv(5) == b"echo:"

@@ -14,7 +14,18 @@ from typing import Any
 
 import pytest
 
-from tests.fakes_engine import APP, alive, running, service, start, turnout, until, write
+from tests.fakes_engine import (
+    APP,
+    ROOT,
+    TURNOUT,
+    alive,
+    running,
+    service,
+    start,
+    turnout,
+    until,
+    write,
+)
 
 SHORT = ("--window", "6s", "--stop-grace", "3s")
 
@@ -555,3 +566,29 @@ def test_missing_container_engine_is_said(tmp_path: Path, monkeypatch: pytest.Mo
     with start(tmp_path, str(file), "--container-engine", "podman") as engine:
         assert engine.process.wait(20) == 1
         assert "--container-engine podman: there is no such program" in engine.output
+
+
+def test_logs_of_all_services_and_following(tmp_path: Path) -> None:
+    with running(tmp_path, service("one"), service("two")) as engine:
+        engine.call("one")
+        engine.call("two")
+        both = turnout("logs", "--port", str(engine.port)).stdout
+        assert "[default/one] " in both
+        assert "[default/two] " in both
+        follower = subprocess.Popen(
+            [*TURNOUT, "logs", "-f", "one", "--port", str(engine.port)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        try:
+            assert follower.stdout is not None
+            assert "listening" in follower.stdout.readline()
+            engine.call("one", "/flood?n=1000")
+            assert follower.stdout.readline() == "x" * 999 + "\n"
+            engine.admin("restart", service="one")
+            assert follower.stdout.readline().startswith("==> one-00001-deployment-")
+            assert "listening" in follower.stdout.readline()
+        finally:
+            follower.kill()
+            follower.communicate()
