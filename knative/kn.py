@@ -1,6 +1,6 @@
 """The `kn` commands that make compiled Services, and what `kn` cannot say (spec/knative 1.14).
 
-`kn service apply NAME -f FILE` takes any single Service; flags alone cannot say init containers,
+`kn service create NAME -f FILE` takes any single Service; flags alone cannot say init containers,
 several
 containers, probes in full, or objects that are not Services. So every Service gets the command with
 flags when flags suffice, else the command with a file and the reason.
@@ -51,7 +51,7 @@ def commands(objects: Sequence[Mapping[str, JSON]]) -> str:
             continue
         reasons = list(unsayable(item))
         name, namespace = item["metadata"]["name"], item["metadata"]["namespace"]
-        base = ["kn", "service", "apply", name, "--namespace", namespace]
+        base = ["kn", "service", "create", name, "--namespace", namespace]
         if reasons:
             lines.append(f"# flags cannot say: {', '.join(reasons)}")
             lines.append(shlex.join([*base, "--filename", file]))

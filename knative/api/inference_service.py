@@ -178,6 +178,7 @@ PREDICTOR = Obj(
         **_COMPONENT,
     },
     hints={
+        "custom": "an old form; write containers: [{…}]",
         "modelFormat": "modelFormat belongs under model",
         "storageUri": "storageUri belongs under model",
     },

@@ -9,6 +9,7 @@ from knative.api.problems import Level
 from knative.cli import cluster_options, compile_options
 from knative.cluster import apply, preflight, wait
 from knative.cluster.client import Api
+from knative.resources import canary
 
 EPILOG = """\
 examples:
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     args.namespace = args.namespace or api.namespace
     result = compiler.compile_files(args.files, compile_options.read(args))
     for problem in result.problems:
-        if problem.level is Level.WARNING and "turnout apply" not in problem.message:
+        if problem.level is Level.WARNING and problem.rule != canary.NEEDS_CLUSTER:
             print(problem, file=sys.stderr)
     if not args.skip_preflight:
         _preflight(api, result)

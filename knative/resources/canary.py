@@ -3,10 +3,15 @@
 from typing import TYPE_CHECKING, Any
 
 from knative import keys
+from knative.api.problems import Level
 from knative.api.resource import Resource
 
 if TYPE_CHECKING:
     from knative.compiler import Context
+
+
+NEEDS_CLUSTER = "canary-needs-cluster"
+"""Rule id of the warning that `turnout apply` makes pointless."""
 
 
 def split(resource: Resource, component: str, name: str, context: "Context") -> dict[str, Any]:
@@ -26,10 +31,12 @@ def split(resource: Resource, component: str, name: str, context: "Context") -> 
     if stable:
         previous = {"revisionName": stable, "percent": 100 - percent, "tag": "prev"}
         return {"traffic": [latest, previous]}
-    context.report(resource).warning(
+    context.report(resource).add(
+        Level.WARNING,
         ("spec", component, "canaryTrafficPercent"),
         f"only the cluster knows the revision that keeps {100 - percent} %: use `turnout apply`, or"
         f" name it in the annotation {keys.STABLE_REVISION}; plain kubectl sends all traffic to the"
         " new revision",
+        rule=NEEDS_CLUSTER,
     )
     return {"service_annotations": {keys.CANARY_PERCENT: str(percent)}}

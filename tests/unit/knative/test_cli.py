@@ -66,7 +66,7 @@ def test_kn_uses_flags_where_they_suffice_and_files_where_not(
     main.run(["compile", DOGS, "--format", "kn"])
     script = capsys.readouterr().out
     assert "# flags cannot say: initContainers" in script
-    assert "kn service apply cat-dog-classifier --namespace default --filename cat-dog" in script
+    assert "kn service create cat-dog-classifier --namespace default --filename cat-dog" in script
     main.run(["compile", DOGS, "--format", "kn", "--profile", "stock"])
     script = capsys.readouterr().out
     assert "--filename" not in script
