@@ -12,6 +12,9 @@ from router_fn.settings import Settings, SettingsError
 
 logger = logging.getLogger("router_fn")
 
+SELDON = "SeldonDeployment"
+"""The `kind` of a graph in Seldon's grammar (`router_fn.seldon.graph`)."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code: 0 drained, 1 failed, 2 bad configuration (every problem is on stderr)."""
@@ -22,6 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         for problem in error.problems:
             logger.error(problem)
         return container.EXIT_USAGE
+    if isinstance(settings.graph_spec, dict) and settings.graph_spec.get("kind") == SELDON:
+        from router_fn.seldon import service
+
+        return service.main(settings)
     spec, problems = graph.read_and_check(settings.graph_spec)
     refused = False
     for level, path, message in problems:

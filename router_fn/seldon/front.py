@@ -1,0 +1,266 @@
+"""The orchestrator over HTTP: paths, headers, answers (spec/seldon 2.4, 2.5, 2.9).
+
+One `SeldonServer` per process, started and stopped like the router's `Router`. It borrows the
+router's pool, calls and HTTP server; `work` holds what one request does.
+"""
+
+import asyncio
+import logging
+import random
+import socket
+import uuid
+from collections.abc import Sequence
+from typing import Final, cast
+from urllib.parse import unquote
+
+from functions.wire.headers import canonical, join
+from functions.wire.http1 import Exchange, Limits, Server
+from functions.wire.http1_head import RequestHead
+from router_fn.calls import Call, Incoming, Target, make_head
+from router_fn.pool import Pool, PoolLimits
+from router_fn.proxies import make_chooser
+from router_fn.seldon import messages, openapi
+from router_fn.seldon.graph import Deployment, Predictor, Unit
+from router_fn.seldon.paths import Paths, Wanted
+from router_fn.seldon.traversal import JSON, Message, OriginalMessage
+from router_fn.seldon.work import Feedback, GraphMetadata, Prediction, Work
+from router_fn.settings import Settings
+from router_fn.urls import Url, parse_url
+
+logger = logging.getLogger(__name__)
+
+MAX_SHADOWS: Final = 256
+"""Copies under way to shadows; beyond that none are made, so that a slow shadow is harmless."""
+
+RESPONSE_TIMEOUT_S: Final = 600.0
+"""Knative's longest request."""
+
+# Said per message or per hop, not forwarded with the client's other headers.
+_OWN_HEADERS: Final = frozenset(
+    (b"content-type", b"content-encoding", b"accept-encoding", b"seldon-puid")
+)
+_CORS: Final = (
+    b"X-Content-Type-Options: nosniff\r\n"
+    b"Access-Control-Allow-Origin: *\r\n"
+    b"Access-Control-Allow-Headers: *\r\n"
+    b"Access-Control-Allow-Methods: GET, POST, OPTIONS\r\n"
+)
+
+
+class SeldonHead(Incoming):
+    """What a distinct client head means."""
+
+    __slots__ = ("content_type", "encoding", "event_version", "path", "puid", "wanted")
+
+    def __init__(self, head: RequestHead, paths: Paths) -> None:
+        forwarded = [
+            (canonical(name), value)
+            for name, value in head.headers
+            if name.lower() not in _OWN_HEADERS
+        ]
+        super().__init__(head, forwarded, probe=False)
+        self.default_type = False  # every message says its own
+        self.path = head.target.partition(b"?")[0]
+        path = unquote(self.path.decode("latin-1"))
+        self.wanted: Wanted | int = paths.find(head.method.decode("latin-1"), path)
+        self.content_type = _first(head, b"content-type") or JSON
+        self.encoding = _first(head, b"content-encoding")
+        self.puid = _first(head, b"seldon-puid")
+        self.event_version = _first(head, b"ce-specversion")
+
+
+def _first(head: RequestHead, name: bytes) -> bytes:
+    return next((value for key, value in head.headers if key.lower() == name), b"")
+
+
+class SeldonServer:
+    """A deployment being served."""
+
+    def __init__(self, deployment: Deployment, settings: Settings) -> None:
+        self.deployment = deployment
+        self.settings = settings
+        self.pool = Pool(
+            PoolLimits(
+                max_connections=settings.max_upstream_connections,
+                idle_timeout_s=settings.upstream_idle_s,
+                connect_timeout_s=settings.connect_timeout_s,
+                max_response_bytes=settings.max_response_bytes,
+            ),
+            make_chooser(settings.http_proxy, settings.https_proxy, settings.no_proxy),
+        )
+        self.paths = Paths(deployment)
+        self.live = [one for one in deployment.predictors if not one.shadow]
+        self.shadows = [one for one in deployment.predictors if one.shadow]
+        self.ready = True
+        self.shadowing: set[Work] = set()
+        self._targets: dict[tuple[str, str], Target] = {}
+        limits = Limits(
+            max_head_bytes=settings.max_head_bytes,
+            max_body_bytes=settings.max_body_bytes or None,
+            response_timeout_s=RESPONSE_TIMEOUT_S,
+            max_connections=settings.max_connections,
+        )
+        self.server = Server(self.handle, limits)
+
+    async def start(self, sockets: Sequence[socket.socket] = ()) -> None:
+        """Listen. Raises OSError."""
+        self.pool.start()
+        if sockets:
+            await self.server.listen(sockets=sockets)
+        else:
+            await self.server.listen(self.settings.host or None, self.settings.port)
+
+    async def stop(self) -> bool:
+        """Drain, as the router does. False if requests had to be cut off."""
+        self.ready = False
+        logger.info("draining")
+        await asyncio.sleep(self.settings.drain_delay_s)
+        finished = await self.server.drain(self.settings.drain_timeout_s)
+        for work in list(self.shadowing):
+            work.give_up()
+        await self.pool.close()
+        logger.info("stopped")
+        return finished
+
+    # --- upstream ---------------------------------------------------------------------------
+
+    def target(self, unit: Unit, path: str) -> Target:
+        """Where a unit is called; kept."""
+        key = (unit.service_url, path)
+        target = self._targets.get(key)
+        if target is None:
+            url: Url = parse_url(unit.service_url + path)
+            target = self._targets[key] = Target(self.pool, url, self.deployment.timeout_s, "Never")
+        return target
+
+    def post(self, unit: Unit, path: str, message: Message, head: SeldonHead, puid: bytes) -> Call:
+        call = Call(self.target(unit, path), head, message.body)
+        call.extra_head = b"Content-Type: %b\r\nSeldon-Puid: %b\r\n" % (message.content_type, puid)
+        if head.encoding and isinstance(message, OriginalMessage):
+            call.extra_head += b"Content-Encoding: %b\r\n" % head.encoding
+        call.begin()
+        return call
+
+    def get(self, unit: Unit, path: str, head: SeldonHead) -> Call:
+        target = self.target(unit, path)
+        call = Call(target, head, b"")
+        text = make_head(b"GET", target.url, target.origin, head.forwarded)
+        call._message = (text + b"\r\n", b"")
+        call.begin()
+        return call
+
+    # --- a request --------------------------------------------------------------------------
+
+    def handle(self, exchange: Exchange) -> None:
+        head = exchange.head.context
+        if head is None:
+            head = exchange.head.context = SeldonHead(exchange.head, self.paths)
+        head = cast("SeldonHead", head)
+        wanted = head.wanted
+        if isinstance(wanted, int):
+            text = "there is nothing at this path" if wanted == 404 else "method not allowed"
+            exchange.respond(wanted, messages.failure(wanted, text), JSON, _CORS)
+            return
+        puid = head.puid or uuid.uuid4().hex.encode()
+        match wanted.what:
+            case "predict":
+                self._predict(exchange, head, puid)
+            case "feedback":
+                predictor = self._predictor_of(exchange.body)
+                Feedback(self, predictor, exchange, head, puid).start()
+            case "graph_metadata":
+                GraphMetadata(self, self.live[0], exchange, head, puid).start()
+            case "node_status" | "node_metadata":
+                self._node(exchange, head, wanted, puid)
+            case _:
+                self._page(exchange, wanted)
+
+    def _predict(self, exchange: Exchange, head: SeldonHead, puid: bytes) -> None:
+        wanted = head.wanted
+        assert isinstance(wanted, Wanted)
+        predictor = self._draw()
+        if wanted.node and wanted.node not in self._names_of(predictor):
+            text = f"there is no model {wanted.node!r} here; the name may be left out"
+            exchange.respond(404, messages.failure(404, text), JSON, _CORS)
+            return
+        for shadow in self.shadows:
+            copied = random.random() * 100 < shadow.traffic  # noqa: S311 - a lottery, no secret
+            if copied and len(self.shadowing) < MAX_SHADOWS:
+                work = Prediction(self, shadow, None, head, puid, exchange.body)
+                self.shadowing.add(work)
+                work.start()
+        Prediction(self, predictor, exchange, head, puid, exchange.body).start()
+
+    def _names_of(self, predictor: Predictor) -> tuple[str, ...]:
+        return (predictor.root.name, predictor.root.model_name, self.deployment.name)
+
+    def _draw(self) -> Predictor:
+        if len(self.live) == 1:
+            return self.live[0]
+        point = random.random() * 100  # noqa: S311 - a lottery, no secret
+        for predictor in self.live:
+            point -= predictor.traffic
+            if point < 0:
+                return predictor
+        return self.live[-1]
+
+    def _predictor_of(self, body: bytes) -> Predictor:
+        """Who gave the answer that a feedback is about: by its request path, else by chance."""
+        if len(self.live) == 1:
+            return self.live[0]
+        nodes = messages.nodes_of_feedback(body)
+        for predictor in self.live:
+            if nodes and nodes <= {unit.name for unit in predictor.root.walk()}:
+                return predictor
+        return self._draw()
+
+    def _node(self, exchange: Exchange, head: SeldonHead, wanted: Wanted, puid: bytes) -> None:
+        units = [unit for predictor in self.live for unit in predictor.root.walk()]
+        unit = next((one for one in units if one.name == wanted.node), None)
+        if unit is None and self.deployment.protocol != "seldon":
+            names = self._names_of(self.live[0])
+            unit = self.live[0].root if wanted.node in names else None
+        if unit is None or not unit.service_url:
+            text = f"there is no node {wanted.node!r} that has a service"
+            exchange.respond(404, messages.failure(404, text), JSON, _CORS)
+            return
+        path = _node_path(self.deployment, unit, wanted.what)
+        Work.of_call(self, exchange, unit, head, puid, lambda: self.get(unit, path, head)).start()
+
+    def _page(self, exchange: Exchange, wanted: Wanted) -> None:
+        match wanted.what:
+            case "ready" if not self.ready:
+                exchange.respond(503, b"shutting down\n", b"text/plain; charset=utf-8", _CORS)
+            case "openapi":
+                exchange.respond(200, openapi.description(self.deployment), JSON, _CORS)
+            case "doc":
+                page = openapi.page(self.deployment)
+                exchange.respond(200, page, b"text/html; charset=utf-8", _CORS)
+            case _:
+                exchange.respond(200, b"", b"", _CORS)
+
+    def fields(self, head: SeldonHead, puid: bytes, routing: bytes) -> bytes:
+        """Header fields of an answer."""
+        fields = [(b"Seldon-Puid", puid)]
+        if routing:
+            fields.append((b"Seldon-Routing", routing))
+        if head.event_version:
+            name = self.deployment.name.encode()
+            kind = b"seldon.%b.%b.response" % (name, self.deployment.namespace.encode())
+            fields += [
+                (b"Ce-Id", puid),
+                (b"Ce-Specversion", head.event_version),
+                (b"Ce-Source", b"seldon." + name),
+                (b"Ce-Type", kind),
+                (b"Ce-Path", head.path),
+            ]
+        return _CORS + join(fields)
+
+
+def _node_path(deployment: Deployment, unit: Unit, what: str) -> str:
+    model = unit.model_name
+    if deployment.protocol == "tensorflow" or unit.server_protocol == "tensorflow":
+        return f"/v1/models/{model}" + ("/metadata" if what == "node_metadata" else "")
+    if deployment.protocol == "v2":
+        return f"/v2/models/{model}" + ("/ready" if what == "node_status" else "")
+    return "/metadata" if what == "node_metadata" else "/health/status"

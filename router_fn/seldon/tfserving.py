@@ -1,0 +1,229 @@
+"""SeldonMessages to TensorFlow Serving's REST predict and back (spec/seldon 3.4, 3.5).
+
+Pure. `request_of` makes the upstream body, `answer_of` the SeldonMessage of what came back.
+
+* `data` (ndarray, tensor; tftensor with numbers) becomes `{"instances": …, "signature_name": …}`
+  in row format, the numbers as they stand; names are dropped.
+* a `jsonData` object goes upstream word for word, and the reply comes back as `jsonData`.
+* `predictions` come back in the kind of data that was sent, named `t:0`, `t:1`, ...; predictions of
+  rank 1 become one row, as they always did.
+
+Faults of the original that are mended: an error of the server keeps its status and comes as a
+Seldon `status` with the server's words; input that cannot be converted is 400, not 500.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from router_fn.seldon.messages import SeldonError, compose, failure, members
+
+Kind = Literal["ndarray", "tensor", "jsonData"]
+_BAD_DATA: Final = "MICROSERVICE_BAD_DATA"
+_UPSTREAM: Final = "TFSERVING_ERROR"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What goes upstream, and what the answer needs to know of the question."""
+
+    upstream: bytes
+    kind: Kind
+    meta: dict[bytes, bytes]
+
+
+def request_of(body: bytes, signature_name: str) -> Request:
+    """The upstream request of a SeldonMessage. Raises SeldonError (400)."""
+    fields = members(body)
+    if not fields:
+        raise SeldonError("the request must be a JSON object", status=400)
+    meta = members(fields.get(b"meta", b"{}"))
+    if b"data" in fields:
+        kind, instances = _instances(members(fields[b"data"]))
+        signature = json.dumps(signature_name, ensure_ascii=False).encode()
+        upstream = compose({b"instances": instances, b"signature_name": signature})
+        return Request(upstream, kind, meta)
+    if b"jsonData" in fields:
+        if fields[b"jsonData"][:1] != b"{":
+            raise SeldonError(
+                "jsonData must be an object that TensorFlow Serving takes", status=400
+            )
+        return Request(fields[b"jsonData"], "jsonData", meta)
+    sent = next((name for name in ("strData", "binData") if name.encode() in fields), None)
+    what = f"{sent} cannot be converted" if sent else "the request has no data"
+    raise SeldonError(f"{what}: send data or jsonData", status=400)
+
+
+def _instances(data: Mapping[bytes, bytes]) -> tuple[Kind, bytes]:
+    if b"ndarray" in data:
+        if data[b"ndarray"][:1] != b"[":
+            raise SeldonError("data.ndarray must be an array", status=400)
+        return "ndarray", data[b"ndarray"]
+    if b"tensor" in data:
+        tensor = members(data[b"tensor"])
+        return "tensor", _reshaped(tensor.get(b"shape", b"null"), tensor.get(b"values", b"null"))
+    if b"tftensor" in data:
+        return "ndarray", _from_tftensor(json.loads(data[b"tftensor"]))
+    raise SeldonError("data has no ndarray, tensor or tftensor", status=400)
+
+
+def _reshaped(shape_text: bytes, values_text: bytes) -> bytes:
+    """The values nested by their shape; numbers keep their value and integers stay integers."""
+    shape, values = json.loads(shape_text), json.loads(values_text)
+    if not isinstance(values, list) or not _is_shape(shape):
+        raise SeldonError("data.tensor needs a shape and values", status=400)
+    return json.dumps(_nested(values, shape)).encode()
+
+
+def _is_shape(shape: Any) -> bool:
+    return isinstance(shape, list) and all(
+        isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in shape
+    )
+
+
+def _nested(values: list[Any], shape: list[int]) -> Any:
+    count = 1
+    for size in shape:
+        count *= size
+    if count != len(values):
+        raise SeldonError(f"{len(values)} values do not have the shape {shape}", status=400)
+    if not shape:
+        return values[0]
+    for size in reversed(shape[1:]):
+        values = [values[at : at + size] for at in range(0, len(values), size)] if size else []
+    return values
+
+
+_TF_VALUES: Final = (
+    *("floatVal", "doubleVal", "intVal", "int64Val", "boolVal", "uint32Val", "uint64Val"),
+    *("float_val", "double_val", "int_val", "int64_val", "bool_val"),
+)
+_TF_FORMATS: Final = {
+    "DT_FLOAT": "f",
+    "DT_DOUBLE": "d",
+    "DT_INT32": "i",
+    "DT_INT64": "q",
+    "DT_UINT8": "B",
+    "DT_INT8": "b",
+    "DT_INT16": "h",
+    "DT_UINT16": "H",
+    "DT_BOOL": "?",
+    1: "f",
+    2: "d",
+    3: "i",
+    9: "q",
+}
+
+
+def _from_tftensor(tensor: Any) -> bytes:
+    """A TensorProto in protobuf's JSON: values listed one by one, or packed in tensorContent."""
+    if not isinstance(tensor, dict):
+        raise SeldonError("data.tftensor must be an object", status=400)
+    shape_field = tensor.get("tensorShape") or tensor.get("tensor_shape") or {}
+    try:
+        shape = [int(dim.get("size", 0)) for dim in shape_field.get("dim", [])]
+    except (AttributeError, TypeError, ValueError):
+        raise SeldonError("data.tftensor has no valid tensorShape", status=400) from None
+    listed = next((tensor[name] for name in _TF_VALUES if tensor.get(name)), None)
+    content = tensor.get("tensorContent") or tensor.get("tensor_content")
+    if content is not None:
+        listed = _unpacked(content, tensor.get("dtype"))
+    if listed is None:
+        listed = []
+    if not isinstance(listed, list) or not _is_shape(shape):
+        raise SeldonError("data.tftensor has no values that can be read", status=400)
+    values = [int(v) if isinstance(v, str) and v.lstrip("-").isdigit() else v for v in listed]
+    return json.dumps(_nested(values, shape)).encode()
+
+
+def _unpacked(content: object, dtype: object) -> list[Any]:
+    import base64
+    import struct
+
+    code = _TF_FORMATS.get(dtype) if isinstance(dtype, str | int) else None
+    if code is None:
+        raise SeldonError(f"data.tftensor of dtype {dtype!r} cannot be converted", status=400)
+    try:
+        packed = base64.b64decode(str(content), validate=True)
+        return list(struct.unpack(f"<{len(packed) // struct.calcsize(code)}{code}", packed))
+    except (ValueError, struct.error):
+        raise SeldonError("data.tftensor has a broken tensorContent", status=400) from None
+
+
+def answer_of(
+    request: Request, status: int, body: bytes, image: Mapping[str, str]
+) -> tuple[int, bytes]:
+    """Status and SeldonMessage for what TensorFlow Serving answered. `image`: node to image."""
+    if status != 200:
+        return _error_status(status), failure(_error_status(status), _cause(body), _UPSTREAM)
+    meta = _meta(request.meta, image)
+    fields = members(body)
+    if request.kind == "jsonData":
+        if not fields:
+            text = json.dumps(body.decode("utf-8", "replace"), ensure_ascii=False).encode()
+            return 200, compose({b"strData": text, b"meta": meta})
+        return 200, compose({b"jsonData": body.strip(b" \t\r\n"), b"meta": meta})
+    predictions = fields.get(b"predictions")
+    if predictions is None or predictions[:1] != b"[":
+        return 502, failure(502, "TensorFlow Serving answered no predictions", _UPSTREAM)
+    return 200, compose({b"data": _data(request.kind, predictions), b"meta": meta})
+
+
+def _error_status(status: int) -> int:
+    return status if 400 <= status < 600 else 502
+
+
+def _cause(body: bytes) -> str:
+    error = members(body).get(b"error", b"")
+    if error[:1] == b'"':
+        return str(json.loads(error))
+    return body[:2000].decode("utf-8", "replace")
+
+
+def _data(kind: Kind, text: bytes) -> bytes:
+    """Predictions as `data`. Names count the second axis, whatever the rank."""
+    predictions: Any = json.loads(text)
+    shape = _shape(predictions)
+    if len(shape) < 2:  # numbers, texts or objects: one row of them
+        text, predictions = b"[" + text + b"]", [predictions]
+        shape = [1, *shape]
+    names = json.dumps([f"t:{at}" for at in range(shape[1])]).encode()
+    flat = _flat(predictions, shape) if kind == "tensor" else None
+    if flat is None:
+        return compose({b"names": names, b"ndarray": text})
+    tensor = json.dumps({"shape": shape, "values": flat}).encode()
+    return compose({b"names": names, b"tensor": tensor})
+
+
+def _shape(value: Any) -> list[int]:
+    """The shape of nested lists, as far down as it is regular."""
+    shape: list[int] = []
+    level = [value]
+    while level and all(isinstance(one, list) for one in level):
+        sizes = {len(one) for one in level}
+        if len(sizes) > 1:
+            break
+        shape.append(sizes.pop())
+        level = [element for one in level for element in one]
+    return shape
+
+
+def _flat(value: Any, shape: list[int]) -> list[Any] | None:
+    """Row-major numbers, None if there is anything else."""
+    level = [value]
+    for _ in shape:
+        level = [element for one in level for element in one]
+    numbers = all(isinstance(one, int | float) and not isinstance(one, bool) for one in level)
+    return level if numbers else None
+
+
+def _meta(request_meta: Mapping[bytes, bytes], image: Mapping[str, str]) -> bytes:
+    """What a node passes on of the request's meta, with its own place in the request path."""
+    meta = {key: request_meta[key] for key in (b"puid", b"tags", b"metrics") if key in request_meta}
+    path = members(request_meta.get(b"requestPath", b"{}"))
+    for node, name in image.items():
+        path.setdefault(node.encode(), json.dumps(name, ensure_ascii=False).encode())
+    if path:
+        meta[b"requestPath"] = compose(path)
+    return compose(meta)
