@@ -34,7 +34,8 @@ def check(resource: Resource, report: Report) -> None:
     for name, checked in _SECTIONS.items():
         for path, message in checked(spec.get(name)):
             report.error(("spec", name, *parse(path)), message)
-    _warn(spec, report)
+    if not report.failed:
+        _warn(spec, report)
 
 
 def _warn(spec: Mapping[str, JSON], report: Report) -> None:

@@ -1,0 +1,81 @@
+"""Compiling InferenceTriggers: rubbish in any field is a problem with a place, never a crash."""
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+
+from knative import compiler, errors
+
+SPEC: dict[str, Any] = {
+    "source": {"s3": {"bucket": "mnist", "notify": "IntegrationSource", "queue": "arn:q"}},
+    "target": {"ref": {"kind": "InferenceService", "name": "m"}},
+    "request": {"object": "base64"},
+    "result": {"write": {"key": "{object.key}.json"}, "reply": {"type": "t"}},
+    "dedupe": {"store": "s3", "bucket": "mnist"},
+    "broker": {"name": "b", "class": "Kafka"},
+    "delivery": {"retry": 3},
+    "adapter": {"tokenSecret": {"name": "s", "key": "k"}},
+    "scale": {"max": 3},
+    "concurrency": {"max": 3},
+    "deadlineSeconds": 30,
+}
+JUNK: list[Any] = [1, 1.5, "x", "", [], {}, [1], {"a": 1}, True, [{}], {"a": {"b": []}}, [[]]]
+
+
+def compiled(spec: Any) -> list[dict[str, Any]]:
+    manifest = {
+        "apiVersion": "turnout.dev/v1alpha1",
+        "kind": "InferenceTrigger",
+        "metadata": {"name": "t"},
+        "spec": spec,
+    }
+    return compiler.compile_text(json.dumps(manifest)).objects
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    found = [path]
+    if isinstance(value, dict):
+        for name, item in value.items():
+            found += places(item, (*path, name))
+    return found
+
+
+def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+    if not path:
+        return new
+    return {**value, path[0]: replaced(value[path[0]], path[1:], new)}
+
+
+def test_the_good_one_compiles() -> None:
+    kinds = [(item["kind"], item["metadata"]["name"]) for item in compiled(SPEC)]
+    assert ("Service", "t-sink") in kinds
+    assert ("Service", "t-adapter") in kinds
+    assert ("Broker", "b") in kinds
+    assert ("Trigger", "t") in kinds
+    assert ("SinkBinding", "t-adapter") in kinds
+    assert ("IntegrationSource", "t-sqs") in kinds
+
+
+@pytest.mark.parametrize("path", places(SPEC), ids=lambda path: ".".join(map(str, path)) or "spec")
+def test_rubbish_anywhere_is_a_problem_or_fine(path: tuple[Any, ...]) -> None:
+    for junk in JUNK:
+        with contextlib.suppress(errors.ManifestError):
+            compiled(replaced(SPEC, path, junk))
+
+
+def test_delivery_is_always_complete() -> None:
+    objects = {(item["kind"]): item for item in compiled(SPEC)}
+    block = objects["Trigger"]["spec"]["delivery"]
+    assert block["retry"] == 3
+    assert set(block) == {"retry", "backoffPolicy", "backoffDelay", "timeout", "deadLetterSink"}
+
+
+def test_the_sink_reads_what_the_compiler_writes() -> None:
+    from events import spec
+
+    (sink,) = [item for item in compiled(SPEC) if item["metadata"]["name"] == "t-sink"]
+    (container,) = sink["spec"]["template"]["spec"]["containers"]
+    text = next(item["value"] for item in container["env"] if item["name"] == "SINK_SPEC")
+    assert spec.parse(json.loads(text)).target_url.endswith("/v1/models/m:predict")
