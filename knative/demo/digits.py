@@ -3,9 +3,11 @@
 The example is `examples/digits-s3`; its classifier is trained once, in seconds.
 """
 
+import filecmp
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,14 +29,9 @@ def files(example: Path, made: Path) -> tuple[Mapping[str, Path], bool]:
     """Bucket key -> file of model and transformer; True if the model had to be trained now."""
     script = example / "train.py"
     model, stamp = made / "model" / "model.joblib", made / "trained-by.py"
-    fresh = not (model.is_file() and stamp.is_file() and _same(stamp, script))
+    fresh = not (model.is_file() and stamp.is_file() and filecmp.cmp(stamp, script, shallow=False))
     if fresh:
-        done = subprocess.run(
-            [sys.executable, str(script), str(made)], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            last = done.stderr.strip().rpartition("\n")[2]
-            raise errors.TurnoutError(f"training the digit classifier failed: {last}")
+        _train(script, made)
         stamp.write_bytes(script.read_bytes())
     keys = {"digits-s3/model/model.joblib": model}
     for path in sorted((example / "transformer").glob("*.py")):
@@ -42,8 +39,21 @@ def files(example: Path, made: Path) -> tuple[Mapping[str, Path], bool]:
     return keys, fresh
 
 
-def _same(one: Path, other: Path) -> bool:
-    return one.read_bytes() == other.read_bytes()
+def _train(script: Path, made: Path) -> None:
+    """Train beside `made` and move each finished file in: another demo may be reading them."""
+    made.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="training-", dir=made) as scratch:
+        done = subprocess.run(
+            [sys.executable, str(script), scratch], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            last = done.stderr.strip().rpartition("\n")[2]
+            raise errors.TurnoutError(f"training the digit classifier failed: {last}")
+        for path in Path(scratch).rglob("*"):
+            if path.is_file():
+                target = made / path.relative_to(scratch)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(target)
 
 
 def act(screen: Screen, local: Engine, server: s3.Server, made: Path) -> None:

@@ -1,6 +1,7 @@
 """The photographs: real ones that come with scikit-image and scikit-learn, or a person's own."""
 
 import base64
+import filecmp
 import importlib.util
 import json
 import shutil
@@ -27,8 +28,11 @@ class Picture:
     def copied_to(self, folder: Path) -> "Picture":
         """The same picture in `folder`, where a person finds it to try things with."""
         folder.mkdir(parents=True, exist_ok=True)
-        name = f"{self.title.split()[-1]}{self.path.suffix}"
-        return replace(self, path=Path(shutil.copyfile(self.path, folder / name)))
+        target = folder / f"{self.title.split()[-1]}{self.path.suffix}"
+        # Another demo may be reading the copy: leave it alone if it is right.
+        if not target.is_file() or not filecmp.cmp(self.path, target, shallow=False):
+            shutil.copyfile(self.path, target)
+        return replace(self, path=target)
 
 
 def _installed(package: str, distribution: str, inside: str) -> Path:
