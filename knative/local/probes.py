@@ -1,7 +1,6 @@
-"""Asking a pod whether it is ready or alive: HTTP GET, TCP connect, command. One check a call.
+"""Asking a pod whether it is ready or alive: HTTP, TCP, gRPC health, command. One check a call.
 
-Semantics of spec section 1.7: HTTP success is 200-399, the user agent starts with `kube-probe/`. A
-gRPC probe is a TCP connect here (said in docs/local-engine.md).
+Semantics of spec section 1.7: HTTP success is 200-399, the user agent starts with `kube-probe/`.
 """
 
 import asyncio
@@ -32,12 +31,25 @@ async def check(
             if connected is not None:
                 connected()
             try:
-                if probe.kind != "http":
-                    return True
-                return await _http(probe, port, reader, writer)
+                if probe.kind == "http":
+                    return await _http(probe, port, reader, writer)
+                return probe.kind == "tcp" or await _grpc(probe, reader, writer)
             finally:
                 writer.transport.abort()
     except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError):
+        return False
+
+
+async def _grpc(
+    probe: spec.Probe, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> bool:
+    import h2.exceptions
+
+    from . import grpc_probe
+
+    try:
+        return await grpc_probe.check(reader, writer, probe.service)
+    except h2.exceptions.ProtocolError:
         return False
 
 

@@ -2,6 +2,7 @@
 
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
@@ -44,6 +45,23 @@ handlers = {
 }
 server = grpc.server(futures.ThreadPoolExecutor(8))
 server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", handlers),))
+status = b"\\x08\\x02"
+
+def health(request, context):
+    return status
+
+def become(request, context):
+    global status
+    status = b"\\x08\\x01"
+    return b"ok"
+
+health_handlers = {
+    "Check": grpc.unary_unary_rpc_method_handler(health),
+    "Become": grpc.unary_unary_rpc_method_handler(become),
+}
+server.add_generic_rpc_handlers(
+    (grpc.method_handlers_generic_handler("grpc.health.v1.Health", health_handlers),)
+)
 server.add_insecure_port(f"127.0.0.1:{os.environ['PORT']}")
 server.start()
 print("serving", flush=True)
@@ -205,3 +223,22 @@ def test_heads_that_would_smuggle_are_reset(engine: Engine, headers: list[tuple[
                 return  # the whole connection was refused
             events += connection.receive_data(data)
     assert not any(isinstance(event, h2.events.ResponseReceived) for event in events)
+
+
+def test_grpc_readiness_probe_asks_the_health_service(tmp_path: Path) -> None:
+    (tmp_path / "server.py").write_text(SERVER)
+    made = service(
+        "rpc",
+        command=["python", str(tmp_path / "server.py")],
+        ports=[{"name": "h2c", "containerPort": 8080}],
+        readinessProbe={"grpc": {"service": "x"}, "periodSeconds": 1},
+    )
+    with running(tmp_path, made) as engine:
+        engine.admin("scale", service="rpc", replicas=1)
+        until(lambda: engine.pods("rpc")[0]["timeline"]["listening"], 20)
+        time.sleep(0.5)
+        assert engine.pods("rpc")[0]["state"] == "Starting"
+        port = engine.pods("rpc")[0]["port"]
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            channel.unary_unary("/grpc.health.v1.Health/Become")(b"", timeout=10)
+        until(lambda: engine.pods("rpc")[0]["state"] == "Ready", 10)
