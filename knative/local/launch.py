@@ -13,6 +13,7 @@ from pathlib import Path
 
 from . import images, spec
 from .errors import PodFailed
+from .port_words import replace_in_env, replace_port
 from .settings import EngineSettings, pod_environment
 from .volumes import PathMap, Sources
 
@@ -68,9 +69,10 @@ def make_launch(
     if images.runs_in_image(container, settings.container_engine, settings.commands):
         return _image_launch(container, identity, place, settings, sources)
     env["TMPDIR"] = temporary
-    argv = tuple(
-        mounted(expand(part, env)) for part in (*container.command, *container.args) if part != ""
-    )
+    words = [mounted(expand(part, env)) for part in (*container.command, *container.args)]
+    argv = [word for word in words if word != ""]
+    if place.port is not None and container.port is not None:
+        argv = replace_port(argv, container.port, place.port)
     program = sys.executable if argv[0] in {"python", "python3"} else argv[0]
     return Launch(
         argv=(program, *argv[1:]),
@@ -92,13 +94,16 @@ def _image_launch(
     env = _environment(container, identity, place, settings, sources, unmapped)
     inherited = pod_environment(settings.environ, credentials=False)
     passed = {name: value for name, value in env.items() if inherited.get(name) != value}
+    arguments = [expand(part, env) for part in (*container.command, *container.args)]
+    if place.port is not None and container.port is not None:
+        arguments = replace_port(arguments, container.port, place.port)
     words = images.run_words(
         settings.container_engine,
         container,
         pod=identity.pod,
         engine_id=str(settings.state_dir.resolve()),
         env=passed,
-        arguments=[expand(part, env) for part in (*container.command, *container.args)],
+        arguments=arguments,
         volumes=place.volumes,
     )
     return Launch(argv=tuple(words), env=env, cwd=str(settings.root.resolve()), limits={})
@@ -144,6 +149,8 @@ def _environment(
         value = _env_value(item, identity, sources, container)
         if value is not None:
             declared[item.name] = expand(value, {**env, **declared})
+    if place.port is not None and container.port is not None:
+        declared = replace_in_env(declared, container.port, place.port)
     env.update((name, mounted(value)) for name, value in declared.items())
     if identity.labels.get("turnout.dev/unit") == "router-fn":
         env["PROPAGATE_HEADERS"] = _with_trace(env.get("PROPAGATE_HEADERS", ""))
