@@ -128,6 +128,11 @@ class StepPlan:
         self.skip = False
         self.weight = 0
 
+    @property
+    def plain(self) -> bool:
+        """Just a call of a leaf."""
+        return self.leaf is not None and self.policy is None and not self.tolerate
+
     async def call(
         self, context: Context, body: bytes, previous: bytes | None, tail: bool
     ) -> Reply:
@@ -139,7 +144,7 @@ class StepPlan:
         except RequestFailed as error:
             error.status = 500
             if self.tolerate:
-                return Reply(TOLERATED_STATUS, error_body(str(error)))
+                return Reply(TOLERATED_STATUS, error_body(str(error)), made_json=True)
             raise
 
     async def attempt(
@@ -226,7 +231,7 @@ class SequencePlan(NodePlan):
                 raise RequestFailed(
                     f"step {key!r} answered what is not JSON: it cannot be collected"
                 )
-        return Reply(200, bodies.stitch(collected))
+        return Reply(200, bodies.stitch(collected), made_json=True)
 
 
 class SwitchPlan(NodePlan):
@@ -309,7 +314,7 @@ class EnsemblePlan(NodePlan):
     def _merge(self, replies: Sequence[Reply]) -> Reply:
         members = [(step.key, reply.body) for step, reply in zip(self.steps, replies, strict=True)]
         if self.combiner is None:
-            return Reply(200, bodies.stitch(members))
+            return Reply(200, bodies.stitch(members), made_json=True)
         good = [member for member, reply in zip(members, replies, strict=True) if reply.good]
         if not good:
             return replies[0] if replies else Reply(200, b"{}")

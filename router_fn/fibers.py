@@ -55,8 +55,9 @@ class Wait(Generic[T]):
 
     def attach(self, listener: Listener) -> None:
         """Tell `listener` when the value is there; at once, if it already is."""
-        self._listener = listener
-        if self._state != _PENDING:
+        if self._state == _PENDING:
+            self._listener = listener
+        else:
             listener.resume(self)
 
     def detach(self) -> None:
@@ -66,15 +67,19 @@ class Wait(Generic[T]):
         if self._state == _PENDING:
             self._state = _DONE
             self._value = value
-            if self._listener is not None:
-                self._listener.resume(self)
+            listener = self._listener
+            if listener is not None:
+                self._listener = None  # it may hold us: no cycle for the collector to find
+                listener.resume(self)
 
     def fail(self, error: BaseException) -> None:
         if self._state == _PENDING:
             self._state = _FAILED
             self._value = error
-            if self._listener is not None:
-                self._listener.resume(self)
+            listener = self._listener
+            if listener is not None:
+                self._listener = None
+                listener.resume(self)
 
     def cancel(self) -> None:
         """Nobody wants the value any more. Subclasses release what produces it."""

@@ -6,12 +6,16 @@ from functions.wire.http1_head import ResponseHead
 class Reply:
     """An answer of any status. `head` is None when we made the answer ourselves. Slots, not frozen: one a call."""
 
-    __slots__ = ("body", "head", "status")
+    __slots__ = ("body", "head", "made_json", "status")
 
-    def __init__(self, status: int, body: bytes, head: ResponseHead | None = None) -> None:
+    def __init__(
+        self, status: int, body: bytes, head: ResponseHead | None = None, made_json: bool = False
+    ) -> None:
         self.status = status
         self.body = body
         self.head = head
+        self.made_json = made_json
+        """We put it together from JSON, so nobody needs to look whether it is."""
 
     @property
     def good(self) -> bool:

@@ -67,14 +67,17 @@ class Run:
 
     def resume(self, fiber: Wait[Reply]) -> None:
         """The graph is through."""
-        self._stop_timer()
+        self._fiber = None
+        if self._timer is not None:
+            self._stop_timer()
         exchange = self.exchange
         if not fiber.is_error:
             reply = fiber.result()
             if reply is not STREAMED:
                 body = reply.body
                 extra = self.router.returned_fields(reply) + self.extra_fields()
-                exchange.respond(reply.status, body, content_type(body), extra)
+                media_type = JSON if reply.made_json else content_type(body)
+                exchange.respond(reply.status, body, media_type, extra)
             self.finished(reply.status)
             return
         error = fiber.error

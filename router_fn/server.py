@@ -6,19 +6,20 @@ plain step takes `_Direct`, a call that answers the client itself; every other g
 
 import asyncio
 import logging
+import random
 import socket
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 from functions.wire.container import READY_PATH
-from functions.wire.headers import Headers, canonical, join
+from functions.wire.headers import Headers, join
 from functions.wire.http1 import Exchange, Limits, Server
 from functions.wire.http1_head import RequestHead, ResponseHead
 from router_fn import body as bodies
 from router_fn import engine, plan
 from router_fn.calls import Call, Incoming, Target
 from router_fn.content import JSON, content_type
-from router_fn.errors import RequestFailed, UpstreamError
+from router_fn.errors import NoRouteMatched, RequestFailed, UpstreamError
 from router_fn.graph import Graph, Step
 from router_fn.pool import Pool, PoolLimits
 from router_fn.proxies import make_chooser
@@ -74,10 +75,9 @@ class Router:
         )
         self.observer = Observer(self)
         self._make_run = ObservedRun if self.observer.wanted else Run
-        self._single = self._pass_through()
-        self._single_idle = self._single.origin.idle if self._single is not None else []
+        self._find_direct()
         exchange_class: type[Exchange] = Exchange
-        if self._single is not None:
+        if self._single is not None or self._choose is not None:
             exchange_class = type("_Direct", (_Direct,), {"router": self})
         self.server = Server(self.handle, self._limits(), exchange_class)
         self._max_concurrency = graph.max_concurrency
@@ -109,15 +109,23 @@ class Router:
             max_connections=settings.max_connections,
         )
 
-    def _pass_through(self) -> Target | None:
-        """The target that `_Direct` may serve: nothing is asked of the router but to pass bytes."""
-        leaf = self.plan.single
-        graph = self.graph
-        if leaf is None or leaf.target is None or leaf.timeout_s is not None:
-            return None
-        if graph.timeout_s is not None or self._returned or self.observer.wanted:
-            return None
-        return leaf.target if isinstance(leaf.target, Target) else None
+    def _find_direct(self) -> None:
+        """Graphs that come down to one call per request, with nothing asked of us but to pass bytes, skip the engine."""
+        self._single: Target | None = None
+        self._choose: Callable[[bytes], engine.StepPlan | None] | None = None
+        if self.graph.timeout_s is not None or self._returned or self.observer.wanted:
+            return
+        root = self.plan.root
+        if not all(_is_direct(step) for step in root.steps):
+            return
+        if self.plan.single is not None:
+            self._single = self.plan.single.target
+        elif isinstance(root, engine.SwitchPlan):
+            switch = root
+            self._choose = lambda body: switch.choose(body, None)
+        elif isinstance(root, engine.SplitterPlan) and not root.sticky_source:
+            splitter, draw = root, random.random
+            self._choose = lambda body: splitter.choose(draw())
 
     async def start(self, sockets: Sequence[socket.socket] = ()) -> None:
         """Listen: on the sockets given, else as the settings say. Raises OSError."""
@@ -198,46 +206,58 @@ class Router:
                 503, engine.error_body("too many requests at once"), JSON, b"Retry-After: 1\r\n"
             )
             return
-        if self._single is None:
+        body = exchange.body
+        target = self._single
+        if target is not None:
+            ready = incoming.direct
+        elif self._choose is not None:
+            step = self._choose(body)
+            if step is None:
+                self.fail(exchange, NoRouteMatched())
+                return
+            target = cast("engine.Leaf", step.leaf).target
+            ready = incoming.heads.get((target, len(body))) or target.head(incoming, len(body))
+        else:
             self._make_run(self, exchange, incoming).start()
             return
-        idle = self._single_idle
-        if idle and incoming.direct is not None:
+        direct = cast("_Direct", exchange)
+        direct.target = target
+        idle = target.origin.idle
+        if idle and ready is not None and incoming.inflates:
             connection = idle.pop()
             if connection.alive:
-                exchange = cast("_Direct", exchange)
-                exchange.connection = connection
+                direct.connection = connection
                 exchange.on_abort = connection.give_up
-                connection.begin(exchange, incoming.direct, exchange.body)
+                connection.begin(direct, ready, body)
                 return
-        self.call_directly(exchange)
+        self.call_directly(direct)
+
+    def fail(self, exchange: Exchange, error: RequestFailed) -> None:
+        """KServe's error object, with the error's status."""
+        exchange.respond(error.status, engine.error_body(str(error)), JSON)
+
+    def read_head(self, head: RequestHead) -> Incoming:
+        """What this head means to us; done once per distinct head."""
+        path = head.target.partition(b"?")[0]
+        incoming = Incoming(head, self._headers(head.headers), probe=path == _READY)
+        if self._single is not None and incoming.inflates and not head.chunked:
+            incoming.direct = self._single.head(incoming, head.length)
+        return incoming
 
     def run_apart(self, exchange: "GrpcExchange") -> None:
         """Run the graph for a request that did not come through the HTTP server."""
         incoming = self.read_head(exchange.head)
         self._make_run(self, cast("Exchange", exchange), incoming).start()
 
-    def call_directly(self, exchange: Exchange) -> None:
-        """Serve a one-step graph off the fast path: no connection yet, a chunked body, a second try."""
-        call = self.make_direct(exchange)
-        call.begin(None, exchange)
+    def call_directly(self, direct: "_Direct") -> None:
+        """Serve a direct request off the fast path: no connection yet, a chunked body, a second try."""
+        self.make_direct(direct).begin(None, direct)
 
-    def make_direct(self, exchange: Exchange) -> "_DirectCall":
-        assert self._single is not None
-        call = _DirectCall(self._single, cast("Incoming", exchange.head.context), exchange.body)
-        call.exchange = exchange
-        exchange.on_abort = call.cancel
+    def make_direct(self, direct: "_Direct") -> "_DirectCall":
+        call = _DirectCall(direct.target, cast("Incoming", direct.head.context), direct.body)
+        call.exchange = direct
+        direct.on_abort = call.cancel
         return call
-
-    def read_head(self, head: RequestHead) -> Incoming:
-        """What this head means to us; done once per distinct head."""
-        path = head.target.partition(b"?")[0]
-        named = [(canonical(name), value) for name, value in head.headers]
-        selected: Headers = self._headers(named)
-        incoming = Incoming(head, selected, probe=path == _READY)
-        if self._single is not None and incoming.inflates and not head.chunked:
-            incoming.direct = self._single.head(incoming, head.length)
-        return incoming
 
     def returned_fields(self, reply: Reply) -> bytes:
         """The upstream's header fields that the graph passes back to the client."""
@@ -249,8 +269,19 @@ class Router:
 _NOSNIFF = b"X-Content-Type-Options: nosniff\r\n"
 
 
+def _is_direct(step: engine.StepPlan) -> bool:
+    """The step is a plain call of one of our own targets, with no time limit of its own."""
+    leaf = step.leaf
+    return (
+        leaf is not None
+        and step.plain
+        and leaf.timeout_s is None
+        and isinstance(leaf.target, Target)
+    )
+
+
 class _Direct(Exchange):
-    """The request of a one-step graph: it is its own receiver, so its answer goes straight to the client.
+    """A request that is one call: it is its own receiver, so its answer goes straight to the client.
 
     Anything out of the ordinary (a redirect, a stream, a lost connection) is handed to a `Call`.
     """
@@ -258,6 +289,7 @@ class _Direct(Exchange):
     inflates = True
     cancelled = False
     router: Router
+    target: Target
     connection: UpstreamConnection
 
     def replied(self, status: int, body: bytes, head: ResponseHead) -> None:

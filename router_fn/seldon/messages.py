@@ -21,9 +21,9 @@ class SeldonError(Exception):
     """The request ends here with this answer of the orchestrator's own."""
 
     def __init__(self, info: str, *, status: int = 500, node: str = "") -> None:
-        super().__init__(info)
         self.status = status
         self.info = f"{node}: {info}" if node else info
+        super().__init__(self.info)
 
 
 def failure(status: int, info: str, reason: str = "") -> bytes:

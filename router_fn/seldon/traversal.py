@@ -180,7 +180,7 @@ class Traversal:
         self.visited.append(unit)
         if unit.server_protocol == "tensorflow" and self.deployment.protocol == "seldon":
             return await self._ask_tensorflow(unit, message)
-        body = self._chain(unit, message.body) if chained else message.body
+        body = self._chain(unit, message) if chained else message.body
         sent = message if body is message.body else Message(body)
         reply = await self._call(unit, path_of(self.deployment, unit, duty), sent)
         content_type = content_type_of(reply)
@@ -195,18 +195,19 @@ class Traversal:
             status = 504 if error.kind == "timeout" else 500
             raise SeldonError(str(error), status=status, node=unit.name) from error
 
-    def _chain(self, unit: Unit, body: bytes) -> bytes:
+    def _chain(self, unit: Unit, message: Message) -> bytes:
         """The body in the form that a request of this protocol has (2.6)."""
         convert: Callable[[bytes], bytes] | None = {
             "tensorflow": messages.tensorflow_request,
             "v2": messages.v2_request,
         }.get(self.deployment.protocol)
         if convert is None:
-            return body
+            return message.body
         try:
-            return convert(body)
+            return convert(message.body)
         except ValueError as error:
-            raise SeldonError(f"the message {error}", node=unit.name) from error
+            status = 400 if isinstance(message, OriginalMessage) else 500
+            raise SeldonError(f"the message {error}", status=status, node=unit.name) from error
 
     async def _ask_tensorflow(self, unit: Unit, message: Message) -> Message:
         """A TensorFlow server behind a Seldon node: the conversion that a proxy container did."""
