@@ -129,7 +129,7 @@ def test_feedback_follows_the_route(graph: tuple[RouterProcess, FakeUpstream]) -
 
 
 def test_metadata_health_and_documents(graph: tuple[RouterProcess, FakeUpstream]) -> None:
-    process, fake = graph
+    process, _ = graph
     metadata = process.request("GET", "/api/v1.0/metadata").json
     assert metadata["name"] == "main"
     assert set(metadata["models"]) == {"r", "teapot", "c", "a", "b"}
@@ -264,10 +264,13 @@ def test_a_tensorflow_server_behind_the_seldon_protocol() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"text", b"[1]", b'{"data":', b"\xff\xfe", b"[" * 5000])
 def test_malformed_messages_reach_the_node_which_decides(body: bytes) -> None:
-    with upstream({}, says(b'{"status":{"info":"bad data"}}', 400)) as fake:
-        with router(deployment(predictor({"name": "n", "serviceUrl": fake.url}))) as process:
-            assert process.request("POST", "/api/v1.0/predictions", body).status == 400
-            assert fake.seen[-1].body == body
+    bad_data = says(b'{"status":{"info":"bad data"}}', 400)
+    with (
+        upstream({}, bad_data) as fake,
+        router(deployment(predictor({"name": "n", "serviceUrl": fake.url}))) as process,
+    ):
+        assert process.request("POST", "/api/v1.0/predictions", body).status == 400
+        assert fake.seen[-1].body == body
 
 
 def test_a_graph_with_problems_is_refused_with_all_of_them() -> None:
