@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .errors import StorageError
-    from .fetching import Report, fetch, is_complete
+    from .destinations import Report
+    from .fetching import fetch, is_complete
 
 __all__ = ["Report", "StorageError", "fetch", "is_complete"]
 

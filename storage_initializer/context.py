@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import retry
+from .client import Client
 from .errors import AccessDenied, NotFound, StorageError, Throttled, TransferFailed
 from .retry import Control, Retry
 from .settings import Settings
-from .wire import Client, Request
+from .wire import Request
 
 MAX_ANSWER = 64 << 20
 """Longest answer of a control request (a listing page is about 1 MB)."""

@@ -17,14 +17,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from . import digest, retry
+from .client import Client
 from .errors import (
     Changed,
     Corrupt,
-    DestinationError,
     LimitExceeded,
     StorageError,
     Throttled,
@@ -36,7 +35,8 @@ from .progress import Progress
 from .retry import Control, Retry
 from .settings import Settings
 from .staging import FileRecord, Staging
-from .wire import Client, Response, ShortBody
+from .transfer import File, Part, Receiver, Stream, total_length, unranged
+from .wire import Response, ShortBody
 
 if TYPE_CHECKING:
     from .cache import NodeCache
@@ -52,69 +52,8 @@ CORRUPT_ATTEMPTS = 3
 """A wrong checksum is fetched again this often in all: the damage may be in transit."""
 
 
-class Receiver(Protocol):
-    """Who hears of a file's end, in a worker thread."""
-
-    def done(self, record: FileRecord) -> None: ...
-
-    def changed(self, error: Changed) -> None:
-        """The source changed under the download: this file's owner must list again."""
-
-
 class RangesIgnored(Exception):
     """The server answered a range request with the whole object."""
-
-
-class File:
-    """One file being downloaded."""
-
-    __slots__ = (
-        "abandoned", "began", "checks", "corrupt", "crcs", "fd", "item", "key", "lock", "lock_fd",
-        "part_bytes", "parts", "path", "receiver", "source", "staging",
-    )  # fmt: skip
-
-    def __init__(self, source: Source, item: Item, staging: Staging, receiver: Receiver) -> None:
-        self.source = source
-        self.item = item
-        self.staging = staging
-        self.receiver = receiver
-        self.abandoned = False
-        self.path: Path = staging.tree / item.path
-        self.fd = -1
-        self.lock = threading.Lock()
-        self.parts = 0
-        self.part_bytes = 0
-        self.crcs: dict[int, int] = {}
-        self.checks: Mapping[str, str] = item.checks
-        self.corrupt = 0
-        self.began = 0.0
-        self.key = ""
-        self.lock_fd = -1
-
-    @property
-    def where(self) -> str:
-        return f"{self.source.shown} ({self.item.path})"
-
-    def restart(self) -> None:
-        self.staging.forget(self.item.path)
-        self.crcs.clear()
-
-    def close(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
-    def unlock(self) -> None:
-        """Let other initializers of the node have this item."""
-        if self.lock_fd >= 0:
-            os.close(self.lock_fd)
-            self.lock_fd = -1
-
-    def __del__(self) -> None:
-        # Parts of an abandoned file may still be at work in other threads: the descriptor goes
-        # with the last of them, never earlier (its number could be reused under a writer).
-        self.close()
-        self.unlock()
 
 
 class Engine:
@@ -294,7 +233,7 @@ class Engine:
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         file.fd = os.open(file.path, flags, 0o644)
         try:
-            stream = _Stream(file, self._settings.verify)
+            stream = Stream(file, self._settings.verify)
             while True:
                 before = stream.position
                 try:
@@ -315,7 +254,7 @@ class Engine:
             return
         self._finish(file, found)
 
-    def _read_stream(self, stream: "_Stream", file: File, source: HttpSource) -> None:
+    def _read_stream(self, stream: "Stream", file: File, source: HttpSource) -> None:
         """One request; everything that arrives goes to disk and into the checksum."""
         start = stream.position
         stop = None
@@ -327,7 +266,7 @@ class Engine:
                 self._progress.add(-start)
                 stream.restart()
                 start = 0
-            total = _total_length(response, start, file.where)
+            total = total_length(response, start, file.where)
             if file.item.size is not None and total is not None and total != file.item.size:
                 raise Changed(file.where)
             if start == 0:
@@ -413,7 +352,7 @@ class Engine:
         start = index * file.part_bytes
         stop = min(size, start + file.part_bytes)
         policy = Retry(self._control)
-        part = _Part(file.fd, start, stop)
+        part = Part(file.fd, start, stop)
         while part.position < stop:
             before = part.position
             try:
@@ -436,13 +375,13 @@ class Engine:
             self._finish_parts(file, source, size)
 
     def _read_part(
-        self, part: "_Part", file: File, source: HttpSource, stop: int, size: int
+        self, part: "Part", file: File, source: HttpSource, stop: int, size: int
     ) -> None:
         response = self._ask(file, source, part.position, stop)
         try:
             if response.status == 200:
                 raise RangesIgnored
-            if _total_length(response, part.position, file.where) not in (size, None):
+            if total_length(response, part.position, file.where) not in (size, None):
                 raise Changed(file.where)
             if response.length is not None and response.length != stop - part.position:
                 raise TransferFailed(
@@ -464,7 +403,7 @@ class Engine:
                 return
             file.parts, file.abandoned = 0, True
         logger.info("no ranges: %s ignores them, fetching in one stream", file.where)
-        whole = File(file.source, _unranged(file.item), file.staging, file.receiver)
+        whole = File(file.source, unranged(file.item), file.staging, file.receiver)
         whole.path, whole.began = file.path, file.began
         self._whole(whole, source)
 
@@ -507,89 +446,6 @@ class Engine:
         file.unlock()
         self._progress.file_done()
         file.receiver.done(record)
-
-
-class _Stream:
-    """A file written in order, with its checksum."""
-
-    def __init__(self, file: File, mode: str) -> None:
-        self._file = file
-        self._mode = mode
-        self.position = 0
-        self.check: tuple[str, str] | None = None
-        self._hasher: digest.Hasher = digest.Crc32()
-        self._name = "crc32"
-
-    def begin(self, checks: Mapping[str, str]) -> None:
-        """The headers have told which checksum to compute."""
-        size = self._file.item.size
-        checks = {k: v for k, v in checks.items() if k != "gitsha1" or size is not None}
-        self.check = digest.choose(checks, self._mode)
-        self._name = self.check[0] if self.check else "crc32"
-        hasher = digest.new_for(self._name, size or 0)
-        if hasher is None:
-            raise DestinationError(str(self._file.path), f"cannot compute {self._name}")
-        self._hasher = hasher
-
-    def write(self, data: memoryview) -> None:
-        self._hasher.update(data)
-        _write_all(self._file.fd, data, self.position)
-        self.position += len(data)
-
-    def restart(self) -> None:
-        os.ftruncate(self._file.fd, 0)
-        self.position = 0
-
-    def digest(self) -> str:
-        return f"{self._name}:{self._hasher.hexdigest()}"
-
-
-class _Part:
-    """A range of a file with its CRC."""
-
-    def __init__(self, fd: int, start: int, stop: int) -> None:
-        self._fd = fd
-        self.position = start
-        self._stop = stop
-        self.crc = digest.Crc32()
-
-    def write(self, data: memoryview) -> None:
-        data = data[: self._stop - self.position]
-        self.crc.update(data)
-        _write_all(self._fd, data, self.position)
-        self.position += len(data)
-
-
-def _write_all(fd: int, data: memoryview, offset: int) -> None:
-    while data:
-        written = os.pwrite(fd, data, offset)
-        data = data[written:]
-        offset += written
-
-
-def _unranged(item: Item) -> Item:
-    return Item(
-        path=item.path,
-        size=item.size,
-        version=item.version,
-        checks=item.checks,
-        ref=item.ref,
-        ranges=False,
-        mode=item.mode,
-    )
-
-
-def _total_length(response: Response, start: int, where: str) -> int | None:
-    """Size of the whole object according to the answer; None when it does not say."""
-    if response.status == 200:
-        return response.length
-    text = response.headers.get("content-range", "")
-    unit, _, rest = text.partition(" ")
-    span, _, total = rest.partition("/")
-    first = span.partition("-")[0]
-    if unit != "bytes" or not first.isdigit() or int(first) != start:
-        raise TransferFailed(where, f"asked from byte {start}, got Content-Range {text!r}")
-    return int(total) if total.isdigit() else None
 
 
 def _refusal(

@@ -6,25 +6,24 @@ Destinations go in parallel and share one engine; the first error stops everythi
 nothing further, and keeps the staging directories for the next run.
 """
 
-import hashlib
 import importlib
-import json
 import logging
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import publish, retry
+from .client import Client
 from .context import Context
+from .destinations import Destination, Report, plan
 from .download import Engine
 from .errors import (
     Changed,
     DeadlineExceeded,
     DestinationError,
-    InvalidUri,
     LimitExceeded,
     NoSpace,
     NotFound,
@@ -46,8 +45,8 @@ from .progress import Progress, Reporter
 from .publish import Marker
 from .settings import Settings
 from .staging import FileRecord, Staging, boot_id
-from .uri import Uri, apply_mirrors, parse
-from .wire import Client
+from .transfer import Batch
+from .uri import Uri
 
 if TYPE_CHECKING:
     from .cache import NodeCache
@@ -58,48 +57,6 @@ CHANGED_ATTEMPTS = 3
 """Listing and download start again this often when the source changes meanwhile."""
 REVALIDATE_ATTEMPTS = 2
 """Tries to reach the source of a complete destination before it is taken as it is."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """What a fetch did for one destination."""
-
-    sources: tuple[str, ...]
-    """Without secrets."""
-    dest: str
-    outcome: str
-    """`fetched`, `complete` (nothing to do) or `provided` (read-only, not ours)."""
-    files: int
-    bytes: int
-    """Size of the published tree."""
-    bytes_fetched: int
-    """Bytes that came from the source in this run; over all destinations of the run."""
-    seconds: float
-    retries: int = 0
-    cache_hits: int = 0
-    """Files that came from the node cache."""
-
-    @property
-    def mb_per_s(self) -> float:
-        return self.bytes_fetched / self.seconds / 1e6 if self.seconds else 0.0
-
-
-@dataclass(kw_only=True)
-class Destination:
-    """One directory and what goes into it."""
-
-    path: Path
-    uris: list[Uri] = field(default_factory=list)
-
-    @property
-    def shown(self) -> tuple[str, ...]:
-        return tuple(uri.shown for uri in self.uris)
-
-    def identity(self, settings: Settings) -> str:
-        parts = [[uri.identity for uri in self.uris]]
-        parts += [list(settings.allow_patterns), list(settings.ignore_patterns)]
-        parts.append([str(settings.unpack), settings.local_mode])
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def fetch(source: str, dest: str | Path, settings: Settings | None = None) -> Report:
@@ -122,25 +79,6 @@ def fetch_all(
     """Fetch several sources; pairs with the same destination are merged into one tree."""
     settings = settings or Settings.from_env()
     return Fetch(plan(pairs, settings), settings).run()
-
-
-def plan(pairs: Sequence[tuple[str, str | Path]], settings: Settings) -> list[Destination]:
-    """Parse everything before anything is touched."""
-    destinations: dict[str, Destination] = {}
-    for source, dest in pairs:
-        if not str(dest):
-            raise InvalidUri(repr(str(dest)), "the destination is empty; name a directory")
-        real = os.path.realpath(dest)
-        if os.path.dirname(real) == real:
-            raise DestinationError(real, "the root directory is no destination")
-        destination = destinations.setdefault(real, Destination(path=Path(real)))
-        uri = parse(apply_mirrors(source, settings.mirrors))
-        if uri.provider == "local":
-            here = os.path.realpath(uri.path)
-            if real.startswith(here.rstrip("/") + "/"):
-                raise DestinationError(real, f"lies inside its own source {uri.shown}")
-        destination.uris.append(uri)
-    return list(destinations.values())
 
 
 class Fetch:
@@ -477,47 +415,6 @@ class Fetch:
             retries=self._control.retries,
             cache_hits=self._cache.hits if self._cache else 0,
         )
-
-
-class Batch:
-    """The files of one destination that are under way."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._open = 0
-        self._records: list[FileRecord] = []
-        self._changed_error: Changed | None = None
-
-    def add(self) -> None:
-        with self._changed:
-            self._open += 1
-
-    def done(self, record: FileRecord) -> None:
-        with self._changed:
-            self._open -= 1
-            self._records.append(record)
-            if not self._open:
-                self._changed.notify_all()
-
-    def changed(self, error: Changed) -> None:
-        with self._changed:
-            self._open -= 1
-            self._changed_error = error
-            self._changed.notify_all()
-
-    def wait(self, control: retry.Control) -> list[FileRecord]:
-        """All records; Changed when the source must be listed again, Cancelled when all failed.
-
-        The other files of the batch are waited for in any case: they are needed again.
-        """
-        with self._changed:
-            while self._open:
-                self._changed.wait(0.05)
-                if control.stopped.is_set():
-                    raise retry.Cancelled
-            if self._changed_error is not None:
-                raise self._changed_error
-            return self._records
 
 
 def scan(tree: Path) -> list[FileRecord]:

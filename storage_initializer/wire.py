@@ -6,16 +6,13 @@ every wait must be bounded and interruptible. Measured reasons: docs/storage.md,
 
 A plain connection is a blocking socket with `SO_RCVTIMEO`: one `recv(MSG_WAITALL)` fills a whole
 megabyte without a `poll` per packet, and returns early with what came when nothing more does.
-TLS uses Python's own time-outs. One `Client` serves all threads; each thread keeps its own
+TLS uses Python's own time-outs. `client.Client` serves all threads; each thread keeps its own
 connections, so nothing is locked on the way. No retries here: `retry` and `download` decide.
 """
 
 import contextlib
 import socket
-import struct
-import threading
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -23,7 +20,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from .errors import InvalidUri, Stalled, StorageError, TransferFailed
 
 if TYPE_CHECKING:
-    import ssl
+    from .client import Client
 
 MAX_HEAD = 64 * 1024
 """Longest response head; S3 sends 1 KiB, signed redirects up to 4 KiB."""
@@ -113,7 +110,7 @@ def basic(parts: SplitResult) -> str:
     return "Basic " + base64.b64encode(pair.encode()).decode()
 
 
-class _Stale(Exception):
+class Stale(Exception):
     """A kept connection turned out to be closed before any byte of an answer."""
 
 
@@ -122,7 +119,7 @@ class Connection:
 
     def __init__(self, sock: socket.socket, client: "Client", *, tls: bool) -> None:
         self.sock = sock
-        self._client = client
+        self.client = client
         self._tls = tls
         self._buffer = bytearray(MAX_HEAD)
         self._view = memoryview(self._buffer)
@@ -139,7 +136,7 @@ class Connection:
             raise self._translate(exc, "while sending") from exc
 
     def read_head(self) -> bytes:
-        """Bytes of a response head, without the empty line. Raises _Stale on a kept connection."""
+        """Bytes of a response head, without the empty line. Raises Stale on a kept connection."""
         while True:
             at = self._buffer.find(b"\r\n\r\n", self._start, self._end)
             if at >= 0:
@@ -156,11 +153,11 @@ class Connection:
                 count = self.sock.recv_into(self._view[self._end :])
             except OSError as exc:
                 if self.used and self._end == 0 and isinstance(exc, ConnectionError):
-                    raise _Stale from exc
+                    raise Stale from exc
                 raise self._translate(exc, "waiting for the answer") from exc
             if count == 0:
                 if self.used and self._end == 0:
-                    raise _Stale
+                    raise Stale
                 raise TransferFailed(self.where, "connection closed before an answer")
             self._end += count
 
@@ -215,7 +212,7 @@ class Connection:
             have += got
             if have < len(view):
                 spent = time.monotonic() - began
-                if spent > self._client.stall_s and have < spent * self._client.min_speed:
+                if spent > self.client.stall_s and have < spent * self.client.min_speed:
                     raise Stalled(self.where, f"only {have} bytes in {spent:.0f} s")
         return have
 
@@ -228,10 +225,10 @@ class Connection:
             raise self._translate(exc, "while receiving") from exc
 
     def _translate(self, exc: OSError, when: str) -> StorageError:
-        if self._client.aborted:
+        if self.client.aborted:
             return TransferFailed(self.where, "aborted")
         if isinstance(exc, BlockingIOError | TimeoutError):
-            return Stalled(self.where, f"nothing came for {self._client.stall_s:g} s {when}")
+            return Stalled(self.where, f"nothing came for {self.client.stall_s:g} s {when}")
         return TransferFailed(self.where, f"connection failed {when}: {exc.strerror or exc}")
 
     @property
@@ -241,7 +238,7 @@ class Connection:
         return text.removeprefix(f"{self.where}: ")
 
     def close(self) -> None:
-        self._client.forget(self)
+        self.client.forget(self)
         self.sock.close()
 
     def kill(self) -> None:
@@ -355,10 +352,10 @@ class Response:
             if self._keep and not self._chunked and left is not None and left <= MAX_DISCARD:
                 if left:
                     self.read_into(memoryview(bytearray(left)))
-                self._conn._client.give_back(self._conn)
+                self._conn.client.give_back(self._conn)
                 return
             if self._keep and self._chunked and left is None:
-                self._conn._client.give_back(self._conn)
+                self._conn.client.give_back(self._conn)
                 return
         self._conn.close()
 
@@ -372,225 +369,3 @@ class ShortBody(TransferFailed):
     def __init__(self, where: str, cause: str, got: int) -> None:
         super().__init__(where, cause)
         self.got = got
-
-
-class Client:
-    """Connections for all threads of one fetch. `abort()` wakes and fails every one of them."""
-
-    def __init__(
-        self,
-        *,
-        connect_timeout_s: float = 15.0,
-        stall_s: float = 30.0,
-        min_speed: int = 1024,
-        proxies: Mapping[str, str] | None = None,
-        no_proxy: tuple[str, ...] = (),
-        ca_file: str = "",
-    ) -> None:
-        self.connect_timeout_s = connect_timeout_s
-        self.stall_s = stall_s
-        self.min_speed = min_speed
-        self._proxies = dict(proxies or {})
-        self._no_proxy = no_proxy
-        self._ca_file = ca_file
-        self._local = threading.local()
-        self._lock = threading.Lock()
-        self._open: set[Connection] = set()
-        self._contexts: dict[Tls, ssl.SSLContext] = {}
-        self.aborted = False
-
-    def send(self, request: Request) -> Response:
-        """Send and read the response head. The caller ends with `read`, `done` or `discard`."""
-        pool: dict[tuple[str, str, int, Tls], Connection] = self._pool()
-        key = (*request.origin, request.tls)
-        conn = pool.pop(key, None)
-        while True:
-            if self.aborted:
-                raise TransferFailed(request.where, "aborted")
-            if conn is None:
-                conn = self._connect(request)
-            conn.where = request.where
-            try:
-                conn.send(self._head(request))
-                head = conn.read_head()
-                while head.startswith((b"HTTP/1.1 100", b"HTTP/1.1 103", b"HTTP/1.1 102")):
-                    head = conn.read_head()
-                response = Response(conn, head, request.method)
-            except (_Stale, TransferFailed) as exc:
-                conn.close()
-                stale = isinstance(exc, _Stale) or (conn.used and not isinstance(exc, Stalled))
-                conn = None
-                if stale and not self.aborted:
-                    continue
-                raise
-            conn.used = True
-            conn.key = key
-            return response
-
-    def _pool(self) -> dict[tuple[str, str, int, Tls], Connection]:
-        pool: dict[tuple[str, str, int, Tls], Connection] | None
-        pool = getattr(self._local, "pool", None)
-        if pool is None:
-            pool = self._local.pool = {}
-        return pool
-
-    def give_back(self, conn: Connection) -> None:
-        if self.aborted:
-            conn.close()
-            return
-        if conn.key is None:
-            raise AssertionError("a connection is given back after an answer")
-        old = self._pool().get(conn.key)
-        if old is not None and old is not conn:
-            old.close()
-        self._pool()[conn.key] = conn
-
-    def forget(self, conn: Connection) -> None:
-        with self._lock:
-            self._open.discard(conn)
-
-    def abort(self) -> None:
-        """Fail every request under way and to come, from any thread."""
-        with self._lock:
-            self.aborted = True
-            for conn in self._open:
-                conn.kill()
-
-    def close(self) -> None:
-        self.abort()
-        with self._lock:
-            for conn in list(self._open):
-                conn.sock.close()
-            self._open.clear()
-
-    def _head(self, request: Request) -> bytes:
-        target = request.target
-        extra = ""
-        proxy = self._proxy_for(request)
-        if proxy and request.scheme == "http":
-            target = f"http://{request.host_header}{target}"
-            if proxy.username:
-                extra = f"Proxy-Authorization: {basic(proxy)}\r\n"
-        lines = [f"{request.method} {target} HTTP/1.1\r\nHost: {request.host_header}\r\n{extra}"]
-        names = set()
-        for name, value in request.headers.items():
-            if "\r" in value or "\n" in value:
-                raise TransferFailed(request.where, f"line break in the value of header {name}")
-            names.add(name.lower())
-            if name.lower() != "host":
-                lines.append(f"{name}: {value}\r\n")
-        if "user-agent" not in names:
-            lines.append(f"User-Agent: {USER_AGENT}\r\n")
-        if "accept-encoding" not in names:
-            lines.append("Accept-Encoding: identity\r\n")
-        if request.body or request.method in ("POST", "PUT"):
-            lines.append(f"Content-Length: {len(request.body)}\r\n")
-        lines.append("\r\n")
-        return "".join(lines).encode("latin-1", "replace") + request.body
-
-    def _proxy_for(self, request: Request) -> SplitResult | None:
-        url = self._proxies.get(request.scheme) or self._proxies.get("all")
-        if not url or self._direct(request.host, request.port):
-            return None
-        return urlsplit(url if "://" in url else f"http://{url}")
-
-    def _direct(self, host: str, port: int) -> bool:
-        host = host.lower()
-        for entry in self._no_proxy:
-            bare = entry.removeprefix("*").removeprefix(".")
-            if entry == "*" or host == bare or f"{host}:{port}" == bare:
-                return True
-            if bare and host.endswith("." + bare):
-                return True
-            if "/" in bare and _in_network(host, bare):
-                return True
-        return False
-
-    def _connect(self, request: Request) -> Connection:
-        proxy = self._proxy_for(request)
-        host, port = request.host, request.port
-        if proxy:
-            host, port = proxy.hostname or "", proxy.port or 80
-        via = f" through the proxy {host}:{port}" if proxy else ""
-        try:
-            sock = socket.create_connection((host, port), self.connect_timeout_s)
-        except OSError as exc:
-            cause = "timed out" if isinstance(exc, TimeoutError) else exc.strerror or str(exc)
-            target = f"{request.host}:{request.port}{via}"
-            raise TransferFailed(request.where, f"cannot connect to {target}: {cause}") from exc
-        try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if proxy and request.scheme == "https":
-                self._tunnel(sock, request, proxy)
-            if request.scheme == "https":
-                sock = self._secure(sock, request)
-                sock.settimeout(self.stall_s)
-            else:
-                sock.settimeout(None)
-                whole, part = divmod(self.stall_s, 1)
-                limit = struct.pack("@ll", int(whole), int(part * 1e6))
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-        except OSError as exc:
-            sock.close()
-            raise TransferFailed(
-                request.where, f"cannot set up the connection to {request.host}{via}: {exc}"
-            ) from exc
-        except StorageError:
-            sock.close()
-            raise
-        conn = Connection(sock, self, tls=request.scheme == "https")
-        with self._lock:
-            self._open.add(conn)
-            if self.aborted:
-                conn.kill()
-        return conn
-
-    def _tunnel(self, sock: socket.socket, request: Request, proxy: SplitResult) -> None:
-        """CONNECT through an http proxy; the answer has no body worth keeping."""
-        name = f"{request.host}:{request.port}"
-        extra = f"Proxy-Authorization: {basic(proxy)}\r\n" if proxy.username else ""
-        sock.sendall(f"CONNECT {name} HTTP/1.1\r\nHost: {name}\r\n{extra}\r\n".encode())
-        head = b""
-        while b"\r\n\r\n" not in head:
-            data = sock.recv(1)  # byte by byte: what follows belongs to TLS
-            if not data or len(head) > MAX_HEAD:
-                raise TransferFailed(request.where, "the proxy closed the connection")
-            head += data
-        if head[9:12] != b"200":
-            line = head.split(b"\r\n")[0].decode("latin-1")
-            raise TransferFailed(request.where, f"the proxy refused the tunnel: {line}")
-
-    def _secure(self, sock: socket.socket, request: Request) -> socket.socket:
-        import ssl
-
-        from .errors import Untrusted
-
-        with self._lock:
-            context = self._contexts.get(request.tls)
-            if context is None:
-                context = self._contexts[request.tls] = self._context(request.tls)
-        try:
-            return context.wrap_socket(sock, server_hostname=request.host)
-        except ssl.SSLCertVerificationError as exc:
-            raise Untrusted(request.where, request.host, exc.verify_message) from exc
-
-    def _context(self, tls: Tls) -> "ssl.SSLContext":
-        import ssl
-
-        context = ssl.create_default_context()
-        for ca_file in filter(None, (self._ca_file, tls.ca_file)):
-            context.load_verify_locations(ca_file)
-        if not tls.verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
-
-
-def _in_network(host: str, network: str) -> bool:
-    import ipaddress
-
-    try:
-        return ipaddress.ip_address(host) in ipaddress.ip_network(network, strict=False)
-    except ValueError:
-        return False

@@ -19,7 +19,7 @@ from storage_initializer.errors import (
     UnsafePath,
 )
 from storage_initializer.items import Filter, safe_path
-from storage_initializer.providers import azure, git, hf, oci, s3, s3_sign
+from storage_initializer.providers import azure, git, hf, oci, s3, s3_sign, s3_xml
 from storage_initializer.settings import Settings, parse_size
 
 
@@ -250,7 +250,7 @@ def test_a_listing_is_parsed_whatever_its_keys() -> None:
     <NextContinuationToken>t==</NextContinuationToken>
     <Contents><Key>a+b/%C3%BC%26</Key><Size>7</Size><ETag>&quot;x&quot;</ETag></Contents>
     <Contents><Key>c</Key><Size>0</Size></Contents></ListBucketResult>"""
-    page = s3.Page.parse(body, "s3://b")
+    page = s3_xml.Page.parse(body, "s3://b")
     assert page.objects == [("a b/ü&", 7, '"x"'), ("c", 0, "")]
     assert page.token == "t=="
 
@@ -266,7 +266,7 @@ def test_a_listing_is_parsed_whatever_its_keys() -> None:
 )
 def test_a_broken_listing_is_a_transient_error(body: bytes) -> None:
     with pytest.raises(TransferFailed):
-        s3.Page.parse(body, "s3://b")
+        s3_xml.Page.parse(body, "s3://b")
 
 
 # --- other providers' grammar --------------------------------------------------------------------

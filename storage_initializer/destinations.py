@@ -1,0 +1,73 @@
+"""What a fetch is asked for and what it reports: destinations, their sources, reports."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .errors import DestinationError, InvalidUri
+from .settings import Settings
+from .uri import Uri, apply_mirrors, parse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a fetch did for one destination."""
+
+    sources: tuple[str, ...]
+    """Without secrets."""
+    dest: str
+    outcome: str
+    """`fetched`, `complete` (nothing to do) or `provided` (read-only, not ours)."""
+    files: int
+    bytes: int
+    """Size of the published tree."""
+    bytes_fetched: int
+    """Bytes that came from the source in this run; over all destinations of the run."""
+    seconds: float
+    retries: int = 0
+    cache_hits: int = 0
+    """Files that came from the node cache."""
+
+    @property
+    def mb_per_s(self) -> float:
+        return self.bytes_fetched / self.seconds / 1e6 if self.seconds else 0.0
+
+
+@dataclass(kw_only=True)
+class Destination:
+    """One directory and what goes into it."""
+
+    path: Path
+    uris: list[Uri] = field(default_factory=list)
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        return tuple(uri.shown for uri in self.uris)
+
+    def identity(self, settings: Settings) -> str:
+        parts = [[uri.identity for uri in self.uris]]
+        parts += [list(settings.allow_patterns), list(settings.ignore_patterns)]
+        parts.append([str(settings.unpack), settings.local_mode])
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def plan(pairs: Sequence[tuple[str, str | Path]], settings: Settings) -> list[Destination]:
+    """Parse everything before anything is touched."""
+    destinations: dict[str, Destination] = {}
+    for source, dest in pairs:
+        if not str(dest):
+            raise InvalidUri(repr(str(dest)), "the destination is empty; name a directory")
+        real = os.path.realpath(dest)
+        if os.path.dirname(real) == real:
+            raise DestinationError(real, "the root directory is no destination")
+        destination = destinations.setdefault(real, Destination(path=Path(real)))
+        uri = parse(apply_mirrors(source, settings.mirrors))
+        if uri.provider == "local":
+            here = os.path.realpath(uri.path)
+            if real.startswith(here.rstrip("/") + "/"):
+                raise DestinationError(real, f"lies inside its own source {uri.shown}")
+        destination.uris.append(uri)
+    return list(destinations.values())

@@ -1,0 +1,198 @@
+"""What one file's transfer consists of: the file, its stream or parts, and who waits for it."""
+
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from . import digest, retry
+from .errors import Changed, DestinationError, TransferFailed
+from .items import Item, Source
+from .staging import FileRecord, Staging
+from .wire import Response
+
+
+class Receiver(Protocol):
+    """Who hears of a file's end, in a worker thread."""
+
+    def done(self, record: FileRecord) -> None: ...
+
+    def changed(self, error: Changed) -> None:
+        """The source changed under the download: this file's owner must list again."""
+
+
+class Batch:
+    """The files of one destination that are under way."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._open = 0
+        self._records: list[FileRecord] = []
+        self._changed_error: Changed | None = None
+
+    def add(self) -> None:
+        with self._changed:
+            self._open += 1
+
+    def done(self, record: FileRecord) -> None:
+        with self._changed:
+            self._open -= 1
+            self._records.append(record)
+            if not self._open:
+                self._changed.notify_all()
+
+    def changed(self, error: Changed) -> None:
+        with self._changed:
+            self._open -= 1
+            self._changed_error = error
+            self._changed.notify_all()
+
+    def wait(self, control: retry.Control) -> list[FileRecord]:
+        """All records; Changed when the source must be listed again, Cancelled when all failed.
+
+        The other files of the batch are waited for in any case: they are needed again.
+        """
+        with self._changed:
+            while self._open:
+                self._changed.wait(0.05)
+                if control.stopped.is_set():
+                    raise retry.Cancelled
+            if self._changed_error is not None:
+                raise self._changed_error
+            return self._records
+
+
+class File:
+    """One file being downloaded."""
+
+    __slots__ = (
+        "abandoned", "began", "checks", "corrupt", "crcs", "fd", "item", "key", "lock", "lock_fd",
+        "part_bytes", "parts", "path", "receiver", "source", "staging",
+    )  # fmt: skip
+
+    def __init__(self, source: Source, item: Item, staging: Staging, receiver: Receiver) -> None:
+        self.source = source
+        self.item = item
+        self.staging = staging
+        self.receiver = receiver
+        self.abandoned = False
+        self.path: Path = staging.tree / item.path
+        self.fd = -1
+        self.lock = threading.Lock()
+        self.parts = 0
+        self.part_bytes = 0
+        self.crcs: dict[int, int] = {}
+        self.checks: Mapping[str, str] = item.checks
+        self.corrupt = 0
+        self.began = 0.0
+        self.key = ""
+        self.lock_fd = -1
+
+    @property
+    def where(self) -> str:
+        return f"{self.source.shown} ({self.item.path})"
+
+    def restart(self) -> None:
+        self.staging.forget(self.item.path)
+        self.crcs.clear()
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def unlock(self) -> None:
+        """Let other initializers of the node have this item."""
+        if self.lock_fd >= 0:
+            os.close(self.lock_fd)
+            self.lock_fd = -1
+
+    def __del__(self) -> None:
+        # Parts of an abandoned file may still be at work in other threads: the descriptor goes
+        # with the last of them, never earlier (its number could be reused under a writer).
+        self.close()
+        self.unlock()
+
+
+class Stream:
+    """A file written in order, with its checksum."""
+
+    def __init__(self, file: File, mode: str) -> None:
+        self._file = file
+        self._mode = mode
+        self.position = 0
+        self.check: tuple[str, str] | None = None
+        self._hasher: digest.Hasher = digest.Crc32()
+        self._name = "crc32"
+
+    def begin(self, checks: Mapping[str, str]) -> None:
+        """The headers have told which checksum to compute."""
+        size = self._file.item.size
+        checks = {k: v for k, v in checks.items() if k != "gitsha1" or size is not None}
+        self.check = digest.choose(checks, self._mode)
+        self._name = self.check[0] if self.check else "crc32"
+        hasher = digest.new_for(self._name, size or 0)
+        if hasher is None:
+            raise DestinationError(str(self._file.path), f"cannot compute {self._name}")
+        self._hasher = hasher
+
+    def write(self, data: memoryview) -> None:
+        self._hasher.update(data)
+        write_all(self._file.fd, data, self.position)
+        self.position += len(data)
+
+    def restart(self) -> None:
+        os.ftruncate(self._file.fd, 0)
+        self.position = 0
+
+    def digest(self) -> str:
+        return f"{self._name}:{self._hasher.hexdigest()}"
+
+
+class Part:
+    """A range of a file with its CRC."""
+
+    def __init__(self, fd: int, start: int, stop: int) -> None:
+        self._fd = fd
+        self.position = start
+        self._stop = stop
+        self.crc = digest.Crc32()
+
+    def write(self, data: memoryview) -> None:
+        data = data[: self._stop - self.position]
+        self.crc.update(data)
+        write_all(self._fd, data, self.position)
+        self.position += len(data)
+
+
+def write_all(fd: int, data: memoryview, offset: int) -> None:
+    while data:
+        written = os.pwrite(fd, data, offset)
+        data = data[written:]
+        offset += written
+
+
+def unranged(item: Item) -> Item:
+    return Item(
+        path=item.path,
+        size=item.size,
+        version=item.version,
+        checks=item.checks,
+        ref=item.ref,
+        ranges=False,
+        mode=item.mode,
+    )
+
+
+def total_length(response: Response, start: int, where: str) -> int | None:
+    """Size of the whole object according to the answer; None when it does not say."""
+    if response.status == 200:
+        return response.length
+    text = response.headers.get("content-range", "")
+    unit, _, rest = text.partition(" ")
+    span, _, total = rest.partition("/")
+    first = span.partition("-")[0]
+    if unit != "bytes" or not first.isdigit() or int(first) != start:
+        raise TransferFailed(where, f"asked from byte {start}, got Content-Range {text!r}")
+    return int(total) if total.isdigit() else None
