@@ -213,7 +213,7 @@ VOLUME_MOUNTS = Listing(
             "subPath": Field(type=TEXT),
             "readOnly": Field(type=Bool()),
             "mountPropagation": Field(
-                type=Str(enum=("None", "HostToContainer", "Bidirectional")),
+                type=Str(enum=("None", "HostToContainer")),
                 flag=keys.FLAG_MOUNT_PROPAGATION,
             ),
             "subPathExpr": refused("Knative does not carry subPathExpr; write the path in subPath"),

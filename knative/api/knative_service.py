@@ -6,11 +6,11 @@ what we print is what a cluster takes. Source: spec/knative 1.1-1.12.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from knative import keys
-from knative.api import core, pod, scaling
+from knative.api import core, knative_pod, pod, scaling
 from knative.api.problems import Path, Report
 from knative.api.resource import Resource
 from knative.api.schema import Bool, Field, Int, Listing, Obj, Str, refused, silent
@@ -18,12 +18,6 @@ from knative.api.schema import Bool, Field, Int, Listing, Obj, Str, refused, sil
 JSON = Any
 
 SERVICE_NAME = r"[a-z]([-a-z0-9]*[a-z0-9])?"
-RESERVED_ENV = frozenset({"PORT", "K_SERVICE", "K_CONFIGURATION", "K_REVISION"})
-RESERVED_PORTS = frozenset({8008, 8012, 8013, 8022, 9090, 9091})
-RESERVED_MOUNTS = frozenset({"/", "/dev", "/dev/log"})
-MAX_TIMEOUT_S = 600
-"""Knative's `max-revision-timeout-seconds` unless an administrator raised it."""
-
 REVISION_SPEC = Obj(
     name="RevisionSpec",
     fields={
@@ -86,7 +80,6 @@ FIELDS: dict[str, Field] = {
     "status": silent("written by the controller"),
 }
 _TEMPLATE: Path = ("spec", "template")
-_POD: Path = ("spec", "template", "spec")
 
 
 def check(resource: Resource, report: Report) -> None:
@@ -115,135 +108,10 @@ def check(resource: Resource, report: Report) -> None:
         report.error((*_TEMPLATE, "metadata", "name"), f'must begin with "{resource.name}-"')
     annotations = metadata.get("annotations") or {}
     scaling.check(annotations, (*_TEMPLATE, "metadata", "annotations"), report)
-    _check_pod(template["spec"], report)
+    check_durations(annotations, (*_TEMPLATE, "metadata", "annotations"), report)
+    check_durations(resource.annotations, ("metadata", "annotations"), report)
+    knative_pod.check(template["spec"], report)
     _check_traffic(service["spec"].get("traffic") or [], report)
-
-
-def _check_pod(spec: Mapping[str, JSON], report: Report) -> None:
-    timeout = spec.get("timeoutSeconds") or 0
-    if timeout > MAX_TIMEOUT_S:
-        report.warning(
-            (*_POD, "timeoutSeconds"),
-            f"{timeout} s is above Knative's limit of {MAX_TIMEOUT_S} s, unless an administrator"
-            " raised max-revision-timeout-seconds in the ConfigMap config-defaults",
-        )
-    if spec.get("automountServiceAccountToken") is True:
-        report.error((*_POD, "automountServiceAccountToken"), "Knative accepts only false here")
-    if len(spec["containers"]) > 1:
-        report.need(keys.FLAG_MULTI_CONTAINER, (*_POD, "containers"))
-    _check_ports(spec["containers"], report)
-    names: dict[str, Path] = {}
-    for path, container in _containers(spec):
-        name = container.get("name")
-        if name == "queue-proxy":
-            report.error((*path, "name"), "queue-proxy is Knative's own container")
-        if name and name in names:
-            report.error((*path, "name"), f"{name} is used by another container")
-        names.setdefault(name or "", path)
-        _check_container(container, path, report)
-    _check_volumes(spec, report)
-
-
-def _containers(spec: Mapping[str, JSON]) -> Iterator[tuple[Path, Mapping[str, JSON]]]:
-    for group in ("initContainers", "containers"):
-        for index, container in enumerate(spec.get(group) or []):
-            yield (*_POD, group, index), container
-
-
-def _is_init(path: Path) -> bool:
-    return "initContainers" in path
-
-
-def _check_ports(containers: list[Mapping[str, JSON]], report: Report) -> None:
-    with_ports = [i for i, c in enumerate(containers) if c.get("ports")]
-    path: Path = (*_POD, "containers")
-    if len(containers) > 1 and len(with_ports) != 1:
-        report.error(path, "of several containers exactly one, the serving one, declares ports")
-    for index in with_ports:
-        ports = containers[index]["ports"]
-        if len(ports) > 1:
-            report.error((*path, index, "ports"), "Knative serves one port; declare only that one")
-        number = ports[0].get("containerPort")
-        if number in RESERVED_PORTS:
-            report.error(
-                (*path, index, "ports", 0, "containerPort"), f"{number} is Knative's own port"
-            )
-
-
-def _check_container(container: Mapping[str, JSON], path: Path, report: Report) -> None:
-    if not container.get("image"):
-        report.error(path, "image is required")
-    reserved = RESERVED_ENV - {"PORT"} if _is_init(path) else RESERVED_ENV
-    for index, variable in enumerate(container.get("env") or []):
-        if variable["name"] in reserved:
-            report.error(
-                (*path, "env", index, "name"), f"{variable['name']} is set by Knative itself"
-            )
-    for kind in ("readinessProbe", "livenessProbe", "startupProbe"):
-        probe = container.get(kind)
-        if probe and _is_init(path):
-            report.error((*path, kind), "init containers have no probes")
-        elif probe:
-            _check_probe(probe, kind, (*path, kind), report)
-    security = container.get("securityContext") or {}
-    if security.get("privileged") is True:
-        report.error((*path, "securityContext", "privileged"), "Knative accepts only false here")
-
-
-def _check_probe(probe: Mapping[str, JSON], kind: str, path: Path, report: Report) -> None:
-    if kind == "readinessProbe" and probe.get("periodSeconds") == 0:
-        for field in ("failureThreshold", "timeoutSeconds"):
-            if probe.get(field):
-                report.error(
-                    (*path, field), "an aggressive probe (periodSeconds 0) sets its own; remove it"
-                )
-    if (probe.get("successThreshold") or 1) != 1 and kind != "readinessProbe":
-        report.error((*path, "successThreshold"), "must be 1 here")
-
-
-def _check_volumes(spec: Mapping[str, JSON], report: Report) -> None:
-    volumes = {v["name"]: (i, v) for i, v in enumerate(spec.get("volumes") or [])}
-    mounted: set[str] = set()
-    for path, container in _containers(spec):
-        for index, mount in enumerate(container.get("volumeMounts") or []):
-            here = (*path, "volumeMounts", index)
-            mounted.add(mount["name"])
-            if mount["mountPath"].rstrip("/") in RESERVED_MOUNTS | {""}:
-                report.error((*here, "mountPath"), f"{mount['mountPath']} cannot be mounted over")
-            if mount["name"] not in volumes:
-                report.error((*here, "name"), f"no volume is called {mount['name']}")
-                continue
-            _check_mount(mount, volumes[mount["name"]][1], here, report)
-    for name, (index, volume) in volumes.items():
-        if name not in mounted:
-            report.error(
-                (*_POD, "volumes", index), f"no container mounts {name}; Knative refuses that"
-            )
-        claim = volume.get("persistentVolumeClaim")
-        if claim and not claim.get("readOnly"):
-            report.need(keys.FLAG_PVC_WRITE, (*_POD, "volumes", index, "persistentVolumeClaim"))
-
-
-def _check_mount(
-    mount: Mapping[str, JSON], volume: Mapping[str, JSON], path: Path, report: Report
-) -> None:
-    """Only emptyDir, PVC, ephemeral, hostPath and csi may be mounted writable.
-
-    Knative fills in readOnly for ordinary containers, but not for init containers.
-    """
-    if mount.get("readOnly"):
-        return
-    claim = volume.get("persistentVolumeClaim")
-    if claim and claim.get("readOnly"):
-        report.error(path, f"{mount['name']} is read-only; add readOnly: true to the mount")
-    for source in ("secret", "configMap", "projected"):
-        if volume.get(source) is None:
-            continue
-        if _is_init(path) or "readOnly" in mount:
-            report.error(
-                path,
-                f"{mount['name']} is a {source} volume; Knative wants readOnly: true on the mount",
-            )
 
 
 def _check_traffic(traffic: list[Mapping[str, JSON]], report: Report) -> None:
@@ -260,3 +128,20 @@ def _check_traffic(traffic: list[Mapping[str, JSON]], report: Report) -> None:
             )
     if total != 100:
         report.error(("spec", "traffic"), f"the percentages add up to {total}, not 100")
+
+
+def check_durations(annotations: Mapping[str, str], path: Path, report: Report) -> None:
+    """Durations outside the autoscaling group: Go durations of whole seconds."""
+    for key, least_s in ((keys.PROGRESS_DEADLINE, 1), (keys.ROLLOUT_DURATION, 0)):
+        text = annotations.get(key)
+        if not text:
+            continue
+        try:
+            seconds = scaling.duration_s(text)
+        except ValueError:
+            seconds = -1.0
+        if seconds < least_s or seconds != int(seconds):
+            report.error(
+                (*path, key),
+                f'must be whole seconds, {least_s} or more, such as 600s, not "{text}"',
+            )

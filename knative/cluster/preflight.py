@@ -139,13 +139,25 @@ def _limits(api: Api, needs: Needs) -> Iterator[Check]:
         (o["spec"]["template"]["spec"].get("timeoutSeconds") or 0 for o in needs.services),
         default=0,
     )
-    limit = int(_config(api, "config-defaults").get("max-revision-timeout-seconds", "600"))
+    defaults = _config(api, "config-defaults")
+    limit = int(defaults.get("max-revision-timeout-seconds", "600"))
     if longest > limit:
         yield Check(
             False,
             f"a service's timeout of {longest} s is above the cluster's limit of {limit} s",
             f"kubectl patch configmap config-defaults --namespace {SERVING} --type merge"
             f' --patch \'{{"data":{{"max-revision-timeout-seconds":"{longest}"}}}}\'',
+        )
+    unlimited = [
+        o["metadata"]["name"]
+        for o in needs.services
+        if not o["spec"]["template"]["spec"].get("containerConcurrency")
+    ]
+    if unlimited and defaults.get("allow-container-concurrency-zero", "true").lower() == "false":
+        yield Check(
+            False,
+            f"this cluster wants a containerConcurrency, which {', '.join(unlimited)} do not have",
+            "set containerConcurrency to what one pod serves well at a time",
         )
     zero = [o["metadata"]["name"] for o in needs.services if _initial_scale(o) == "0"]
     allowed = _config(api, "config-autoscaler").get("allow-zero-initial-scale", "false")

@@ -10,7 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from events.delivery import BROKER_DEFAULT
-from events.spec import DEAD_LETTER_PATH
+from events.spec import DEAD_LETTER_PATH, SWEEP_PATH
 from knative import emit, keys, names
 from knative.api.resource import Resource
 from knative.resources import container
@@ -35,6 +35,9 @@ DEFAULT_CONCURRENCY = 8
 DEFAULT_BACKOFF = "PT0.5S"
 """With ten exponential retries: about eight and a half minutes until an event is dead."""
 
+SWEEP_SCHEDULE = "*/10 * * * *"
+"""Every ten minutes: each sweep wakes the sink and lists the bucket."""
+
 _SECRET_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
@@ -58,6 +61,8 @@ def make(resource: Resource, context: "Context") -> list[Object]:
         made += [_adapter(resource, context), _binding(resource)]
     if notify == "IntegrationSource":
         made.append(_integration_source(resource))
+    if _s3(resource).get("sweep"):
+        made += [_ping(resource), _binding(resource, sink_name(resource.name))]
     if notify == "SQS":
         made += [_poller(resource, context), _binding(resource)]
     return made
@@ -260,13 +265,24 @@ def _poller(resource: Resource, context: "Context") -> Object:
     return _service(resource, name, item, minReplicas=1, maxReplicas=1, timeout=60)
 
 
-def _binding(resource: Resource) -> Object:
-    """Gives the adapter its K_SINK: the Broker's address, whatever the Broker's class."""
+def _ping(resource: Resource) -> Object:
+    """Wakes the sink for a sweep; cron in UTC."""
+    spec = {
+        "schedule": _s3(resource)["sweep"].get("schedule") or SWEEP_SCHEDULE,
+        "sink": {"ref": _service_ref(sink_name(resource.name)), "uri": SWEEP_PATH},
+    }
+    name = names.bounded(f"{resource.name}-sweep")
+    return _object("sources.knative.dev/v1", "PingSource", name, resource, spec)
+
+
+def _binding(resource: Resource, name: str = "") -> Object:
+    """Gives a Service its K_SINK: the Broker's address, whatever the Broker's class."""
+    name = name or adapter_name(resource.name)
     spec = {
         "subject": {
             "apiVersion": "serving.knative.dev/v1",
             "kind": "Service",
-            "name": adapter_name(resource.name),
+            "name": name,
         },
         "sink": {
             "ref": {
@@ -276,7 +292,6 @@ def _binding(resource: Resource) -> Object:
             }
         },
     }
-    name = adapter_name(resource.name)
     return _object("sources.knative.dev/v1", "SinkBinding", name, resource, spec)
 
 

@@ -21,7 +21,7 @@ def _isvc(*, predictor: dict[str, Any] | None = None, **spec: Any) -> dict[str, 
 
 
 def _ksvc(template: dict[str, Any], **spec: Any) -> dict[str, Any]:
-    pod = {"containers": [{"image": "i"}], **template.pop("spec", {})}
+    pod = {"containers": [{"image": "img"}], **template.pop("spec", {})}
     return {
         "apiVersion": "serving.knative.dev/v1",
         "kind": "Service",
@@ -35,17 +35,17 @@ def _pod(**pod: Any) -> dict[str, Any]:
 
 
 def _container(**container: Any) -> dict[str, Any]:
-    return _pod(containers=[{"image": "i", **container}])
+    return _pod(containers=[{"image": "img", **container}])
 
 
 def _init(**container: Any) -> dict[str, Any]:
-    return _pod(initContainers=[{"name": "a", "image": "i", **container}])
+    return _pod(initContainers=[{"name": "a", "image": "img", **container}])
 
 
 def _mount(source: dict[str, Any], **mount: Any) -> dict[str, Any]:
     mounts = [{"name": "v", "mountPath": "/v", **mount}]
     return _pod(
-        containers=[{"image": "i", "volumeMounts": mounts}], volumes=[{"name": "v", **source}]
+        containers=[{"image": "img", "volumeMounts": mounts}], volumes=[{"name": "v", **source}]
     )
 
 
@@ -81,12 +81,30 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (_container(livenessProbe={}), "exactly one of httpGet, tcpSocket, exec, grpc"),
     (
         _container(readinessProbe={"tcpSocket": {}, "periodSeconds": 0, "timeoutSeconds": 2}),
-        "an aggressive probe",
+        "goes with periodSeconds only",
+    ),
+    (
+        _container(readinessProbe={"tcpSocket": {}, "failureThreshold": 2}),
+        "goes with periodSeconds only",
+    ),
+    (_container(readinessProbe={"httpGet": {"port": "web"}}), "not the name of the serving port"),
+    (_pod(containers=[{"image": "x"}]), "cannot parse the image reference x"),
+    (_pod(containers=[{"image": "example.com/UPPER/x y"}]), "cannot parse the image reference"),
+    (_mount({"csi": {"driver": "x"}}), "is a volume of type csi; Knative wants readOnly: true"),
+    (_mount({"image": {"reference": "r"}}), "is a volume of type image"),
+    (_mount({"emptyDir": {}}, mountPath="/dev/../dev/log/"), "/dev/log cannot be mounted over"),
+    (
+        _ksvc({"metadata": {"annotations": {"serving.knative.dev/progress-deadline": "1500ms"}}}),
+        "must be whole seconds, 1 or more",
+    ),
+    (
+        _ksvc({}, metadata={"annotations": {"serving.knative.dev/rollout-duration": "soon"}}),
+        "must be whole seconds, 0 or more",
     ),
     (_container(resources={"claims": []}), "remove claims"),
     (_container(volumeMounts=[{"name": "v", "mountPath": "/v"}]), "no volume is called v"),
     (_pod(containers=[]), "needs at least 1 item"),
-    (_pod(containers=[{"image": "a"}, {"image": "b"}]), "exactly one, the serving one"),
+    (_pod(containers=[{"image": "aa"}, {"image": "bb"}]), "exactly one, the serving one"),
     (_pod(containers=[{"command": ["x"]}]), "image is required"),
     (_pod(nodeName="n"), "Knative chooses the node itself"),
     (_pod(restartPolicy="Never"), "Knative sets restartPolicy itself"),
@@ -146,7 +164,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (_isvc(predictor={"model": MODEL, "deploymentStrategy": {}}), "revision by revision"),
     (_isvc(predictor={"model": MODEL, "logger": {}}), "url is required"),
     (
-        _isvc(predictor={"containers": [{"image": "i"}], "batcher": {}}),
+        _isvc(predictor={"containers": [{"image": "img"}], "batcher": {}}),
         "batcher needs KServe's agent sidecar",
     ),
     (_isvc(transformer={}), "a transformer needs containers"),
@@ -230,8 +248,17 @@ FLAGS: list[tuple[dict[str, Any], str]] = [
         "kubernetes.podspec-persistent-volume-write",
     ),
     (_mount({"image": {"reference": "r"}}, readOnly=True), "kubernetes.podspec-volumes-image"),
-    (_mount({"hostPath": {"path": "/x"}}), "kubernetes.podspec-volumes-hostpath"),
-    (_mount({"csi": {"driver": "x"}}), "kubernetes.podspec-volumes-csi"),
+    (
+        _pod(
+            containers=[
+                {"image": "aa", "name": "a", "ports": [{"containerPort": 1}]},
+                {"image": "bb", "name": "b", "livenessProbe": {"tcpSocket": {"port": 9}}},
+            ]
+        ),
+        "multi-container-probing",
+    ),
+    (_mount({"hostPath": {"path": "/x"}}, readOnly=True), "kubernetes.podspec-volumes-hostpath"),
+    (_mount({"csi": {"driver": "x"}}, readOnly=True), "kubernetes.podspec-volumes-csi"),
     (
         _mount({"emptyDir": {}}, mountPropagation="None"),
         "kubernetes.podspec-volumes-mount-propagation",

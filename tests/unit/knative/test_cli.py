@@ -13,6 +13,7 @@ import yaml
 from knative.cli import main
 
 GOLDEN = Path(__file__).parents[2] / "golden"
+DIGEST = "sha256:" + "0a" * 32
 DOGS = str(GOLDEN / "dog-breed" / "in.yaml")
 
 
@@ -80,8 +81,8 @@ def test_kn_uses_flags_where_they_suffice_and_files_where_not(
 @pytest.mark.parametrize(
     ("text", "image"),
     [
-        ("functions=r/f:9", "r/f:9"),
-        ("functions-pytorch=r/p@sha256:ab", "r/p@sha256:ab"),
+        ("functions=r.io/x/f:9", "r.io/x/f:9"),
+        (f"functions-pytorch=r.io/p/t@{DIGEST}", f"r.io/p/t@{DIGEST}"),
     ],
 )
 def test_images_can_be_named_in_full(

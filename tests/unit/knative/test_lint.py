@@ -21,14 +21,14 @@ def _isvc(predictor: dict[str, Any], **metadata: Any) -> dict[str, Any]:
 def _custom(container: dict[str, Any], **predictor: Any) -> dict[str, Any]:
     found = _isvc({})
     found["spec"]["predictor"] = {
-        "containers": [{"image": "example.com/x:1", **container}],
+        "containers": [{"image": "example.com/img:1", **container}],
         **predictor,
     }
     return found
 
 
 def _ksvc(pod: dict[str, Any], annotations: dict[str, str] | None = None) -> dict[str, Any]:
-    containers = pod.pop("containers", [{"image": "example.com/x:1"}])
+    containers = pod.pop("containers", [{"image": "example.com/img:1"}])
     return {
         "apiVersion": "serving.knative.dev/v1",
         "kind": "Service",

@@ -137,7 +137,7 @@ def _service(name: str, calls: str = "") -> dict[str, object]:
     return {
         "kind": "Service",
         "metadata": {"name": name, "namespace": "ns"},
-        "spec": {"template": {"spec": {"containers": [{"image": "i", "env": env}]}}},
+        "spec": {"template": {"spec": {"containers": [{"image": "img", "env": env}]}}},
     }
 
 

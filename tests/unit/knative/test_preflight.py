@@ -79,6 +79,12 @@ ROWS = [
         {},
         "",
     ),
+    (
+        Cluster(config_defaults={"allow-container-concurrency-zero": "false"}),
+        _service(),
+        {},
+        "miss: this cluster wants a containerConcurrency, which x do not have",
+    ),
     (Cluster(), _service(), {keys.FLAG_NODE_SELECTOR: "x"}, "miss: feature flag"),
     (
         Cluster(config_features={keys.FLAG_NODE_SELECTOR: "Allowed"}),
