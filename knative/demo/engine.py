@@ -43,7 +43,8 @@ class Service:
     """One service, what of it runs now and what it has done so far."""
 
     name: str
-    graph: bool
+    steps: tuple[str, ...]
+    """For a graph, the services its steps may call; empty for other services."""
     pods: int
     """Pods in any state, starting and draining ones included."""
     pids: tuple[int, ...]
@@ -149,7 +150,7 @@ def _service(entry: Mapping[str, Any]) -> Service:
     pods = [pod for revision in revisions for pod in revision["pods"]]
     return Service(
         name=entry["name"],
-        graph=entry["graph"] is not None,
+        steps=_steps(entry["graph"] or {}),
         pods=len(pods),
         pids=tuple(pid for pod in pods for pid in pod["pids"]),
         requests=sum(revision["requests"] for revision in revisions),
@@ -158,6 +159,12 @@ def _service(entry: Mapping[str, Any]) -> Service:
         cold_starts=sum(revision["cold_starts"] for revision in revisions),
         cold=_cold(pods[-1]["timeline"]) if pods else "",
     )
+
+
+def _steps(graph: Mapping[str, Any]) -> tuple[str, ...]:
+    """Service names in a graph's spec, in its order."""
+    steps = [step for node in graph.get("nodes", {}).values() for step in node.get("steps", ())]
+    return tuple(step["serviceName"] for step in steps if step.get("serviceName"))
 
 
 def _cold(timeline: Mapping[str, float | None]) -> str:

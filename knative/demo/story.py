@@ -209,7 +209,11 @@ def _send(screen: Screen, local: engine.Engine, scene: Scene) -> None:
         for service in sorted(after.values(), key=lambda service: service.last_request)
         if service.requests > before[service.name].requests
     ]
-    screen.fact("path", " -> ".join(service.name for service in called if not service.graph))
+    path = [service.name for service in called if not service.steps]
+    spared = [name for name in after[scene.graph].steps if name not in path]
+    screen.fact(
+        "path", " -> ".join(path) + (f"; not called: {', '.join(spared)}" if spared else "")
+    )
     woken = [
         service for service in called if service.cold_starts > before[service.name].cold_starts
     ]

@@ -38,13 +38,15 @@ def _fact(scene: str, name: str) -> str:
 def test_it_ends_with_0_and_takes_the_right_paths(demo_output: str) -> None:
     cat = _scene(demo_output, "animal-plant-pipeline", "a cat")
     assert _fact(cat, "answer").startswith("tiger_cat 38.5%")
-    assert _fact(cat, "path") == "animal-plant -> animal-classifier"
+    assert _fact(cat, "path") == ("animal-plant -> animal-classifier; not called: plant-classifier")
     flower = _scene(demo_output, "animal-plant-pipeline", "a flower")
     assert _fact(flower, "answer").startswith("daisy 32.7%")
-    assert _fact(flower, "path") == "animal-plant -> plant-classifier"
+    assert _fact(flower, "path") == (
+        "animal-plant -> plant-classifier; not called: animal-classifier"
+    )
     breed_cat = _scene(demo_output, "dog-breed-pipeline", "a cat")
     assert _fact(breed_cat, "answer") == "It's a cat!"
-    assert _fact(breed_cat, "path") == "cat-dog-classifier"
+    assert _fact(breed_cat, "path") == "cat-dog-classifier; not called: dog-breed-classifier"
     horse = _scene(demo_output, "dog-breed-pipeline", "horse")
     assert _fact(horse, "path") == "cat-dog-classifier -> dog-breed-classifier"
 
