@@ -9,8 +9,8 @@ Nothing is imported before it is asked for.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .errors import StorageError
     from .destinations import Report
+    from .errors import StorageError
     from .fetching import fetch, is_complete
 
 __all__ = ["Report", "StorageError", "fetch", "is_complete"]
