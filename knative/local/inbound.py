@@ -14,7 +14,7 @@ from typing import Protocol, cast
 
 import httptools
 
-from . import wire
+from . import heads, wire
 from .exchange import Exchange
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -153,7 +153,7 @@ class Inbound(asyncio.Protocol):
                 self._held += rest
             elif rest and not self._broken:
                 self.data_received(rest)
-        except (httptools.HttpParserError, _BadRequest) as error:
+        except (httptools.HttpParserError, heads.BadRequest) as error:
             self._reject(400, f"not a valid HTTP request: {error}")
 
     def on_message_begin(self) -> None:
@@ -173,10 +173,12 @@ class Inbound(asyncio.Protocol):
     def _count(self, size: int) -> None:
         self._header_bytes += size
         if self._header_bytes > self._handler.max_header_bytes:
-            raise _BadRequest("request head too large")
+            raise heads.BadRequest("request head too large")
 
     def on_headers_complete(self) -> None:
-        request = self._request()
+        parser = self._parser
+        method, version = parser.get_method(), parser.get_http_version()
+        request = heads.read(method, self._url, version, self._headers, self._peer)
         if request.method == b"CONNECT":
             self._connect(request)
             return
@@ -208,45 +210,6 @@ class Inbound(asyncio.Protocol):
             exchange.request_end()
         elif self._lingering:
             self._transport.close()
-
-    def _request(self) -> wire.Request:
-        length: int | None = None
-        chunked, upgrade, host, hosts = False, b"", b"", 0
-        for name, value in self._headers:
-            if name == b"content-length":
-                length = int(value)
-            elif name == b"transfer-encoding":
-                chunked = value.lower().strip().endswith(b"chunked")
-            elif name == b"upgrade":
-                upgrade = value
-            elif name == b"host":
-                host = value
-                hosts += 1
-        if hosts > 1:
-            raise _BadRequest("more than one Host header")
-        if hosts == 0 and self._parser.get_http_version() == "1.1":
-            raise _BadRequest("no Host header")
-        method, target = self._parser.get_method(), self._url
-        absolute = not target.startswith(b"/") and method not in (b"CONNECT", b"OPTIONS")
-        if absolute:
-            scheme, separator, rest = target.partition(b"://")
-            if not separator or scheme.lower() != b"http":
-                raise _BadRequest("only http:// targets can be proxied; give https to the client")
-            cut = min(
-                (at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest)
-            )
-            host, path = rest[:cut], rest[cut:]
-            target = path if path.startswith(b"/") else b"/" + path
-        elif method == b"CONNECT":
-            host = target
-        try:
-            authority, port = wire.split_authority(host.rpartition(b"@")[2])
-        except ValueError:
-            raise _BadRequest("Host is not a host name with an optional port") from None
-        return wire.Request(
-            method, target, authority, self._headers, host, length, chunked, upgrade, self._peer,
-            b"http", port, absolute,
-        )  # fmt: skip
 
     def _connect(self, request: wire.Request) -> None:
         if self._queue or not self._handler.accepts_connect(request.authority, request.port):
@@ -408,7 +371,3 @@ class Inbound(asyncio.Protocol):
             data = b"".join(self._out)
             self._out.clear()
             self._transport.write(data)
-
-
-class _BadRequest(Exception):
-    """A head that llhttp accepts and we do not."""

@@ -1,6 +1,7 @@
 """The gateway of a running engine: hosts, proxying, framing, statuses, upgrades. One engine for
 all."""
 
+import contextlib
 import http.client
 import json
 import socket
@@ -399,7 +400,7 @@ def test_switched_connections_push_back(engine: Engine) -> None:
         receive(client, b"\r\n\r\n")
         client.settimeout(1)
         sent = 0
-        with pytest.raises(TimeoutError):
+        with contextlib.suppress(TimeoutError):
             while sent < 200_000_000:
                 sent += client.send(b"x" * 65536)
         assert sent < 50_000_000
