@@ -239,7 +239,10 @@ class Router:
     def read_head(self, head: RequestHead) -> Incoming:
         """What this head means to us; done once per distinct head."""
         path = head.target.partition(b"?")[0]
-        incoming = Incoming(head, self._headers(head.headers), probe=path == _READY)
+        selected = self._headers(head.headers)
+        if self.observer.tracer is not None:  # every call carries its own span's
+            selected = [field for field in selected if field[0].lower() not in _TRACE_FIELDS]
+        incoming = Incoming(head, selected, probe=path == _READY)
         if self._single is not None and incoming.inflates and not head.chunked:
             incoming.direct = self._single.head(incoming, head.length)
         return incoming
@@ -266,6 +269,7 @@ class Router:
         return join((k, v) for k, v in reply.head.headers if k.lower() in self._returned)
 
 
+_TRACE_FIELDS = frozenset({b"traceparent", b"tracestate"})
 _NOSNIFF = b"X-Content-Type-Options: nosniff\r\n"
 
 

@@ -194,7 +194,8 @@ class FakeUpstream:
         headers: dict[str, str] = {}
         while (field_line := stream.readline().decode("latin-1").strip()) != "":
             name, _, value = field_line.partition(":")
-            headers[name.lower()] = value.strip()
+            name, value = name.lower(), value.strip()
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
         return Seen(method, path, headers, stream.read(int(headers.get("content-length", "0"))))
 
 

@@ -13,14 +13,18 @@ Seldon `status` with the server's words; input that cannot be converted is 400, 
 """
 
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from router_fn.seldon.messages import SeldonError, compose, failure, members
+from router_fn.seldon.messages import SeldonError, compose, failure, loads, members
 
 Kind = Literal["ndarray", "tensor", "jsonData"]
-_BAD_DATA: Final = "MICROSERVICE_BAD_DATA"
+MAX_EMPTY: Final = 10_000
+_BLANKS: Final = b" \t\r\n"
+_NUMBERS = re.compile(rb"\[[-+0-9.eE, \t\r\n]*\]")
 _UPSTREAM: Final = "TFSERVING_ERROR"
 
 
@@ -64,16 +68,36 @@ def _instances(data: Mapping[bytes, bytes]) -> tuple[Kind, bytes]:
         tensor = members(data[b"tensor"])
         return "tensor", _reshaped(tensor.get(b"shape", b"null"), tensor.get(b"values", b"null"))
     if b"tftensor" in data:
-        return "ndarray", _from_tftensor(json.loads(data[b"tftensor"]))
+        return "ndarray", _from_tftensor(loads(data[b"tftensor"]))
     raise SeldonError("data has no ndarray, tensor or tftensor", status=400)
 
 
 def _reshaped(shape_text: bytes, values_text: bytes) -> bytes:
-    """The values nested by their shape; numbers keep their value and integers stay integers."""
-    shape, values = json.loads(shape_text), json.loads(values_text)
-    if not isinstance(values, list) or not _is_shape(shape):
-        raise SeldonError("data.tensor needs a shape and values", status=400)
-    return json.dumps(_nested(values, shape)).encode()
+    """The values nested by their shape, each number as it is written."""
+    shape = loads(shape_text)
+    if not _NUMBERS.fullmatch(values_text) or not _is_shape(shape):
+        raise SeldonError("data.tensor needs a shape and numeric values", status=400)
+    inner = values_text[1:-1].strip(_BLANKS)
+    values = inner.split(b",") if inner else []
+    if math.prod(shape) != len(values):
+        raise SeldonError(f"{len(values)} values do not have the shape {shape}", status=400)
+    if not shape:
+        return values[0]
+    for size in reversed(shape):
+        if not values:
+            return b"[]" if 0 in shape[:1] else json.dumps(_empty(shape)).encode()
+        values = [
+            b"[" + b",".join(values[at : at + size]) + b"]" for at in range(0, len(values), size)
+        ]
+    return values[0]
+
+
+def _empty(shape: list[int]) -> list[Any]:
+    """Nested lists of a shape that has a 0 in it."""
+    head, *rest = shape
+    if head * math.prod(rest or [1]) == 0 and head > MAX_EMPTY:
+        raise SeldonError(f"the shape {shape} is empty and too large", status=400)
+    return [_empty(rest) if rest else 0 for _ in range(head)]
 
 
 def _is_shape(shape: Any) -> bool:
@@ -183,7 +207,7 @@ def _cause(body: bytes) -> str:
 
 def _data(kind: Kind, text: bytes) -> bytes:
     """Predictions as `data`. Names count the second axis, whatever the rank."""
-    predictions: Any = json.loads(text)
+    predictions: Any = loads(text)
     shape = _shape(predictions)
     if len(shape) < 2:  # numbers, texts or objects: one row of them
         text, predictions = b"[" + text + b"]", [predictions]
