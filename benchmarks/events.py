@@ -98,7 +98,7 @@ apiVersion: turnout.dev/v1alpha1
 kind: InferenceTrigger
 metadata: {{name: bench}}
 spec:
-  source: {{s3: {{bucket: input}}}}
+  source: {{s3: {{bucket: input, sweep: {{schedule: "* * * * *", minAgeSeconds: 5}}}}}}
   target: {{url: "http://model.default.svc.cluster.local/"}}
   request: {{object: base64}}
   result:
@@ -128,10 +128,13 @@ def run(options: Options) -> list[Row]:
     quick = options.seconds < 1
     if options.wants("adapter"):
         rows.append(adapter_row(options))
+        print("  " + rows[-1].line(), flush=True)
     if options.wants("end to end") or options.wants("upload"):
         with folder() as path, chain(path) as scene:
             rows += scene.throughput(200 if quick else OBJECTS)
             rows.append(scene.latency(20 if quick else 200))
+        for row in rows[-3:]:
+            print("  " + row.line(), flush=True)
     if options.wants("kill"):
         with folder() as path, chain(path, versioned=True) as scene:
             rows += scene.under_fire(200 if quick else OBJECTS, 2 if quick else KILLS)
@@ -319,7 +322,7 @@ class Chain:
                 time.sleep(chance.uniform(1.0, 3.0))
                 victims.append(self.kill(chance.choice(["engine", "adapter", "sink", "model"])))
             uploading.result()
-        found = self.wait_for(count, 120 + count / 10)
+        found = self.wait_for(count, 150 + count / 20)
         seconds = time.monotonic() - started
         killed = ", ".join(f"{name} x{victims.count(name)}" for name in sorted(set(victims)))
         return [

@@ -7,7 +7,7 @@ everything else is worth another try. Credentials and region come from boto3's o
 
 import io
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +60,16 @@ class Stored:
     size: int
     version_id: str | None = None
     body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """An object as a listing shows it; `modified_s`: seconds since 1970, often whole ones."""
+
+    key: str
+    etag: str
+    size: int
+    modified_s: float
 
 
 class ObjectStore:
@@ -208,12 +218,21 @@ class ObjectStore:
             )
         )
 
-    def keys(self, bucket: str, prefix: str) -> Sequence[tuple[str, float]]:
-        """(key, last modified as seconds since 1970) under a prefix, at most 1,000."""
-        answer = self._call("list_objects_v2", bucket, Bucket=bucket, Prefix=prefix)
-        return [
-            (item["Key"], item["LastModified"].timestamp()) for item in answer.get("Contents", ())
-        ]
+    def listing(self, bucket: str, prefix: str) -> Iterator["Listed"]:
+        """Every object under a prefix, page by page."""
+        token: dict[str, str] = {}
+        while True:
+            answer = self._call("list_objects_v2", bucket, Bucket=bucket, Prefix=prefix, **token)
+            for item in answer.get("Contents", ()):
+                yield Listed(
+                    key=item["Key"],
+                    etag=str(item.get("ETag", "")).strip('"'),
+                    size=int(item.get("Size") or 0),
+                    modified_s=item["LastModified"].timestamp(),
+                )
+            if not answer.get("IsTruncated"):
+                return
+            token = {"ContinuationToken": answer["NextContinuationToken"]}
 
     def _quick(
         self,

@@ -218,6 +218,9 @@ class SinkSettings:
     proxies: ProxySettings = field(default_factory=ProxySettings)
     endpoint_url: str | None = None
     region: str | None = None
+    broker: str = ""
+    """K_SINK: where a sweep publishes; empty: no sweeps."""
+    extensions: Mapping[str, str] = field(default_factory=dict)
     max_body_bytes: int = 8 << 20
     """Of an event, and of an asynchronous request; more is 413."""
 
@@ -233,6 +236,8 @@ class SinkSettings:
             server=_server(read),
             spec=spec,
             proxies=read.proxies(),
+            broker=read.url("K_SINK", required=False),
+            extensions=read.overrides(),
             endpoint_url=read.url("AWS_ENDPOINT_URL_S3", required=False)
             or read.url("AWS_ENDPOINT_URL", required=False)
             or None,

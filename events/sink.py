@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from . import codec, effects, filters, request, storage
+from . import codec, effects, filters, request, storage, sweep
 from . import event as events
 from .effects import Answer, Effects
 from .errors import DeliveryFailed, EventsError, InFlight, InvalidEvent, Refused, TryAgain
 from .event import Event
-from .gate import Gate, Once
+from .gate import Gate, KeyedLocks, Once
 from .http import Answer as HttpAnswer
 from .http import Client
 from .journal import Journal, Order, State
@@ -77,6 +77,7 @@ class Sink:
         self._wants = filters.compile_filters(spec.filters)
         self._effects = Effects(spec, store)
         self._once: Once[Outcome] = Once()
+        self._objects = KeyedLocks()
         self._forms = request.needs(spec.request)
         self._needs_bytes = request.needs_bytes(spec.request)
         self._may_recur = spec.result.touches_objects
@@ -158,10 +159,26 @@ class Sink:
         self, event: Event, about: ObjectRef | None, work_keys: list[str], deadline: float
     ) -> Outcome:
         order = _order(about)
-        if order is not None:
+        if order is None:
+            return self._run_ordered(event, about, work_keys, deadline, None)
+        # Two events of one object (an original and a swept one) go one after the other.
+        with self._objects.hold(order.object_id):
             last = self._journal.last_sequencer(order.object_id)
             if keys.is_newer(last, order.sequencer):
                 return _ignored("a newer event of this object has been dealt with")
+            floor = event.attributes.get(sweep.FLOOR)
+            if last is not None and floor is not None and last >= str(floor):
+                return _ignored("the upload a sweep found has been dealt with")
+            return self._run_ordered(event, about, work_keys, deadline, order)
+
+    def _run_ordered(
+        self,
+        event: Event,
+        about: ObjectRef | None,
+        work_keys: list[str],
+        deadline: float,
+        order: Order | None,
+    ) -> Outcome:
         entry = self._journal.begin(work_keys, self.spec.deadline_s + 5)
         if entry.state is State.BUSY:
             raise InFlight("another process is working on this event")
@@ -359,10 +376,7 @@ def _ignored(reason: str) -> Outcome:
 def _order(about: ObjectRef | None) -> Order | None:
     if about is None or about.sequencer is None:
         return None
-    object_id = hashlib.sha256(
-        f"{about.bucket}\0{about.key}".encode("utf-8", "replace")
-    ).hexdigest()
-    return Order(object_id=object_id, sequencer=about.sequencer)
+    return Order(object_id=sweep.object_id(about.bucket, about.key), sequencer=about.sequencer)
 
 
 def _record(outcome: Outcome) -> bytes:

@@ -13,9 +13,11 @@ from .http import Client
 from .jobs import PATH, Jobs, wants_async
 from .journal import Journal, MemoryJournal
 from .objects import ObjectStore
+from .sender import Sender
 from .settings import SinkSettings
 from .sink import Outcome, Sink
 from .spec import SinkSpec
+from .sweep import Sweeper
 
 logger = logging.getLogger(__name__)
 
@@ -26,12 +28,12 @@ MAX_THREADS = 512
 def make_front(settings: SinkSettings) -> SinkFront:
     """What `python -m events sink` serves. Raises `SpecError`."""
     sink_spec = spec.parse(settings.spec)
-    sink, jobs = make_sink(sink_spec, settings)
+    sink, jobs, sweeper = make_sink(sink_spec, settings)
     # Everybody whom the gate lets wait holds a thread; a few more tell the rest to come back.
     threads = min(MAX_THREADS, sink_spec.max_concurrency + sink_spec.max_waiting + 8)
     return SinkFront(
         lambda headers, body: take(sink, jobs, headers, body),
-        lambda: make_app(sink, jobs, settings.max_body_bytes),
+        lambda: make_app(sink, jobs, sweeper, settings.max_body_bytes),
         threads,
     )
 
@@ -54,7 +56,7 @@ def take(
     return answer_of(sink.handle(found[0]))
 
 
-def make_sink(sink_spec: SinkSpec, settings: SinkSettings) -> tuple[Sink, Jobs]:
+def make_sink(sink_spec: SinkSpec, settings: SinkSettings) -> tuple[Sink, Jobs, Sweeper | None]:
     """The sink of a specification, and its asynchronous requests."""
     objects = sink_spec.objects
     connections = sink_spec.max_concurrency + 2
@@ -68,7 +70,11 @@ def make_sink(sink_spec: SinkSpec, settings: SinkSettings) -> tuple[Sink, Jobs]:
     client = Client(settings.proxies, connections=connections)
     journal = make_journal(sink_spec, store)
     sink = Sink(sink_spec, client=client, store=store, journal=journal)
-    return sink, Jobs(sink_spec, client=client, journal=journal, gate=sink.gate)
+    jobs = Jobs(sink_spec, client=client, journal=journal, gate=sink.gate)
+    if objects is None or not settings.broker:
+        return sink, jobs, None
+    sender = Sender(client, None, settings.broker, extensions=settings.extensions, timeout_s=30.0)
+    return sink, jobs, Sweeper(objects, store=store, journal=journal, sender=sender)
 
 
 def make_journal(sink_spec: SinkSpec, store: ObjectStore) -> Journal:
@@ -85,7 +91,7 @@ def make_journal(sink_spec: SinkSpec, store: ObjectStore) -> Journal:
     return MemoryJournal(ttl_s=dedupe.ttl_s, max_entries=dedupe.max_entries)
 
 
-def make_app(sink: Sink, jobs: Jobs, max_body_bytes: int) -> Flask:
+def make_app(sink: Sink, jobs: Jobs, sweeper: Sweeper | None, max_body_bytes: int) -> Flask:
     """Routes: POST / for events and requests, /jobs, /dead-letters, OPTIONS, health, metrics."""
 
     def metrics() -> str:
@@ -97,6 +103,20 @@ def make_app(sink: Sink, jobs: Jobs, max_body_bytes: int) -> Flask:
     def take_event() -> Response:
         body = request.get_data(cache=False)
         return _response(take(sink, jobs, list(request.headers.items()), body))
+
+    @app.post(spec.SWEEP_PATH, provide_automatic_options=False)
+    def sweep_now() -> Response:
+        """A PingSource comes by: look for uploads nobody told us about."""
+        if sweeper is None:
+            return _response(_problem(404, "no sweeps here: they need objects and K_SINK"))
+        try:
+            swept = sweeper.run()
+        except EventsError as error:
+            logger.warning("sweep interrupted: %s", error)
+            return _response(_problem(503, str(error)))
+        sink.metrics.count("swept", amount=swept.published)
+        # A PingSource wants no answer: a body that is no event would count as a failure.
+        return Response(status=204, headers={"X-Swept": str(swept.published)})
 
     @app.get(PATH + "<job>")
     def job_answer(job: str) -> Response:

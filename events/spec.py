@@ -31,6 +31,9 @@ ObjectForm = Literal["none", "base64", "bytes", "text", "json", "url"]
 DEAD_LETTER_PATH = "/dead-letters"
 """Path of a sink that takes what the broker gave up on, and says so in the log."""
 
+SWEEP_PATH = "/sweep"
+"""Path of a sink that starts a sweep; a PingSource posts to it."""
+
 DEFAULT_KEY = "{object.key}.json"
 
 
@@ -45,6 +48,10 @@ class ObjectFilter:
     removed: Literal["Ignore", "DeleteResult"] = "Ignore"
     endpoint_url: str | None = None
     region: str | None = None
+    sweep_min_age_s: float = 30.0
+    """A sweep leaves younger objects to their own notification."""
+    sweep_max_age_s: float = 86400.0
+    """A sweep leaves older objects alone; must stay below the journal's memory."""
 
     def wants(self, bucket: str, key: str, event_name: str) -> bool:
         """Whether an object event is this trigger's business."""
@@ -212,6 +219,8 @@ def _objects(value: Mapping[str, Any] | None) -> ObjectFilter | None:
         removed=value.get("removed") or "Ignore",
         endpoint_url=value.get("endpoint"),
         region=value.get("region"),
+        sweep_min_age_s=float((value.get("sweep") or {}).get("minAgeSeconds", 30)),
+        sweep_max_age_s=float((value.get("sweep") or {}).get("maxAgeSeconds", 86400)),
     )
 
 

@@ -40,6 +40,7 @@ def check(value: Any, *, resolved: bool = True) -> list[Problem]:
     problems += _check_target(value.get("target"), resolved)
     problems += _check_objects_used(value)
     problems += _check_dedupe(value.get("dedupe"))
+    problems += _check_sweep(value)
     return problems
 
 
@@ -125,6 +126,23 @@ def _check_dedupe(dedupe: Any) -> list[Problem]:
         return [("dedupe.path", "is missing: the SQLite file")]
     if store == "s3" and not dedupe.get("bucket"):
         return [("dedupe.bucket", "is missing: where the marker objects go")]
+    return []
+
+
+def _check_sweep(value: Mapping[str, Any]) -> list[Problem]:
+    """A sweep without a lasting memory would do everything again after a restart."""
+    source, dedupe = value.get("source"), value.get("dedupe")
+    s3 = source.get("s3") if isinstance(source, Mapping) else None
+    sweep = s3.get("sweep") if isinstance(s3, Mapping) else None
+    if not isinstance(sweep, Mapping):
+        return []
+    dedupe = dedupe if isinstance(dedupe, Mapping) else {}
+    if dedupe.get("store") not in ("sqlite", "s3"):
+        return [("source.s3.sweep", "needs dedupe.store sqlite or s3: it must know what was done")]
+    longest, remembered = sweep.get("maxAgeSeconds", _DAY), dedupe.get("ttlSeconds", 7 * _DAY)
+    numbers = isinstance(longest, (int, float)) and isinstance(remembered, (int, float))
+    if numbers and longest >= remembered:
+        return [("source.s3.sweep.maxAgeSeconds", "must be less than dedupe.ttlSeconds")]
     return []
 
 
@@ -307,6 +325,13 @@ _TOP: dict[str, Check] = {
                     "notify": _one_of("Webhook", "IntegrationSource", "SQS", "None"),
                     "queue": _string,
                     "credentials": _anything,
+                    "sweep": _map(
+                        {
+                            "schedule": _string,
+                            "minAgeSeconds": _number(0, _DAY),
+                            "maxAgeSeconds": _number(1, 365 * _DAY),
+                        }
+                    ),
                 }
             ),
             "filters": _list_of(_anything),
