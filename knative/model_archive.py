@@ -13,7 +13,8 @@ A description names the parts of one archive (paths relative to the description'
 
 The archiver always runs as a process of its own with a private temporary directory: it gathers its
 files in `<temp>/<model name>` and deletes whatever is there, so two runs would collide.
-The fingerprint of everything that goes in is kept as the archive's zip comment.
+The fingerprint of everything that goes in is kept as the archive's zip comment. The same parts give
+the same bytes, whenever and wherever they are packed.
 """
 
 import hashlib
@@ -36,13 +37,15 @@ from knative import errors
 DESCRIPTION = "model.toml"
 """File name looked for when a folder is given."""
 
-FORMAT = 1
+FORMAT = 2
 """Part of every fingerprint: raise it when the way archives are made changes."""
 
 ARCHIVER = "torch-model-archiver"
 _INSTALL = f"{ARCHIVER} is not installed; `pip install 'turnout[package]'` brings it"
 _PACKAGE_SCHEME = "package:"
 _STAMP = b"turnout sha256:"
+_MANIFEST = "MAR-INF/MANIFEST.json"
+_EPOCH = "01/01/1980 00:00:00"  # the earliest moment a zip file can name
 
 # The archiver reads its temporary directory from `tempfile`, its options from argv.
 _RUN_ARCHIVER = (
@@ -242,10 +245,9 @@ def build(archives: Iterable[Archive], output: Path, *, force: bool = False) -> 
             scratch = Path(work, archive.name)
             scratch.mkdir(exist_ok=True)
             _run_archiver(_gather(archive, scratch, resaved), archive, scratch)
-            made = scratch / "out" / path.name
-            with zipfile.ZipFile(made, "a") as mar:
-                mar.comment = stamp
-            _publish(made, path)
+            sealed = scratch / path.name
+            _seal(scratch / "out" / path.name, sealed, stamp)
+            _publish(sealed, path)
             shutil.rmtree(scratch)
             yield Built(archive=archive, path=path, fresh=True)
 
@@ -320,6 +322,21 @@ def _run_archiver(gathered: Archive, archive: Archive, scratch: Path) -> None:
     if gathered.requirements:
         argv += ["--requirements-file", str(gathered.requirements)]
     _run([sys.executable, "-c", _RUN_ARCHIVER, str(private), *argv])
+
+
+def _seal(made: Path, sealed: Path, stamp: bytes) -> None:
+    """The same archive without the moment of its making: same parts, same bytes, same digest."""
+    with zipfile.ZipFile(made) as source, zipfile.ZipFile(sealed, "w") as target:
+        for name in sorted(source.namelist()):
+            content = source.read(name)
+            if name == _MANIFEST:
+                content = json.dumps(
+                    {**json.loads(content), "createdOn": _EPOCH}, indent=2
+                ).encode()
+            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            entry.external_attr = 0o644 << 16
+            target.writestr(entry, content)
+        target.comment = stamp
 
 
 def _run(command: list[str]) -> None:

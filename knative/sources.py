@@ -8,7 +8,7 @@ from knative.api import reader
 from knative.api.problems import Level, Problem
 
 SUFFIXES = (".yaml", ".yml", ".json")
-"""What a directory given on the command line contributes."""
+"""What a directory given on the command line contributes, a kustomization aside."""
 
 
 def read_sources(paths: Sequence[str | Path]) -> tuple[list[reader.Document], list[Problem]]:
@@ -36,7 +36,11 @@ def read_sources(paths: Sequence[str | Path]) -> tuple[list[reader.Document], li
 def _files(path: str, problems: list[Problem]) -> list[str]:
     if path == "-" or not Path(path).is_dir():
         return [path]
-    files = sorted(str(p) for p in Path(path).iterdir() if p.suffix in SUFFIXES and p.is_file())
+    files = sorted(
+        str(p)
+        for p in Path(path).iterdir()
+        if p.suffix in SUFFIXES and p.is_file() and p.stem != "kustomization"
+    )
     if not files:
         problems.append(_problem(path, f"no {', '.join(SUFFIXES)} file in this directory"))
     return files

@@ -43,7 +43,7 @@ TRAFFIC = Listing(
             "configurationName": refused("Knative refuses it on a Service; use revisionName"),
             "latestRevision": Field(type=Bool()),
             "percent": Field(type=Int(minimum=0, maximum=100)),
-            "url": silent("written by the controller"),
+            "url": refused("it is the controller's answer; remove it"),
         },
     ),
     unique="tag",
@@ -121,7 +121,7 @@ def _check_traffic(traffic: list[Mapping[str, JSON]], report: Report) -> None:
     for index, target in enumerate(traffic):
         total += target.get("percent") or 0
         latest, revision = target.get("latestRevision"), target.get("revisionName")
-        if bool(latest) == bool(revision):
+        if (latest is True and revision) or (latest is False and not revision):
             report.error(
                 ("spec", "traffic", index),
                 "needs exactly one of latestRevision: true and revisionName",

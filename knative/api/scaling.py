@@ -56,10 +56,10 @@ def duration_s(text: str) -> float:
     return sum(float(number) * _SECONDS[unit] for number, unit in _GO_PART.findall(text))
 
 
-def _duration(low_s: float, high_s: float) -> Annotation:
+def _duration(low_s: float, high_s: float, *, whole: bool = True) -> Annotation:
     def parse(text: str) -> float:
         seconds = duration_s(text)
-        if not low_s <= seconds <= high_s or seconds != int(seconds):
+        if not low_s <= seconds <= high_s or (whole and seconds != int(seconds)):
             raise ValueError
         return seconds
 
@@ -84,8 +84,18 @@ def _burst(text: str) -> float:
     return number
 
 
+def _class(text: str) -> str:
+    """Classes of other domains are other people's autoscalers."""
+    own = text.endswith("autoscaling.knative.dev")
+    if own and text not in (keys.CLASS_KPA, keys.CLASS_HPA):
+        raise ValueError
+    return text
+
+
 ANNOTATIONS: dict[str, Annotation] = {
-    "class": Annotation(parse=str, expects="a class name"),
+    "class": Annotation(
+        parse=_class, expects=f"{keys.CLASS_KPA}, {keys.CLASS_HPA} or a class of another domain"
+    ),
     "metric": Annotation(parse=str, expects="a metric name"),
     "target": _number(0.01),
     "target-utilization-percentage": _number(1, 100),
@@ -98,8 +108,8 @@ ANNOTATIONS: dict[str, Annotation] = {
     "panic-window-percentage": _number(1, 100),
     "panic-threshold-percentage": _number(110, 1000),
     "target-burst-capacity": Annotation(parse=_burst, expects="-1, 0 or a positive number"),
-    "scale-to-zero-pod-retention-period": _duration(0, 3600),
-    "metric-aggregation-algorithm": _word("linear", "weighted-exponential"),
+    "scale-to-zero-pod-retention-period": _duration(0, 3600, whole=False),
+    "metric-aggregation-algorithm": _word("linear", "weighted-exponential", "weightedExponential"),
 }
 """Key without prefix -> rule."""
 
@@ -155,14 +165,19 @@ def _check_together(values: Mapping[str, object], path: Path, report: Report) ->
     if isinstance(low, int) and isinstance(high, int) and 0 < high < low:
         report.error(path, f"max-scale {high} is below min-scale {low}")
     activation = values.get("activation-scale")
-    if isinstance(activation, int) and isinstance(high, int) and 0 < high < activation:
-        report.error(path, f"activation-scale {activation} is above max-scale {high}")
+    if isinstance(activation, int):
+        if isinstance(high, int) and 0 < high < activation:
+            report.error(path, f"activation-scale {activation} is above max-scale {high}")
+        if isinstance(low, int) and low > activation:
+            report.error(path, f"activation-scale {activation} is below min-scale {low}")
     class_ = values.get("class", keys.CLASS_KPA)
     metric = values.get("metric")
     if class_ == keys.CLASS_KPA and metric is not None and metric not in KPA_METRICS:
         able = " or ".join(KPA_METRICS)
         report.error(path, f"class kpa scales on {able}; {metric} needs class {keys.CLASS_HPA}")
     if class_ == keys.CLASS_HPA and metric in KPA_METRICS:
-        report.error(path, f"class hpa cannot scale on {metric}; remove the class or the metric")
+        report.warning(
+            path, f"class hpa knows no {metric}; it will look for a custom metric of that name"
+        )
     if class_ == keys.CLASS_HPA and not low:
         report.warning(path, "class hpa cannot scale to zero; min-scale 0 keeps one pod")

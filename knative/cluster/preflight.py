@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from knative import features, keys
+from knative.api import scaling
 from knative.cluster.client import Api
 from knative.cluster.errors import ClusterError, Forbidden, NotFound
 
@@ -159,14 +160,31 @@ def _limits(api: Api, needs: Needs) -> Iterator[Check]:
             f"this cluster wants a containerConcurrency, which {', '.join(unlimited)} do not have",
             "set containerConcurrency to what one pod serves well at a time",
         )
+    autoscaler = _config(api, "config-autoscaler")
+    most = int(autoscaler.get("max-scale-limit", "0"))
+    above = [o["metadata"]["name"] for o in needs.services if most and _above(o, most)]
+    if above:
+        yield Check(
+            False,
+            f"this cluster allows at most {most} pods; {', '.join(above)} ask for more or for no"
+            f" limit",
+            f"set maxReplicas to {most} or less",
+        )
     zero = [o["metadata"]["name"] for o in needs.services if _initial_scale(o) == "0"]
-    allowed = _config(api, "config-autoscaler").get("allow-zero-initial-scale", "false")
+    allowed = autoscaler.get("allow-zero-initial-scale", "false")
     if zero and allowed != "true":
         yield Check(
             False,
             f"initial-scale 0 is not allowed here, but used by {', '.join(zero)}",
             f"remove the annotation {keys.INITIAL_SCALE}, or set allow-zero-initial-scale",
         )
+
+
+def _above(item: Object, most: int) -> bool:
+    """Whether a max-scale is written that the cluster's limit refuses."""
+    annotations = item["spec"]["template"].get("metadata", {}).get("annotations") or {}
+    given = scaling.read(annotations).get("max-scale")
+    return given is not None and (int(given) == 0 or int(given) > most)
 
 
 def _initial_scale(item: Object) -> str:

@@ -123,7 +123,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (_ksvc({}, metadata={"annotations": {f"{SCALE}min-scale": "1"}}), "belong on spec.template"),
     (_ksvc({"metadata": {"name": "y-1"}}), 'must begin with "x-"'),
     (_ksvc({}, traffic=[{"latestRevision": True, "percent": 90}]), "add up to 90, not 100"),
-    (_ksvc({}, traffic=[{"percent": 100}]), "exactly one of latestRevision: true and revisionName"),
+    (
+        _ksvc({}, traffic=[{"percent": 100, "latestRevision": False}]),
+        "exactly one of latestRevision: true and revisionName",
+    ),
     (_ksvc({}, metadata={"name": "x" * 64}), "is 64 characters long"),
     # autoscaling
     *(
@@ -136,6 +139,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
             ("panic-threshold-percentage", "100", "from 110 to 1000"),
             ("target-burst-capacity", "-2", "-1, 0 or a positive number"),
             ("activation-scale", "1", "2 or more"),
+            ("class", "vpa.autoscaling.knative.dev", "or a class of another domain"),
             ("metric", "cpu", "class kpa scales on concurrency or rps"),
             ("metric-aggregation-algorithm", "mean", "one of linear"),
         ]

@@ -80,6 +80,12 @@ ROWS = [
         "",
     ),
     (
+        Cluster(config_autoscaler={"max-scale-limit": "5"}),
+        _service(annotations={keys.MAX_SCALE: "9"}),
+        {},
+        "miss: this cluster allows at most 5 pods; x ask for more",
+    ),
+    (
         Cluster(config_defaults={"allow-container-concurrency-zero": "false"}),
         _service(),
         {},
