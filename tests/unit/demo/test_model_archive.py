@@ -1,6 +1,7 @@
 """`turnout package`: what goes into an archive, when it is made again, what is refused and how."""
 
 import json
+import os
 import textwrap
 import zipfile
 from pathlib import Path
@@ -76,6 +77,13 @@ def test_an_unchanged_archive_is_left_alone_and_any_change_makes_it_again(
     assert _build(model, out).fresh
     assert not _build(model, out).fresh
     assert _build(model, out, force=True).fresh
+
+
+def test_the_same_parts_give_the_same_bytes(model: Path, tmp_path: Path) -> None:
+    first = _build(model, tmp_path / "1").path.read_bytes()
+    for path in model.iterdir():
+        os.utime(path, (1, 1))
+    assert _build(model, tmp_path / "2").path.read_bytes() == first
 
 
 def test_a_damaged_archive_is_made_again(model: Path, tmp_path: Path) -> None:
