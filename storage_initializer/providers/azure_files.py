@@ -16,7 +16,7 @@ from storage_initializer.errors import (
     TransferFailed,
 )
 from storage_initializer.items import Item
-from storage_initializer.providers.azure_auth import Authorizer
+from storage_initializer.providers.azure_auth import Authorizer, connection_string
 from storage_initializer.uri import Uri
 from storage_initializer.wire import Request
 
@@ -36,7 +36,8 @@ class ShareSource:
         self.shown = uri.shown
         self._context = context
         parts = urlsplit(uri.text)
-        self._endpoint = f"https://{parts.netloc}"
+        known = connection_string(context.environ)
+        self._endpoint = known.get("FileEndpoint", "").rstrip("/") or f"https://{parts.netloc}"
         account = (parts.hostname or "").partition(".")[0]
         share, _, path = parts.path.lstrip("/").partition("/")
         if not share:

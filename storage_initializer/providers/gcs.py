@@ -42,7 +42,8 @@ class GcsSource:
         if emulator and "://" not in emulator:
             emulator = f"http://{emulator}"
         self._endpoint = (emulator or DEFAULT_ENDPOINT).rstrip("/")
-        self._tokens = None if emulator else _tokens(context)
+        named = context.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+        self._tokens = None if emulator and not named else _tokens(context)
         self._tls = Tls()
 
     def items(self) -> Iterator[Item]:

@@ -383,6 +383,50 @@ def test_google_cloud_storage_emulator(tmp_path: Path) -> None:
         assert json.loads(done.stderr.splitlines()[-1])["outcome"] == "complete"
 
 
+def test_google_tokens_come_from_a_service_account(tmp_path: Path) -> None:
+    """google-auth signs a JWT with the key file; the token it gets goes to the storage API."""
+    rsa = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.rsa")
+    from cryptography.hazmat.primitives import serialization
+
+    pem = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+    def token(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        assert b"assertion=" in body
+        answer = {"access_token": "g-token", "expires_in": 3600, "token_type": "Bearer"}
+        return 200, {"Content-Type": "application/json"}, json.dumps(answer).encode()
+
+    md5 = base64.b64encode(hashlib.md5(DATA).digest()).decode()
+    about = {"name": "m/w.bin", "size": str(len(DATA)), "md5Hash": md5, "generation": "7"}
+
+    def storage(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        if headers.get("authorization") != "Bearer g-token":
+            return 401, {}, b""
+        if path == "/storage/v1/b/models/o/m%2Fw.bin":
+            return 200, {}, json.dumps(about).encode()
+        if path == "/download/storage/v1/b/models/o/m%2Fw.bin?alt=media&generation=7":
+            return 200, {}, DATA
+        return 404, {}, b""
+
+    with scripted(token) as authority, scripted(storage) as server:
+        key = {
+            "type": "service_account", "client_email": "a@b", "private_key": pem.decode(),
+            "token_uri": f"{authority.url}/token", "project_id": "p", "private_key_id": "k",
+        }  # fmt: skip
+        (tmp_path / "key.json").write_text(json.dumps(key))
+        environ = {
+            "STORAGE_EMULATOR_HOST": server.url, **PARTS,
+            "GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "key.json"),
+        }  # fmt: skip
+        done = initialize("gs://models/m/w.bin", tmp_path / "m", environ=environ)
+        assert done.returncode == 0, done.stderr
+        assert tree(tmp_path / "m") == {"w.bin": DATA}
+        assert "g-token" not in done.stderr
+
+
 # --- Azure ---------------------------------------------------------------------------------------
 
 ACCOUNT, KEY = "devstoreaccount1", base64.b64encode(b"0123456789abcdef" * 4).decode()
@@ -552,6 +596,46 @@ def upload_to_azure(endpoint: str, key: str, blobs: Mapping[str, bytes]) -> None
     put("models", {"restype": "container"}, b"", {})
     for name, data in blobs.items():
         put(f"models/{name}", {}, data, {"x-ms-blob-type": "BlockBlob"})
+
+
+def test_azure_files_are_walked_with_a_signature(tmp_path: Path) -> None:
+    def directory(*entries: str) -> Answer:
+        body = f"<EnumerationResults><Entries>{''.join(entries)}</Entries><NextMarker />"
+        return 200, {}, f"{body}</EnumerationResults>".encode()
+
+    def file(name: str, size: int) -> str:
+        size_row = f"<Properties><Content-Length>{size}</Content-Length></Properties>"
+        return f"<File><Name>{name}</Name>{size_row}</File>"
+
+    listings = {
+        "/share/cats": directory(
+            file("config.json", 2), "<Directory><Name>1</Name><Properties/></Directory>"
+        ),
+        "/share/cats/1": directory(file("weights.bin", len(DATA))),
+    }
+    files = {"/share/cats/config.json": b"{}", "/share/cats/1/weights.bin": DATA}
+
+    def answer(method: str, path: str, headers: Mapping[str, str], _: bytes) -> Answer:
+        parts = urllib.parse.urlsplit(path)
+        if not headers.get("authorization", "").startswith(f"SharedKey {ACCOUNT}:"):
+            return 403, {}, b""
+        if "comp=list" in parts.query:
+            return listings[parts.path]
+        if parts.path in files:
+            return 200, {"x-ms-type": "File"}, files[parts.path]
+        return 404, {}, b""
+
+    with scripted(answer) as server:
+        environ = {
+            "AZURE_STORAGE_CONNECTION_STRING": f"FileEndpoint={server.url}",
+            "AZURE_STORAGE_ACCESS_KEY": KEY, **PARTS,
+        }  # fmt: skip
+        uri = f"https://{ACCOUNT}.file.core.windows.net/share/cats"
+        done = initialize(uri, tmp_path / "m", environ=environ)
+        assert done.returncode == 0, done.stderr
+        assert tree(tmp_path / "m") == {"config.json": b"{}", "1/weights.bin": DATA}
+        done = initialize(f"{uri}/1/weights.bin", tmp_path / "n", environ=environ)
+        assert tree(tmp_path / "n") == {"weights.bin": DATA}, done.stderr
 
 
 # --- Hugging Face --------------------------------------------------------------------------------

@@ -255,6 +255,41 @@ def test_a_role_comes_from_botocores_chain(tmp_path: Path) -> None:
     assert seen == {"AWS4-HMAC-SHA256 Credential=ROLEKEY"}
 
 
+def test_a_web_identity_is_exchanged_for_keys(tmp_path: Path) -> None:
+    """IRSA: a projected token, a role, and STS, all through botocore."""
+    (tmp_path / "token").write_text("projected-token")
+    seen: set[str] = set()
+    inner = bucket({"m": b"x"})
+
+    def sts(method: str, path: str, sent: Mapping[str, str], body: bytes) -> Answer:
+        form = urllib.parse.parse_qs(body.decode())
+        assert form["WebIdentityToken"] == ["projected-token"]
+        keys = (
+            "<AccessKeyId>IRSAKEY</AccessKeyId><SecretAccessKey>s</SecretAccessKey>"
+            "<SessionToken>t</SessionToken><Expiration>2099-01-01T00:00:00Z</Expiration>"
+        )
+        xml = (
+            "<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult>"
+            f"<Credentials>{keys}</Credentials>"
+            "</AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"
+        )
+        return 200, {"Content-Type": "text/xml"}, xml.encode()
+
+    def answer(method: str, path: str, sent: Mapping[str, str], body: bytes) -> Answer:
+        seen.add(sent.get("authorization", "").partition("/")[0])
+        return inner(method, path, sent, body)
+
+    with scripted(answer) as server, scripted(sts) as tokens:
+        env = {
+            "AWS_ENDPOINT_URL_S3": server.url, "AWS_ENDPOINT_URL_STS": tokens.url,
+            "AWS_ROLE_ARN": "arn:aws:iam::1:role/r", "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_WEB_IDENTITY_TOKEN_FILE": str(tmp_path / "token"),
+        }  # fmt: skip
+        done = initialize("s3://bkt/m", tmp_path / "m", environ=env)
+    assert done.returncode == 0, done.stderr
+    assert seen == {"AWS4-HMAC-SHA256 Credential=IRSAKEY"}
+
+
 def test_kserves_storage_spec(tmp_path: Path) -> None:
     with scripted(bucket({"models/m": b"x"})) as server:
         spec = {
