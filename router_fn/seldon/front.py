@@ -10,7 +10,7 @@ import random
 import socket
 import uuid
 from collections.abc import Sequence
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import unquote
 
 from functions.wire.headers import canonical, join
@@ -26,6 +26,11 @@ from router_fn.seldon.traversal import JSON, Message, OriginalMessage
 from router_fn.seldon.work import Feedback, GraphMetadata, Prediction, Work
 from router_fn.settings import Settings
 from router_fn.urls import Url, parse_url
+
+if TYPE_CHECKING:
+    from router_fn.grpc_front import GrpcExchange, GrpcFront
+    from router_fn.seldon.grpc_front import SeldonGrpcFront
+    from router_fn.server import Router
 
 logger = logging.getLogger(__name__)
 
@@ -101,10 +106,15 @@ class SeldonServer:
             max_connections=settings.max_connections,
         )
         self.server = Server(self.handle, limits)
+        self.grpc: SeldonGrpcFront | GrpcFront | None = None
 
     async def start(self, sockets: Sequence[socket.socket] = ()) -> None:
         """Listen. Raises OSError."""
         self.pool.start()
+        if self.settings.grpc_port is not None:
+            self.grpc = self._make_grpc()
+            await self.grpc.start(self.settings.host, self.settings.grpc_port)
+            logger.info("gRPC on port %d", self.grpc.port)
         if sockets:
             await self.server.listen(sockets=sockets)
         else:
@@ -116,11 +126,30 @@ class SeldonServer:
         logger.info("draining")
         await asyncio.sleep(self.settings.drain_delay_s)
         finished = await self.server.drain(self.settings.drain_timeout_s)
+        if self.grpc is not None:
+            await self.grpc.stop(self.settings.drain_timeout_s)
         for work in list(self.shadowing):
             work.give_up()
         await self.pool.close()
         logger.info("stopped")
         return finished
+
+    def _make_grpc(self) -> "SeldonGrpcFront | GrpcFront":
+        limit = self.settings.max_body_bytes or -1
+        if self.deployment.protocol == "v2":
+            from router_fn.grpc_front import GrpcFront
+
+            return GrpcFront(cast("Router", self), limit)
+        from router_fn.seldon.grpc_front import SeldonGrpcFront
+
+        return SeldonGrpcFront(self, limit)
+
+    def run_apart(self, exchange: "GrpcExchange") -> None:
+        """A prediction that came in as a V2 message."""
+        head = SeldonHead(exchange.head, self.paths)
+        puid = head.puid or uuid.uuid4().hex.encode()
+        predictor, body = self._draw(), exchange.body
+        Prediction(self, predictor, cast("Exchange", exchange), head, puid, body).start()
 
     # --- upstream ---------------------------------------------------------------------------
 

@@ -42,6 +42,9 @@ async def serve(deployment: graph.Deployment, settings: Settings) -> int:
     server = SeldonServer(deployment, settings)
     try:
         await server.start()
+    except ImportError as error:
+        logger.error("GRPC_PORT needs the extra router-grpc: %s", error)
+        return container.EXIT_USAGE
     except OSError as error:
         logger.error("cannot listen on port %d: %s", settings.port, error.strerror or error)
         return container.EXIT_FAILED

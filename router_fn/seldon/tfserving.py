@@ -23,6 +23,8 @@ from router_fn.seldon.messages import SeldonError, compose, failure, loads, memb
 
 Kind = Literal["ndarray", "tensor", "jsonData"]
 MAX_EMPTY: Final = 10_000
+"""Lists that an empty tensor may be spelled out as."""
+MAX_RANK: Final = 32
 _BLANKS: Final = b" \t\r\n"
 _NUMBERS = re.compile(rb"\[[-+0-9.eE, \t\r\n]*\]")
 _UPSTREAM: Final = "TFSERVING_ERROR"
@@ -83,9 +85,9 @@ def _reshaped(shape_text: bytes, values_text: bytes) -> bytes:
         raise SeldonError(f"{len(values)} values do not have the shape {shape}", status=400)
     if not shape:
         return values[0]
+    if not values:
+        return json.dumps(_empty(shape)).encode()
     for size in reversed(shape):
-        if not values:
-            return b"[]" if 0 in shape[:1] else json.dumps(_empty(shape)).encode()
         values = [
             b"[" + b",".join(values[at : at + size]) + b"]" for at in range(0, len(values), size)
         ]
@@ -94,29 +96,10 @@ def _reshaped(shape_text: bytes, values_text: bytes) -> bytes:
 
 def _empty(shape: list[int]) -> list[Any]:
     """Nested lists of a shape that has a 0 in it."""
+    if math.prod(size for size in shape if size) > MAX_EMPTY:
+        raise SeldonError("the shape is empty and too large", status=400)
     head, *rest = shape
-    if head * math.prod(rest or [1]) == 0 and head > MAX_EMPTY:
-        raise SeldonError(f"the shape {shape} is empty and too large", status=400)
     return [_empty(rest) if rest else 0 for _ in range(head)]
-
-
-def _is_shape(shape: Any) -> bool:
-    return isinstance(shape, list) and all(
-        isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in shape
-    )
-
-
-def _nested(values: list[Any], shape: list[int]) -> Any:
-    count = 1
-    for size in shape:
-        count *= size
-    if count != len(values):
-        raise SeldonError(f"{len(values)} values do not have the shape {shape}", status=400)
-    if not shape:
-        return values[0]
-    for size in reversed(shape[1:]):
-        values = [values[at : at + size] for at in range(0, len(values), size)] if size else []
-    return values
 
 
 _TF_VALUES: Final = (

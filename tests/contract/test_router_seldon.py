@@ -53,7 +53,10 @@ def graph() -> Iterator[tuple[RouterProcess, FakeUpstream]]:
         tree = at(
             "r",
             type="ROUTER",
-            children=[at("teapot"), at("c", type="COMBINER", image="img/c:1", children=[at("a"), at("b")])],
+            children=[
+                at("teapot"),
+                at("c", type="COMBINER", image="img/c:1", children=[at("a"), at("b")]),
+            ],
         )  # fmt: skip
         with router(deployment(predictor(tree))) as process:
             yield process, fake

@@ -54,6 +54,7 @@ def test_the_shared_vectors() -> None:
         ({"names": ["a"], "ndarray": ["x"]}, ["x"]),
         ({"tensor": {"shape": [2, 1, 2], "values": [1, 2, 3, 4]}}, [[[1, 2]], [[3, 4]]]),
         ({"tensor": {"shape": [0, 2], "values": []}}, []),
+        ({"tensor": {"shape": [2, 0], "values": []}}, [[], []]),
         ({"tensor": {"shape": [3], "values": [1, 2, 3]}}, [1, 2, 3]),
         (
             {
@@ -118,6 +119,9 @@ def test_numbers_travel_as_they_are_written() -> None:
         {"data": {"tensor": {"shape": "x", "values": [1]}}},
         {"data": {"tensor": {"values": [1]}}},
         {"data": {"tensor": []}},
+        {"data": {"tensor": {"shape": [100_000, 100_000, 0], "values": []}}},
+        {"data": {"tensor": {"shape": [1] * 1000, "values": [1]}}},
+        {"data": {"tensor": {"shape": [1], "values": ["x"]}}},
         {"data": {"tftensor": 1}},
         {"data": {"tftensor": {"tensorShape": {"dim": [{"size": "x"}]}}}},
         {"data": {"tftensor": {"tensorShape": {"dim": [{"size": "3"}]}, "floatVal": [1]}}},

@@ -1,0 +1,129 @@
+"""A Seldon graph as a gRPC service: `seldon.protos.Seldon` on GRPC_PORT. Needs the extra router-grpc.
+
+A message becomes its JSON form, goes through the graph as a REST request does, and the answer comes
+back as a message (numbers of `ndarray`, `jsonData` and tags are doubles, as protobuf's Value has it).
+Errors keep their meaning as status codes; the puid travels as metadata `seldon-puid`.
+"""
+
+import asyncio
+import json
+import uuid
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+import grpc.aio
+from google.protobuf import json_format
+
+from functions.wire.http1_head import RequestHead
+from router_fn.grpc_front import _CODES, GrpcExchange
+from router_fn.seldon import messages
+from router_fn.seldon.protos import MESSAGES, SERVICE
+
+if TYPE_CHECKING:
+    from router_fn.seldon.front import SeldonServer
+
+_METHODS: Final = {
+    "Predict": ("SeldonMessage", "SeldonMessage", "/api/v1.0/predictions"),
+    "SendFeedback": ("Feedback", "SeldonMessage", "/api/v1.0/feedback"),
+    "ModelMetadata": ("SeldonModelMetadataRequest", "SeldonModelMetadata", "/api/v1.0/metadata/"),
+    "GraphMetadata": ("Empty", "SeldonGraphMetadata", "/api/v1.0/metadata"),
+}
+
+
+class SeldonGrpcFront:
+    """The server on GRPC_PORT."""
+
+    def __init__(self, server: "SeldonServer", max_bytes: int) -> None:
+        self._front = server
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", max_bytes),
+                ("grpc.max_send_message_length", -1),
+            ]
+        )
+        handlers = {
+            name: grpc.unary_unary_rpc_method_handler(
+                self._method(name),
+                request_deserializer=MESSAGES[takes].FromString,
+                response_serializer=MESSAGES[gives].SerializeToString,
+            )
+            for name, (takes, gives, _) in _METHODS.items()
+        }
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(SERVICE, handlers),)
+        )
+        self.port = 0
+
+    async def start(self, host: str, port: int) -> None:
+        """Raises OSError when the port cannot be had."""
+        try:
+            self.port = self._server.add_insecure_port(f"{host or '[::]'}:{port}")
+        except RuntimeError as error:
+            raise OSError(f"gRPC port {port}: {error}") from error
+        await self._server.start()
+
+    async def stop(self, grace_s: float) -> None:
+        await self._server.stop(grace_s)
+
+    def _method(self, name: str) -> Any:
+        _, gives, path = _METHODS[name]
+        makes = MESSAGES[gives]
+
+        async def answer(request: Any, context: Any) -> Any:
+            verb, target = b"POST", path
+            if name.endswith("Metadata"):
+                verb, target = b"GET", path + getattr(request, "name", "")
+            try:
+                body = json.dumps(json_format.MessageToDict(request)).encode()
+            except (ValueError, json_format.Error) as error:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            status, answered = await self._run(verb, target, body, context)
+            if status != 200:
+                code = _CODES.get(status, grpc.StatusCode.INTERNAL)
+                await context.abort(code, _cause(answered))
+            try:
+                return json_format.ParseDict(
+                    _renamed(name, json.loads(answered)), makes(), ignore_unknown_fields=True
+                )
+            except (ValueError, RecursionError, json_format.Error) as error:
+                text = f"the answer is no {gives}: {error}"
+                await context.abort(grpc.StatusCode.INTERNAL, text[:1000])
+
+        return answer
+
+    async def _run(self, verb: bytes, target: str, body: bytes, context: Any) -> tuple[int, bytes]:
+        headers = [(b"Host", b"grpc")]
+        for key, value in context.invocation_metadata():
+            if not key.endswith("-bin") and key != "user-agent":
+                text = value.encode() if isinstance(value, str) else value
+                headers.append((key.encode(), text))
+        puid = next((v for k, v in headers if k == b"seldon-puid"), uuid.uuid4().hex.encode())
+        headers = [field for field in headers if field[0] != b"seldon-puid"]
+        headers.append((b"seldon-puid", puid))
+        await context.send_initial_metadata((("seldon-puid", puid.decode("latin-1")),))
+        future: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
+        head = RequestHead(verb, target.encode(), 1, headers)
+        exchange = GrpcExchange(head, body, future)
+        self._front.handle(exchange)  # type: ignore[arg-type]
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if exchange.on_abort is not None:
+                exchange.on_abort()
+            raise
+
+
+def _renamed(name: str, answer: Any) -> Any:
+    """REST's graph metadata calls its ends otherwise than the message does."""
+    if name == "GraphMetadata" and isinstance(answer, dict):
+        answer["inputs"] = answer.pop("graphinputs", [])
+        answer["outputs"] = answer.pop("graphoutputs", [])
+    return answer
+
+
+def _cause(body: bytes) -> str:
+    """What an error body says."""
+    status = messages.members(messages.members(body).get(b"status", b""))
+    info = status.get(b"info", b"")
+    text = messages.loads(info) if info[:1] == b'"' else body.decode("utf-8", "replace")
+    return str(text)[:1000]
