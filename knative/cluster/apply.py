@@ -48,15 +48,18 @@ def apply(api: Api, objects: Sequence[Object], options: ApplyOptions, say: Say) 
     for item in objects:
         wanted = labelled(item, options.set_name)
         live = find(api, wanted)
-        wanted = traffic.with_canary(
-            wanted, live, lambda o: api.apply(o, dry_run=True, force=True).data
-        )
+        wanted = resolved(api, wanted, live)
         applied = _apply(api, wanted, options)
         stored.append(applied.data)
         say(item["kind"], applied.data, _outcome(live, applied.data))
     if options.prune:
         _prune(api, objects, options, say)
     return stored
+
+
+def resolved(api: Api, item: Object, live: Object | None) -> Object:
+    """The object with what only the cluster knows: the other side of a canary."""
+    return traffic.with_canary(item, live, lambda o: api.apply(o, dry_run=True, force=True).data)
 
 
 def _apply(api: Api, item: Object, options: ApplyOptions) -> Applied:

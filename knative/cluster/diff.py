@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from knative import emit
-from knative.cluster.apply import comparable, find
+from knative.cluster.apply import comparable, find, resolved
 from knative.cluster.client import Api
 
 JSON = Any
@@ -17,7 +17,7 @@ def diff(api: Api, objects: Sequence[Object]) -> Iterator[str]:
     """Diff lines of every object that would change; nothing for the others."""
     for item in objects:
         live = find(api, item)
-        merged = api.apply(item, dry_run=True, force=True).data
+        merged = api.apply(resolved(api, item, live), dry_run=True, force=True).data
         name = f"{item['kind']} {item['metadata']['namespace']}/{item['metadata']['name']}"
         before = _text(live) if live is not None else []
         yield from difflib.unified_diff(

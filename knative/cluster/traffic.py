@@ -26,8 +26,10 @@ def with_canary(item: Object, live: Object | None, dry_run: Callable[[Object], O
     """
     annotations = item["metadata"].get("annotations") or {}
     percent = annotations.get(keys.CANARY_PERCENT)
-    if item["kind"] != "Service" or percent is None or live is None:
+    if item["kind"] != "Service" or live is None:
         return item
+    if percent is None:
+        return _without_canary(item, live)
     if dry_run(item)["spec"]["template"] == live["spec"]["template"]:
         stable = _previous(live)
     else:
@@ -36,6 +38,19 @@ def with_canary(item: Object, live: Object | None, dry_run: Callable[[Object], O
         return item
     result = copy.deepcopy(item)
     result["spec"]["traffic"] = split(stable, int(percent))
+    return result
+
+
+def _without_canary(item: Object, live: Object) -> Object:
+    """A manifest without a canary ends the one that runs: everything to the latest revision.
+
+    Said out loud, because traffic that a roll-out moved would stay as it is otherwise.
+    """
+    ours = keys.UNIT in (item["metadata"].get("labels") or {})
+    if not ours or item["spec"].get("traffic") or share(live) == 100:
+        return item
+    result = copy.deepcopy(item)
+    result["spec"]["traffic"] = split("", 100)
     return result
 
 

@@ -10,11 +10,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from events.delivery import BROKER_DEFAULT
-from events.spec import DEAD_LETTER_PATH, SWEEP_PATH
-from knative import emit, keys, names
+from events.spec import DEAD_LETTER_PATH
+from knative import keys, names
 from knative.api.resource import Resource
 from knative.resources import container
-from knative.resources.ksvc import Part, make_service
+from knative.resources import trigger_notify as notify
+from knative.resources import trigger_parts as parts
 
 if TYPE_CHECKING:
     from knative.compiler import Context
@@ -26,29 +27,10 @@ TYPE_PREFIX = "com.amazonaws.s3."
 SINK_FIELDS = ("request", "result", "concurrency", "deadlineSeconds", "asyncTtlSeconds")
 """Parts of the spec the sink reads as they are."""
 
-RESOURCES = {
-    "requests": {"cpu": "100m", "memory": "128Mi"},
-    "limits": {"cpu": "1", "memory": "512Mi"},
-}
 DEFAULT_DEADLINE_S = 300
 DEFAULT_CONCURRENCY = 8
 DEFAULT_BACKOFF = "PT0.5S"
 """With ten exponential retries: about eight and a half minutes until an event is dead."""
-
-SWEEP_SCHEDULE = "*/10 * * * *"
-"""Every ten minutes: each sweep wakes the sink and lists the bucket."""
-
-_SECRET_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-
-
-def sink_name(name: str) -> str:
-    """Service that calls the graph."""
-    return names.bounded(f"{name}-sink")
-
-
-def adapter_name(name: str) -> str:
-    """Service that takes notifications (or polls the queue)."""
-    return names.bounded(f"{name}-adapter")
 
 
 def make(resource: Resource, context: "Context") -> list[Object]:
@@ -56,15 +38,17 @@ def make(resource: Resource, context: "Context") -> list[Object]:
     made = [_sink(resource, context), _trigger(resource)]
     if _makes_broker(resource):
         made.append(_broker(resource))
-    notify = _s3(resource).get("notify") or ("Webhook" if _s3(resource) else "None")
-    if notify in ("Webhook", "IntegrationSource"):
-        made += [_adapter(resource, context), _binding(resource)]
-    if notify == "IntegrationSource":
-        made.append(_integration_source(resource))
-    if _s3(resource).get("sweep"):
-        made += [_ping(resource), _binding(resource, sink_name(resource.name))]
-    if notify == "SQS":
-        made += [_poller(resource, context), _binding(resource)]
+    way = parts.s3_source(resource).get("notify") or (
+        "Webhook" if parts.s3_source(resource) else "None"
+    )
+    if way in ("Webhook", "IntegrationSource"):
+        made += [notify.adapter(resource, context), notify.binding(resource)]
+    if way == "IntegrationSource":
+        made.append(notify.integration_source(resource))
+    if parts.s3_source(resource).get("sweep"):
+        made += [notify.ping(resource), notify.binding(resource, parts.sink_name(resource.name))]
+    if way == "SQS":
+        made += [notify.poller(resource, context), notify.binding(resource)]
     return made
 
 
@@ -82,8 +66,8 @@ def _sink(resource: Resource, context: "Context") -> Object:
         **({"dedupe": dedupe} if dedupe else {}),
     }
     text = json.dumps(sink_spec, ensure_ascii=False, indent=2)
-    item = _container(resource, context, "sink")
-    item["env"] = [*container.env(SINK_SPEC=text), *_s3_env(resource)]
+    item = parts.main_container(resource, context, "sink")
+    item["env"] = [*container.env(SINK_SPEC=text), *parts.s3_env(resource)]
     volumes: list[Object] = []
     if dedupe.get("store") == "sqlite":
         item["volumeMounts"].append(
@@ -98,14 +82,14 @@ def _sink(resource: Resource, context: "Context") -> Object:
             context.report(resource).need(keys.FLAG_PVC, path)
             context.report(resource).need(keys.FLAG_PVC_WRITE, path)
     concurrency = (spec.get("concurrency") or {}).get("max") or DEFAULT_CONCURRENCY
-    return _service(
+    return parts.service(
         resource,
-        sink_name(resource.name),
+        parts.sink_name(resource.name),
         item,
         volumes=volumes,
         containerConcurrency=concurrency,
-        timeout=_whole(spec.get("deadlineSeconds") or DEFAULT_DEADLINE_S),
-        **_scale(resource),
+        timeout=parts.whole(spec.get("deadlineSeconds") or DEFAULT_DEADLINE_S),
+        **parts.scale(resource),
     )
 
 
@@ -140,10 +124,6 @@ def _target(resource: Resource, context: "Context") -> Object:
 
 
 # --- broker and trigger ---------------------------------------------------------------------------
-def _broker_name(resource: Resource) -> str:
-    return str((resource.spec.get("broker") or {}).get("name") or resource.name)
-
-
 def _makes_broker(resource: Resource) -> bool:
     broker = resource.spec.get("broker") or {}
     if broker.get("create") is not None:
@@ -168,8 +148,13 @@ def _broker(resource: Resource) -> Object:
             "namespace": config.get("namespace") or resource.namespace,
         }
     spec["delivery"] = _delivery(resource)
-    return _object(
-        "eventing.knative.dev/v1", "Broker", _broker_name(resource), resource, spec, annotations
+    return parts.object(
+        "eventing.knative.dev/v1",
+        "Broker",
+        parts.broker_name(resource),
+        resource,
+        spec,
+        annotations,
     )
 
 
@@ -177,13 +162,15 @@ def _trigger(resource: Resource) -> Object:
     annotations = {keys.SOURCE: resource.source}
     if (resource.spec.get("broker") or {}).get("ordered"):
         annotations["kafka.eventing.knative.dev/delivery.order"] = "ordered"
-    spec: Object = {"broker": _broker_name(resource)}
+    spec: Object = {"broker": parts.broker_name(resource)}
     filters = _filters(resource)
     if filters:
         spec["filters"] = filters
-    spec["subscriber"] = {"ref": _service_ref(sink_name(resource.name)), "uri": "/"}
+    spec["subscriber"] = {"ref": parts.service_ref(parts.sink_name(resource.name)), "uri": "/"}
     spec["delivery"] = _delivery(resource)
-    return _object("eventing.knative.dev/v1", "Trigger", resource.name, resource, spec, annotations)
+    return parts.object(
+        "eventing.knative.dev/v1", "Trigger", resource.name, resource, spec, annotations
+    )
 
 
 def _filters(resource: Resource) -> list[JSON]:
@@ -201,7 +188,7 @@ def _filters(resource: Resource) -> list[JSON]:
         else {"exact": {"type": TYPE_PREFIX + name}}
         for name in dict.fromkeys(events)
     ]
-    buckets = [{"suffix": {"source": f".{name}"}} for name in _buckets(resource)]
+    buckets = [{"suffix": {"source": f".{name}"}} for name in parts.buckets(resource)]
     result = [_any(types), _any(buckets)]
     if s3.get("prefix"):
         result.append({"prefix": {"subject": s3["prefix"]}})
@@ -216,196 +203,15 @@ def _any(items: list[Object]) -> Object:
 
 def _delivery(resource: Resource) -> Object:
     """The user's block over complete defaults; a cold start and the work fit into the timeout."""
-    deadline = _whole(resource.spec.get("deadlineSeconds") or DEFAULT_DEADLINE_S)
+    deadline = parts.whole(resource.spec.get("deadlineSeconds") or DEFAULT_DEADLINE_S)
     return {
         "retry": BROKER_DEFAULT.retry,
         "backoffPolicy": BROKER_DEFAULT.backoff_policy,
         "backoffDelay": DEFAULT_BACKOFF,
         "timeout": f"PT{deadline}S",
         "deadLetterSink": {
-            "ref": _service_ref(sink_name(resource.name)),
+            "ref": parts.service_ref(parts.sink_name(resource.name)),
             "uri": DEAD_LETTER_PATH,
         },
         **(resource.spec.get("delivery") or {}),
     }
-
-
-# --- where events come from -----------------------------------------------------------------------
-def _adapter(resource: Resource, context: "Context") -> Object:
-    given = resource.spec.get("adapter") or {}
-    item = _container(resource, context, "adapter")
-    variables = {"TURNOUT_BUCKETS": ",".join(_buckets(resource))}
-    if given.get("maxBodyBytes"):
-        variables["TURNOUT_MAX_BODY_BYTES"] = str(given["maxBodyBytes"])
-    if given.get("ratePerSecond"):
-        variables["TURNOUT_RATE_PER_SECOND"] = str(given["ratePerSecond"])
-    if given.get("snsTopics"):
-        variables["TURNOUT_SNS_TOPICS"] = ",".join(given["snsTopics"])
-    item["env"] = container.env(**variables)
-    secret = given.get("tokenSecret")
-    if secret:
-        reference = {"secretKeyRef": {"name": secret["name"], "key": secret["key"]}}
-        item["env"].append({"name": "TURNOUT_TOKEN", "valueFrom": reference})
-    return _service(
-        resource, adapter_name(resource.name), item, public=bool(given.get("public")), timeout=60
-    )
-
-
-def _poller(resource: Resource, context: "Context") -> Object:
-    """A poller is never called, so nothing would wake it: exactly one pod, always."""
-    item = _container(resource, context, "sqs")
-    item["env"] = [
-        *container.env(
-            TURNOUT_SQS_QUEUE_URL=_s3(resource)["queue"],
-            TURNOUT_BUCKETS=",".join(_buckets(resource)),
-        ),
-        *_s3_env(resource),
-    ]
-    name = adapter_name(resource.name)
-    return _service(resource, name, item, minReplicas=1, maxReplicas=1, timeout=60)
-
-
-def _ping(resource: Resource) -> Object:
-    """Wakes the sink for a sweep; cron in UTC."""
-    spec = {
-        "schedule": _s3(resource)["sweep"].get("schedule") or SWEEP_SCHEDULE,
-        "sink": {"ref": _service_ref(sink_name(resource.name)), "uri": SWEEP_PATH},
-    }
-    name = names.bounded(f"{resource.name}-sweep")
-    return _object("sources.knative.dev/v1", "PingSource", name, resource, spec)
-
-
-def _binding(resource: Resource, name: str = "") -> Object:
-    """Gives a Service its K_SINK: the Broker's address, whatever the Broker's class."""
-    name = name or adapter_name(resource.name)
-    spec = {
-        "subject": {
-            "apiVersion": "serving.knative.dev/v1",
-            "kind": "Service",
-            "name": name,
-        },
-        "sink": {
-            "ref": {
-                "apiVersion": "eventing.knative.dev/v1",
-                "kind": "Broker",
-                "name": _broker_name(resource),
-            }
-        },
-    }
-    return _object("sources.knative.dev/v1", "SinkBinding", name, resource, spec)
-
-
-def _integration_source(resource: Resource) -> Object:
-    s3 = _s3(resource)
-    aws: Object = {"sqs": {"arn": s3["queue"], "region": s3.get("region") or "us-east-1"}}
-    if s3.get("credentials"):
-        aws["auth"] = {"secret": {"ref": {"name": s3["credentials"]["secretName"]}}}
-    spec = {"aws": aws, "sink": {"ref": _service_ref(adapter_name(resource.name))}}
-    return _object(
-        "sources.knative.dev/v1alpha1", "IntegrationSource", f"{resource.name}-sqs", resource, spec
-    )
-
-
-# --- building blocks ------------------------------------------------------------------------------
-def _container(resource: Resource, context: "Context", program: str) -> Object:
-    return {
-        "name": "events",
-        "image": str(resource.spec.get("image") or context.options.image("events")),
-        "command": ["python", "-m", "events"],
-        "args": [program],
-        "ports": container.ports(),
-        "readinessProbe": container.ready_probe(),
-        "resources": container.copied(RESOURCES),
-        "securityContext": dict(container.HARDENED),
-        "volumeMounts": [container.tmp_mount()],
-    }
-
-
-def _service(
-    resource: Resource,
-    name: str,
-    item: Object,
-    *,
-    public: bool = False,
-    volumes: list[Object] | None = None,
-    **component: JSON,
-) -> Object:
-    component["automountServiceAccountToken"] = False
-    if resource.spec.get("serviceAccountName"):
-        component["serviceAccountName"] = resource.spec["serviceAccountName"]
-        del component["automountServiceAccountToken"]
-    part = Part(
-        name=name,
-        unit="events",
-        component=component,
-        containers=[container.tidy(item)],
-        volumes=volumes or [],
-        labels={"turnout.dev/trigger": resource.name},
-        public=public,
-    )
-    return make_service(resource, part)
-
-
-def _object(
-    api_version: str,
-    kind: str,
-    name: str,
-    resource: Resource,
-    spec: Object,
-    annotations: dict[str, str] | None = None,
-) -> Object:
-    return emit.ordered(
-        {
-            "apiVersion": api_version,
-            "kind": kind,
-            "metadata": {
-                "name": name,
-                "namespace": resource.namespace,
-                "labels": {
-                    keys.MANAGED_BY: keys.MANAGED_BY_TURNOUT,
-                    "turnout.dev/trigger": resource.name,
-                },
-                "annotations": annotations or {keys.SOURCE: resource.source},
-            },
-            "spec": spec,
-        }
-    )
-
-
-def _service_ref(name: str) -> Object:
-    return {"apiVersion": "serving.knative.dev/v1", "kind": "Service", "name": name}
-
-
-def _s3(resource: Resource) -> Object:
-    return dict((resource.spec.get("source") or {}).get("s3") or {})
-
-
-def _buckets(resource: Resource) -> list[str]:
-    s3 = _s3(resource)
-    return list(s3.get("buckets") or ([s3["bucket"]] if s3.get("bucket") else []))
-
-
-def _s3_env(resource: Resource) -> list[Object]:
-    """Credentials by reference, from a Secret with AWS's own variable names as keys."""
-    s3 = _s3(resource)
-    variables: list[Object] = []
-    if s3.get("region"):
-        variables += container.env(AWS_REGION=s3["region"])
-    secret = (s3.get("credentials") or {}).get("secretName")
-    for name in _SECRET_VARIABLES if secret else ():
-        reference: Object = {"name": secret, "key": name}
-        if name == "AWS_SESSION_TOKEN":
-            reference["optional"] = True
-        variables.append({"name": name, "valueFrom": {"secretKeyRef": reference}})
-    return variables
-
-
-def _scale(resource: Resource) -> Object:
-    scale = resource.spec.get("scale") or {}
-    named = {"minReplicas": scale.get("min"), "maxReplicas": scale.get("max")}
-    return {name: value for name, value in named.items() if value is not None}
-
-
-def _whole(seconds: float) -> int:
-    """Knative's timeouts are whole seconds; a fraction is rounded up."""
-    return max(1, -int(-seconds // 1))

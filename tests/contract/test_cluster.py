@@ -285,6 +285,10 @@ def test_canary_then_steps_then_back(cluster, capsys, tmp_path) -> None:
     file.write_text(CANARY.format(canary="    canaryTrafficPercent: 20\n", version=3))
     assert _run(config, "apply", str(file), "--wait") == 0, "our own rollout is no conflict"
     assert _split(kube) == [(20, "latest"), (80, f"pets-{_ready(kube)}")]
+    _run(config, "rollout", "pets", "--back")
+    file.write_text(CANARY.format(canary="", version=4))
+    assert _run(config, "apply", str(file), "--wait") == 0
+    assert _split(kube) == [(100, "latest")], "a manifest without a canary ends it"
 
 
 def _ready(kube: fakes_kube.FakeKube) -> str:
