@@ -12,13 +12,11 @@ Source: CloudEvents SQL expression language 1.0; the test kit of that specificat
 """
 
 import re
-from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from .cesql_functions import MAX_INT, MIN_INT, ZERO, Kind, Outcome, Value, cast, find
-
-Attributes = Mapping[str, Value]
-Expression = Callable[[Attributes], Outcome]
+from . import cesql_operators as ops
+from .cesql_functions import MAX_INT, MIN_INT, Outcome, cast
+from .cesql_operators import Attributes, Expression
 
 MAX_LENGTH = 8192
 MAX_TOKENS = 400
@@ -115,7 +113,7 @@ class _Parser:
             operands.append(self._conjunction())
         left = operands.pop()
         while operators:  # leaning right: the last operator binds first
-            make = _or if operators.pop() == "OR" else _xor
+            make = ops.or_ if operators.pop() == "OR" else ops.xor
             left = make(operands.pop(), left)
         self._depth -= 1
         return left
@@ -124,24 +122,24 @@ class _Parser:
         operands = [self._comparison()]
         while self._take("keyword", "AND"):
             operands.append(self._comparison())
-        return operands[0] if len(operands) == 1 else _and(operands)
+        return operands[0] if len(operands) == 1 else ops.and_(operands)
 
     def _comparison(self) -> Expression:
         left = self._sum()
         while (token := self._take("symbol", *_COMPARISONS)) is not None:
-            left = _compare(token.text, left, self._sum())
+            left = ops.compare(token.text, left, self._sum())
         return left
 
     def _sum(self) -> Expression:
         left = self._product()
         while (token := self._take("symbol", "+", "-")) is not None:
-            left = _arithmetic(token.text, left, self._product())
+            left = ops.arithmetic(token.text, left, self._product())
         return left
 
     def _product(self) -> Expression:
         left = self._postfix()
         while (token := self._take("symbol", "*", "/", "%")) is not None:
-            left = _arithmetic(token.text, left, self._postfix())
+            left = ops.arithmetic(token.text, left, self._postfix())
         return left
 
     def _postfix(self) -> Expression:
@@ -153,10 +151,10 @@ class _Parser:
                 pattern = self._take("string")
                 if pattern is None:
                     raise self._error("LIKE needs a string literal")
-                left = _like(left, _like_pattern(pattern.text), negated)
+                left = ops.like(left, _like_pattern(pattern.text), negated)
             elif self._take("keyword", "IN"):
                 self._need("symbol", "(", "'(' after IN")
-                left = _in(left, self._arguments("IN"), negated)
+                left = ops.in_(left, self._arguments("IN"), negated)
             else:
                 self._next = start
                 return left
@@ -172,25 +170,25 @@ class _Parser:
                 break
         if signs and signs[-1] == "-" and self._peek().text == str(-MIN_INT):
             self._next += 1  # the one integer that exists only with its sign
-            operand: Expression = _literal(MIN_INT)
+            operand: Expression = ops.literal(MIN_INT)
             signs.pop()
         else:
             operand = self._atom()
         for sign in reversed(signs):
-            operand = _not(operand) if sign == "NOT" else _negate(operand)
+            operand = ops.not_(operand) if sign == "NOT" else ops.negate(operand)
         return operand
 
     def _atom(self) -> Expression:
         token = self._peek()
         self._next += 1
         if token.kind == "string":
-            return _literal(_unquote(token.text))
+            return ops.literal(_unquote(token.text))
         if token.kind == "integer":
             if len(token.text) > 12 or int(token.text) > MAX_INT:
                 raise ParseError(f"CESQL: integer {token.text} is outside 32 bits")
-            return _literal(int(token.text))
+            return ops.literal(int(token.text))
         if token.kind == "keyword" and token.text in ("TRUE", "FALSE"):
-            return _literal(token.text == "TRUE")
+            return ops.literal(token.text == "TRUE")
         if token.kind == "keyword" and token.text == "EXISTS":
             name = self._take("word")
             if name is None:
@@ -199,10 +197,10 @@ class _Parser:
             return lambda event: (attribute in event, None)
         if token.kind == "word":
             if self._take("symbol", "("):
-                return _call(token.text.upper(), self._arguments(token.text, empty=True))
+                return ops.call(token.text.upper(), self._arguments(token.text, empty=True))
             if "_" in token.text:
                 raise ParseError(f"CESQL: {token.text!r} is not an attribute name")
-            return _attribute(token.text.lower())
+            return ops.attribute(token.text.lower())
         if token == ("symbol", "(", token.at):
             inner = self.expression()
             self._need("symbol", ")", "')'")
@@ -254,189 +252,3 @@ def _like_pattern(text: str) -> re.Pattern[str]:
         else:
             parts.append(re.escape(piece[-1] if len(piece) == 2 else piece))
     return re.compile("".join(parts), re.DOTALL)
-
-
-def _literal(value: Value) -> Expression:
-    return lambda event: (value, None)
-
-
-def _attribute(name: str) -> Expression:
-    def run(event: Attributes) -> Outcome:
-        value = event.get(name)
-        return (False, "missingAttribute") if value is None else (value, None)
-
-    return run
-
-
-def _first(*errors: Kind | None) -> Kind | None:
-    return next((error for error in errors if error is not None), None)
-
-
-def _unary_operator(
-    to: type, apply: Callable[[Value], Outcome]
-) -> Callable[[Expression], Expression]:
-    def make(operand: Expression) -> Expression:
-        def run(event: Attributes) -> Outcome:
-            value, error = operand(event)
-            if error:
-                return ZERO[to], error
-            value, cast_error = cast(value, to)
-            result, own_error = apply(value)
-            return result, _first(cast_error, own_error)
-
-        return run
-
-    return make
-
-
-def _bounded(number: int) -> Outcome:
-    return (number, None) if MIN_INT <= number <= MAX_INT else (0, "math")
-
-
-_not = _unary_operator(bool, lambda value: (not value, None))
-_negate = _unary_operator(int, lambda value: _bounded(-int(value)))
-
-
-def _and(operands: list[Expression]) -> Expression:
-    def run(event: Attributes) -> Outcome:
-        for operand in operands:
-            value, error = operand(event)
-            if not error:
-                value, error = cast(value, bool)
-            if error or not value:
-                return False, error
-        return True, None
-
-    return run
-
-
-def _or(left: Expression, right: Expression) -> Expression:
-    def run(event: Attributes) -> Outcome:
-        for operand in (left, right):
-            value, error = operand(event)
-            if not error:
-                value, error = cast(value, bool)
-            if error or value:
-                return (False, error) if error else (True, None)
-        return False, None
-
-    return run
-
-
-def _xor(left: Expression, right: Expression) -> Expression:
-    def run(event: Attributes) -> Outcome:
-        values = []
-        for operand in (left, right):
-            value, error = operand(event)
-            if not error:
-                value, error = cast(value, bool)
-            if error:
-                return False, error
-            values.append(value)
-        return values[0] != values[1], None
-
-    return run
-
-
-def _compare(operator: str, left: Expression, right: Expression) -> Expression:
-    def run(event: Attributes) -> Outcome:
-        a, error_a = left(event)
-        if error_a:
-            return False, error_a
-        b, error_b = right(event)
-        if error_b:
-            return False, error_b
-        if operator in ("=", "!=", "<>"):
-            a, error = cast(a, type(b))  # the left side takes the right side's type
-            return (False, error) if error else ((a == b) is (operator == "="), None)
-        a, error_a = cast(a, int)
-        b, error_b = cast(b, int)
-        if error_a or error_b:
-            return False, error_a or error_b
-        x, y = int(a), int(b)
-        return {"<": x < y, "<=": x <= y, ">": x > y, ">=": x >= y}[operator], None
-
-    return run
-
-
-def _arithmetic(operator: str, left: Expression, right: Expression) -> Expression:
-    def run(event: Attributes) -> Outcome:
-        a, error_a = left(event)
-        if error_a:
-            return 0, error_a
-        b, error_b = right(event)
-        if error_b:
-            return 0, error_b
-        a, error_a = cast(a, int)
-        b, error_b = cast(b, int)
-        x, y = int(a), int(b)
-        result, error = _calculate(operator, x, y)
-        return result, _first(error_a, error_b, error)
-
-    return run
-
-
-def _calculate(operator: str, x: int, y: int) -> Outcome:
-    if operator == "+":
-        return _bounded(x + y)
-    if operator == "-":
-        return _bounded(x - y)
-    if operator == "*":
-        return _bounded(x * y)
-    if y == 0:
-        return 0, "math"
-    quotient = abs(x) // abs(y) * (1 if (x < 0) == (y < 0) else -1)  # truncated, not floored
-    return _bounded(quotient if operator == "/" else x - quotient * y)
-
-
-def _like(operand: Expression, pattern: re.Pattern[str], negated: bool) -> Expression:
-    def run(event: Attributes) -> Outcome:
-        value, error = operand(event)
-        if error:
-            return False, error
-        text, _ = cast(value, str)
-        return (pattern.fullmatch(str(text)) is not None) is not negated, None
-
-    return run
-
-
-def _in(operand: Expression, members: list[Expression], negated: bool) -> Expression:
-    def run(event: Attributes) -> Outcome:
-        value, error = operand(event)
-        if error:
-            return False, error
-        for member in members:
-            other, error = member(event)
-            if not error:
-                other, error = cast(other, type(value))  # members take the operand's type
-            if error:
-                return False, error
-            if other == value:
-                return not negated, None
-        return negated, None
-
-    return run
-
-
-def _call(name: str, arguments: list[Expression]) -> Expression:
-    function = find(name, len(arguments))
-    if function is None:
-        return lambda event: (False, "missingFunction")
-    more = len(arguments) - len(function.parameters)
-    types = function.parameters + (function.repeats,) * more
-
-    def run(event: Attributes) -> Outcome:
-        values: list[Value] = []
-        cast_error: Kind | None = None
-        for argument, wanted in zip(arguments, types, strict=True):
-            value, error = argument(event)
-            if error:
-                return ZERO[function.result], error
-            if wanted is not None:
-                value, error = cast(value, wanted)
-                cast_error = cast_error or error
-            values.append(value)
-        result, error = function.call(values)
-        return result, _first(cast_error, error)
-
-    return run

@@ -45,7 +45,7 @@ def make(resource: Resource, context: "Context") -> list[Object]:
         made += [notify.adapter(resource, context), notify.binding(resource)]
     if way == "IntegrationSource":
         made.append(notify.integration_source(resource))
-    if parts.s3_source(resource).get("sweep"):
+    if parts.s3_source(resource).get("sweep") is not None:
         made += [notify.ping(resource), notify.binding(resource, parts.sink_name(resource.name))]
     if way == "SQS":
         made += [notify.poller(resource, context), notify.binding(resource)]
