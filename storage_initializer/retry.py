@@ -100,9 +100,10 @@ class Retry:
             raise error
         control.retries += 1
         if isinstance(error, Throttled):
-            asked = error.wait_s
-            if asked is None:
-                asked = self._delay(max(1, self._fruitless))
+            own = self._delay(
+                max(1, self._fruitless)
+            )  # `Retry-After: 0` is no invitation to hammer
+            asked = max(own, error.wait_s or 0.0)
             control.slow_down(min(asked, RETRY_AFTER_MAX_S))
             control.gate()
         elif not progressed:

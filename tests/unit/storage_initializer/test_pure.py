@@ -371,6 +371,12 @@ def test_throttling_holds_everybody_back() -> None:
     assert len(control.waits) == 2  # another thread waits too
 
 
+def test_retry_after_zero_is_not_taken_literally() -> None:
+    control = Waits(3)
+    retry.Retry(control).failed(Throttled("x", "429", wait_s=0))
+    assert control.waits[0] >= 0.45
+
+
 @pytest.mark.parametrize(
     ("headers", "low", "high"),
     [({"retry-after": "3"}, 3, 3), ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0, 0)],
