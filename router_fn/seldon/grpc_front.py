@@ -1,7 +1,7 @@
-"""A Seldon graph as a gRPC service: `seldon.protos.Seldon` on GRPC_PORT. Needs the extra router-grpc.
+"""A Seldon graph as a gRPC service, `seldon.protos.Seldon` on GRPC_PORT. Needs router-grpc.
 
 A message becomes its JSON form, goes through the graph as a REST request does, and the answer comes
-back as a message (numbers of `ndarray`, `jsonData` and tags are doubles, as protobuf's Value has it).
+back as a message (numbers in `ndarray`, `jsonData` and tags are doubles: protobuf's Value).
 Errors keep their meaning as status codes; the puid travels as metadata `seldon-puid`.
 """
 

@@ -1,6 +1,6 @@
-"""The messages of Seldon's gRPC services (package `seldon.protos`); needs protobuf (extra router-grpc).
+"""The messages of Seldon's gRPC services (`seldon.protos`); needs protobuf (extra router-grpc).
 
-The schema is the table below: names and numbers are Seldon's wire format (spec/seldon 3.1), those of
+The schema is the table below: names and numbers are Seldon's wire format (spec/seldon 3.1), and for
 `tensorflow.TensorProto` TensorFlow's. It lives in a descriptor pool of its own, so that another
 copy of these packages in the process is not disturbed.
 Notation: `number name type`; `*` repeated, `?` a member of the message's one choice, `map<...>`.

@@ -102,6 +102,14 @@ def _empty(shape: list[int]) -> list[Any]:
     return [_empty(rest) if rest else 0 for _ in range(head)]
 
 
+def _is_shape(shape: Any) -> bool:
+    return (
+        isinstance(shape, list)
+        and len(shape) <= MAX_RANK
+        and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in shape)
+    )
+
+
 _TF_VALUES: Final = (
     *("floatVal", "doubleVal", "intVal", "int64Val", "boolVal", "uint32Val", "uint64Val"),
     *("float_val", "double_val", "int_val", "int64_val", "bool_val"),
@@ -141,7 +149,13 @@ def _from_tftensor(tensor: Any) -> bytes:
     if not isinstance(listed, list) or not _is_shape(shape):
         raise SeldonError("data.tftensor has no values that can be read", status=400)
     values = [int(v) if isinstance(v, str) and v.lstrip("-").isdigit() else v for v in listed]
-    return json.dumps(_nested(values, shape)).encode()
+    if math.prod(shape) != len(values):
+        raise SeldonError(f"{len(values)} values do not have the shape {shape}", status=400)
+    if not values:
+        return json.dumps(_empty(shape)).encode()
+    for size in reversed(shape[1:]):
+        values = [values[at : at + size] for at in range(0, len(values), size)]
+    return json.dumps(values if shape else values[0]).encode()
 
 
 def _unpacked(content: object, dtype: object) -> list[Any]:

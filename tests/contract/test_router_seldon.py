@@ -302,3 +302,89 @@ def test_check_and_drain() -> None:
         assert serving.request("POST", "/api/v1.0/predictions", b"text").status == 400
         serving.process.terminate()
         assert serving.wait() == 0
+
+
+def test_the_grpc_front_runs_the_same_graph() -> None:
+    grpc = pytest.importorskip("grpc")
+    from router_fn.seldon.protos import MESSAGES, SERVICE
+    from tests.fakes_router import free_port
+
+    port = free_port()
+    routes = {
+        "/n/predict": says(
+            b'{"data":{"names":["t:0"],"tensor":{"shape":[1,1],"values":[2.5]}},"meta":{"puid":"p"}}',
+            Content_Type="application/json",
+        ),
+        "/n/metadata": says(b'{"name":"n","versions":["1"],"inputs":[]}'),
+        "/n/send-feedback": says(b'{"meta":{}}', Content_Type="application/json"),
+    }
+    with upstream(routes, says(b'{"status":{"info":"no"}}', 400)) as fake:
+        root = {"name": "n", "serviceUrl": f"{fake.url}/n"}
+        with (
+            router(deployment(predictor(root)), GRPC_PORT=str(port)),
+            grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+        ):
+
+            def call(method: str, request: Any, gives: str, **metadata: str) -> tuple[Any, Any]:
+                rpc = channel.unary_unary(
+                    f"/{SERVICE}/{method}",
+                    request_serializer=lambda message: message.SerializeToString(),
+                    response_deserializer=MESSAGES[gives].FromString,
+                )
+                return rpc.with_call(
+                    request, metadata=tuple(metadata.items()), timeout=20, wait_for_ready=True
+                )
+
+            message = MESSAGES["SeldonMessage"]()
+            message.data.tensor.shape.extend([1, 2])
+            message.data.tensor.values.extend([1.0, 2.0])
+            answer, told = call("Predict", message, "SeldonMessage", **{"seldon-puid": "mine"})
+            assert list(answer.data.tensor.values) == [2.5]
+            assert answer.meta.puid == "p"
+            assert ("seldon-puid", "mine") in [tuple(item) for item in told.initial_metadata()]
+            assert fake.seen[0].json == {
+                "data": {"tensor": {"shape": [1, 2], "values": [1.0, 2.0]}}
+            }
+            assert fake.seen[0].headers["seldon-puid"] == "mine"
+
+            feedback = MESSAGES["Feedback"](reward=1.0)
+            assert call("SendFeedback", feedback, "SeldonMessage")[0].WhichOneof("choice") is None
+            metadata, _ = call("GraphMetadata", MESSAGES["Empty"](), "SeldonGraphMetadata")
+            assert metadata.models["n"].versions == ["1"]
+            asked = MESSAGES["SeldonModelMetadataRequest"](name="n")
+            assert call("ModelMetadata", asked, "SeldonModelMetadata")[0].name == "n"
+
+            fake.routes["/n/predict"] = says(b'{"status":{"info":"bad data"}}', 400)
+            with pytest.raises(grpc.RpcError) as caught:
+                call("Predict", message, "SeldonMessage")
+            assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+            assert caught.value.details() == "bad data"
+
+
+def test_the_grpc_front_of_a_v2_graph_speaks_the_open_inference_protocol() -> None:
+    grpc = pytest.importorskip("grpc")
+    from router_fn import oip
+    from tests.fakes_router import free_port
+
+    port = free_port()
+    output = (
+        b'{"model_name":"n","outputs":[{"name":"y","shape":[1],"datatype":"FP32","data":[4.5]}]}'
+    )
+    with upstream({}, says(output, Content_Type="application/json")) as fake:
+        spec = deployment(predictor({"name": "n", "serviceUrl": fake.url}), protocol="v2")
+        with (
+            router(spec, GRPC_PORT=str(port)),
+            grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+        ):
+            request = oip.MESSAGES["ModelInferRequest"](model_name="n")
+            tensor = request.inputs.add(name="x", datatype="FP32", shape=[1])
+            tensor.contents.fp32_contents.append(1.5)
+            rpc = channel.unary_unary(
+                f"/{oip.SERVICE}/ModelInfer",
+                request_serializer=lambda message: message.SerializeToString(),
+                response_deserializer=oip.MESSAGES["ModelInferResponse"].FromString,
+            )
+            answer = rpc(request, timeout=20, wait_for_ready=True)
+            assert answer.outputs[0].name == "y"
+            assert fake.seen[0].path == "/v2/models/n/infer"
+            assert fake.seen[0].json["inputs"][0]["data"] == [1.5]
