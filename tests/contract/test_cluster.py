@@ -270,6 +270,7 @@ def test_canary_then_steps_then_back(cluster, capsys, tmp_path) -> None:
     file.write_text(CANARY.format(canary="    canaryTrafficPercent: 10\n", version=2))
     assert _run(config, "apply", str(file), "--wait") == 0
     assert _split(kube) == [(10, "latest"), (90, "pets-00001")]
+    assert _run(config, "diff", str(file)) == 0, "a running canary is no difference"
     assert _run(config, "apply", str(file)) == 0, (
         "the same canary again keeps the same stable revision"
     )
