@@ -3,6 +3,7 @@
 Upstream and load share one core; what is measured has the other for itself.
 """
 
+import asyncio
 import contextlib
 import json
 import statistics
@@ -10,7 +11,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 
-from benchmarks import harness
+from benchmarks import _soak, harness
 from benchmarks.harness import Options, Row, Service
 
 TITLE = "Router"
@@ -102,6 +103,7 @@ def run(options: Options) -> list[Row]:
         rows += _flask(options, upstream)
         rows += _memory(options, upstream)
     rows += _start(options)
+    rows += _under_fire(options)
     return rows
 
 
@@ -198,3 +200,19 @@ def _start(options: Options) -> list[Row]:
     base = min(bare() for _ in range(rounds))
     return [Row(name=name, ours=ours * 1e3, unit="ms", peer="python -I -c pass", peers=base * 1e3,
                 ratio=ours / base, ceiling=8)]  # fmt: skip
+
+
+def _under_fire(options: Options) -> list[Row]:
+    name = "1,000 idle + 256 busy clients, upstream killed every 1.5 s"
+    if not options.wants(name):
+        return []
+    seconds = 60.0 if options.rounds > 1 else 3.0
+    seen = asyncio.run(_soak.soak(seconds, 1000, 256))
+    left = seen.descriptors_after - seen.descriptors_before
+    note = f"{seen.good:,} good answers, {seen.failed:,} honest errors, {seen.idle_lost} idle clients lost"
+    grown = seen.rss_mib_after - seen.rss_mib_before
+    return [
+        Row(name=f"{name}: wrong answers", ours=seen.wrong, unit="", ceiling=0, note=note),
+        Row(name=f"{name}: sockets left", ours=left, unit="", ceiling=0),
+        Row(name=f"{name}: memory growth", ours=grown, unit="MiB", ceiling=8),
+    ]
