@@ -115,6 +115,11 @@ class Batcher:
             return
         self._running += 1
 
+        def run() -> None:
+            since = time.perf_counter()
+            self._execute(waiting)
+            self._runner.measured(time.perf_counter() - since)
+
         def done(_: Any, error: BaseException | None) -> None:
             self._running -= 1
             for one in waiting:
@@ -123,7 +128,7 @@ class Batcher:
                 self._flush(next(iter(self._groups)))
 
         try:
-            self._runner.submit(self._execute, (waiting,), done)
+            self._runner.submit(run, (), done)
         except Exception as error:  # every request of the batch gets its answer
             self._running -= 1
             for one in waiting:

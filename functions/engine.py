@@ -90,8 +90,11 @@ class Engine:
                 queued = time.perf_counter()
 
                 def timed() -> Any:
-                    call.spent("queue", queued)
-                    return work()
+                    since = time.perf_counter()
+                    call.timings["queue"] = since - queued
+                    answer = work()
+                    runner.measured(time.perf_counter() - since)
+                    return answer
 
                 runner.submit(timed, (), finished)
         except FunctionsError:

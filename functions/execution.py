@@ -100,9 +100,14 @@ class Runner:
         return self._inline and body_bytes <= INLINE_BODY_BYTES and self._inline_s < INLINE_LIMIT_S
 
     def measured(self, seconds: float) -> None:
-        """Feed the duration of a call run on the loop; a moving average with a quick rise."""
-        previous = self._inline_s
-        self._inline_s = seconds if previous == 0.0 else previous + (seconds - previous) * 0.2
+        """Feed the duration of a call, wherever it ran: a moving average.
+
+        The first calls of a library are slow (imports, caches); after a few quick ones on the
+        threads the model is back on the loop. Also called on model threads: the last writer wins,
+        which is fine.
+        """
+        # One outlier (a preempted process) must not count for more than a few calls.
+        self._inline_s += (min(seconds, 4 * INLINE_LIMIT_S) - self._inline_s) * 0.2
 
     @property
     def wedged(self) -> bool:

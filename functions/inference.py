@@ -23,6 +23,21 @@ def new_id() -> str:
     return f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-a{bits[17:20]}-{bits[20:]}"
 
 
+_tensors: Any = None
+
+
+def _arrays() -> Any:
+    """`functions.tensors`, imported (with numpy) at its first use; an import statement in each of
+    the
+    methods below would cost more than they do."""
+    global _tensors
+    if _tensors is None:
+        from . import tensors
+
+        _tensors = tensors
+    return _tensors
+
+
 class Tensor:
     """A named tensor. Same attribute names as KServe's InferInput and InferOutput."""
 
@@ -60,9 +75,7 @@ class Tensor:
         Raises InvalidRequest when data and shape do not fit.
         """
         if self._array is None:
-            from . import tensors
-
-            self._array = tensors.decode(
+            self._array = _arrays().decode(
                 self.name, self.datatype, self.shape, self._list, self._raw
             )
         return self._array
@@ -70,9 +83,7 @@ class Tensor:
     def set_data_from_numpy(self, array: Any, binary_data: bool = True) -> None:
         """Take the contents, shape and (unless it is a datatype of the same kind) datatype of an
         array."""
-        from . import tensors
-
-        self._array, self.datatype = tensors.adopt(array, self.datatype)
+        self._array, self.datatype = _arrays().adopt(array, self.datatype)
         self.shape = list(self._array.shape)
         self._list = self._raw = None
 
@@ -97,17 +108,14 @@ class Tensor:
         """The contents as the binary extension writes them: little-endian, row-major."""
         if self._raw is not None:
             return self._raw
-        from . import tensors
-
-        return tensors.encode_raw(self.as_numpy(), self.datatype)
+        encoded: bytes | memoryview = _arrays().encode_raw(self.as_numpy(), self.datatype)
+        return encoded
 
     def json_data(self) -> Any:
         """The contents as JSON writes them: a flat array (numpy) or list. Raises InvalidRequest."""
         if self._list is not None and self._array is None and not _is_nested(self._list):
             return self._list
-        from . import tensors
-
-        return tensors.encode_json(self.name, self.as_numpy(), self.datatype)
+        return _arrays().encode_json(self.name, self.as_numpy(), self.datatype)
 
     def __repr__(self) -> str:
         return f"Tensor({self.name!r}, shape={self.shape}, datatype={self.datatype!r})"

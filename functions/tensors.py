@@ -36,16 +36,14 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }
 """Datatype -> dtype of its array. numpy has no bfloat16: BF16 is widened to float32, exactly."""
 
-DATATYPES: dict[str, str] = {
-    dtype.str.lstrip("<|=>"): name
-    for name, dtype in DTYPES.items()
-    if name not in ("BF16", "BYTES")
+DATATYPES: dict[np.dtype[Any], str] = {
+    dtype: name for name, dtype in DTYPES.items() if name not in ("BF16", "BYTES")
 }
 
 
 def datatype_of(dtype: np.dtype[Any]) -> str:
     """The V2 datatype of a numpy dtype. Raises TypeError for dates, complex and structured ones."""
-    name = DATATYPES.get(dtype.str.lstrip("<|=>"))
+    name = DATATYPES.get(dtype) or DATATYPES.get(dtype.newbyteorder("="))
     if name is not None:
         return name
     if dtype.kind in "OSU":
@@ -116,7 +114,21 @@ def split_bytes(name: str, raw: bytes | memoryview, count: int) -> list[bytes]:
     return elements
 
 
-_ARRAY_CODES = {"i": "q", "u": "Q", "f": "d"}
+_ARRAY_CODES = {
+    "INT8": "b",
+    "INT16": "h",
+    "INT32": "i",
+    "INT64": "q",
+    "UINT8": "B",
+    "UINT16": "H",
+    "UINT32": "I",
+    "UINT64": "Q",
+    "FP32": "f",
+    "FP64": "d",
+}
+"""`array.array` checks the range of integers; a float too large for FP32 becomes infinite there."""
+
+_FP32_MAX = float(np.finfo(np.float32).max)
 
 
 def decode_json(name: str, datatype: str, shape: list[int], data: Any) -> Array:
@@ -135,18 +147,21 @@ def decode_json(name: str, datatype: str, shape: list[int], data: Any) -> Array:
 
 def _numbers(name: str, datatype: str, dtype: np.dtype[Any], data: list[Any]) -> Array:
     """Flat array of exactly `dtype`."""
-    code = _ARRAY_CODES.get(dtype.kind)
+    code = _ARRAY_CODES.get(datatype)
     if code is not None:
         try:
-            wide = np.frombuffer(array.array(code, data), dtype=f"<{dtype.kind}8")
+            exact: Array = np.frombuffer(array.array(code, data), dtype=dtype)
         except OverflowError:
             raise InvalidRequest(
                 f"input {name!r}: a number is out of range for {datatype}"
             ) from None
         except TypeError:
-            wide = _nested(name, datatype, dtype, data)
-    else:
-        wide = _nested(name, datatype, dtype, data)
+            pass
+        else:
+            if datatype == "FP32" and _overflowed(data, exact):
+                raise InvalidRequest(f"input {name!r}: a number is out of range for {datatype}")
+            return exact
+    wide = _nested(name, datatype, dtype, data)
     if wide.dtype == dtype:
         return wide
     if dtype.kind == "b":
@@ -160,6 +175,13 @@ def _numbers(name: str, datatype: str, dtype: np.dtype[Any], data: list[Any]) ->
         if wide.max() > limits.max or wide.min() < limits.min:
             raise InvalidRequest(f"input {name!r}: a number is out of range for {datatype}")
     return wide.astype(dtype)
+
+
+def _overflowed(data: list[Any], narrow: Array) -> bool:
+    """JSON has no infinity: one in the float32 array was a number too large for it."""
+    if len(data) <= 64:  # builtins are quicker than numpy here
+        return bool(data) and not (max(data) <= _FP32_MAX and min(data) >= -_FP32_MAX)
+    return not np.isfinite(narrow.sum()) and bool(np.isinf(narrow).any())
 
 
 def _nested(name: str, datatype: str, dtype: np.dtype[Any], data: list[Any]) -> Array:
@@ -254,6 +276,8 @@ def encode_json(name: str, value: Array, datatype: str) -> Any:
         )
     if datatype == "BYTES":
         return [_text(name, item) for item in value.ravel().tolist()]
+    if value.ndim == 1 and value.flags.c_contiguous and value.dtype.isnative:
+        return value
     flat = np.ascontiguousarray(value).reshape(-1)
     return flat if flat.dtype.isnative else flat.astype(flat.dtype.newbyteorder("="))
 

@@ -6,6 +6,8 @@ are loaded with their own trust check.
 
 import importlib.util
 import logging
+import math
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,19 +71,21 @@ def _wrap(estimator: Any, function: Any) -> ServedModel:
 
     from .rows import RowModel
 
-    # Finding out whether an input is finite costs sklearn a tenth of a small predict; it is
-    # asked here
-    # more cheaply, and sklearn's own check (which knows whether the model bears NaN) runs
-    # only if not.
-    finite = {"assume_finite": True, "skip_parameter_validation": True}
+    configured = threading.local()
 
     def predict(rows: Any) -> Any:
-        if isinstance(rows, np.ndarray) and (
-            rows.dtype.kind in "iub" or (rows.dtype.kind == "f" and np.isfinite(rows.sum()))
+        """Whether an input is finite is found out here, more cheaply than sklearn does; its own
+        check
+        (which knows whether the model bears NaN) runs only if it is not."""
+        if type(rows) is np.ndarray and (
+            rows.dtype.kind in "iub" or (rows.dtype.kind == "f" and math.isfinite(rows.sum()))
         ):
-            with sklearn.config_context(**finite):
-                return function(rows)
-        return function(rows)
+            if not hasattr(configured, "done"):  # sklearn's configuration is per thread
+                sklearn.set_config(assume_finite=True, skip_parameter_validation=True)
+                configured.done = True
+            return function(rows)
+        with sklearn.config_context(assume_finite=False):
+            return function(rows)
 
     features = tuple(str(name) for name in getattr(estimator, "feature_names_in_", ()))
     n_features = getattr(estimator, "n_features_in_", None)

@@ -16,7 +16,6 @@ import pytest
 from tests.fakes_functions import Server, serving, wait_until, write_model
 
 # --- batching
-# ---------------------------------------------------------------------------------------
 
 SQUARES = '''
 import time
@@ -86,7 +85,6 @@ def test_tensors_are_joined_over_both_protocols(tmp_path: Path) -> None:
 
 
 # --- transformers
-# -------------------------------------------------------------------------------------
 
 PREDICTOR = """
 class P:
@@ -206,9 +204,17 @@ def test_a_slow_predictor_is_504(tmp_path: Path) -> None:
 
 
 # --- archives
-# -----------------------------------------------------------------------------------------
 
-NET = "import torch\nclass Net(torch.nn.Module):\n  def __init__(self):\n    super().__init__()\n    self.layer = torch.nn.Linear(2, 1)\n  def forward(self, x):\n    return self.layer(x)\n"
+NET = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 1)
+    def forward(self, x):
+        return self.layer(x)
+"""
 
 OWN_HANDLER = """
 import base64, os
@@ -290,7 +296,13 @@ def test_a_handler_of_ones_own_runs_in_process(tmp_path: Path) -> None:
 def test_a_handler_on_torchserves_base_and_warm_up(tmp_path: Path) -> None:
     import torch
 
-    handler = "from ts.torch_handler.base_handler import BaseHandler\nclass H(BaseHandler):\n  def preprocess(self, data):\n    return super().preprocess([row['data'] for row in data])\n"
+    handler = """
+from ts.torch_handler.base_handler import BaseHandler
+
+class H(BaseHandler):
+    def preprocess(self, data):
+        return super().preprocess([row["data"] for row in data])
+"""
     namespace: dict[str, Any] = {}
     exec(NET, namespace)
     net = namespace["Net"]()
@@ -342,7 +354,6 @@ def test_state_dicts_and_torchscript(tmp_path: Path) -> None:
 
 
 # --- the rest
-# -----------------------------------------------------------------------------------------
 
 
 def test_a_warm_up_request_that_fails_is_a_model_that_does_not_work(tmp_path: Path) -> None:
@@ -356,7 +367,12 @@ def test_a_warm_up_request_that_fails_is_a_model_that_does_not_work(tmp_path: Pa
 
 
 def test_preloaded_models_are_shared_by_the_workers(tmp_path: Path) -> None:
-    source = "import os\nclass M:\n  def load(self): self.loaded_by = os.getpid()\n  def predict(self, x): return {'loaded_by': self.loaded_by}\n"
+    source = """
+import os
+class M:
+    def load(self): self.loaded_by = os.getpid()
+    def predict(self, x): return {"loaded_by": self.loaded_by}
+"""
     write_model(tmp_path, source)
     with serving("--model-dir", str(tmp_path), "--preload", "true", "--workers", "2") as server:
         replies = {

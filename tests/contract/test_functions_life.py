@@ -49,7 +49,8 @@ def test_the_listener_is_there_before_the_model_and_says_so(tmp_path: Path) -> N
     ("source", "reason"),
     [
         (
-            "class M:\n  def load(self): raise RuntimeError('weights are gone')\n  def predict(self, x): return x",
+            "class M:\n  def load(self): raise RuntimeError('weights are gone')\n  def"
+            " predict(self, x): return x",
             "RuntimeError: weights are gone",
         ),
         (
@@ -58,7 +59,8 @@ def test_the_listener_is_there_before_the_model_and_says_so(tmp_path: Path) -> N
         ),
         ("def not_a_hook(): pass", "neither a class nor functions with a hook"),
         (
-            "class A:\n  def predict(self, x): return x\nclass B:\n  def predict(self, x): return x",
+            "class A:\n  def predict(self, x): return x\nclass B:\n  def predict(self, x):"
+            " return x",
             "several model classes",
         ),
         ("import no_such_module_here", "no_such_module_here"),
@@ -257,7 +259,8 @@ def test_a_fetch_that_fails_says_what_the_initializer_said(tmp_path: Path) -> No
 def test_importing_functions_is_light() -> None:
     import subprocess
 
-    code = "import sys, functions; print(sorted(m for m in sys.modules if m.split('.')[0] in ('numpy', 'flask', 'grpc', 'orjson', 'requests')))"
+    heavy = ("numpy", "flask", "grpc", "orjson", "requests")
+    code = f"import sys, functions; print([m for m in sys.modules if m.split('.')[0] in {heavy}])"
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

@@ -272,7 +272,8 @@ def test_pages_and_documents(server: Server) -> None:
 
 
 def test_pipelined_and_split_requests_are_answered_in_order(server: Server) -> None:
-    one = b'POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 17\r\n\r\n{"instances":[%d]}'
+    head = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 17\r\n\r\n"
+    one = head + b'{"instances":[%d]}'
     with socket.create_connection(("127.0.0.1", server.port), 10) as client:
         data = one % 1 + one % 2
         client.sendall(data[:70])

@@ -29,7 +29,6 @@ from functions.wire import tensorflow
 SETTINGS = Settings.from_env({}, ["--model-dir", "/m"])
 
 # --- CPU quota
-# ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -68,7 +67,6 @@ def test_a_quota_below_one_core_is_one_thread() -> None:
 
 
 # --- faults
-# -------------------------------------------------------------------------------------------
 
 
 class WithStatus(Exception):
@@ -141,7 +139,6 @@ def test_whose_fault_it_was(exc: BaseException, status: int) -> None:
 
 
 # --- hooks and loading
-# ----------------------------------------------------------------------------------
 
 
 def test_hooks_get_as_many_arguments_as_they_take() -> None:
@@ -194,7 +191,6 @@ def test_references_to_user_code(tmp_path: Path) -> None:
 
 
 # --- JSON and events
-# ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -245,7 +241,6 @@ def test_undecodable_event_data_reaches_the_model_as_bytes() -> None:
 
 
 # --- metrics
-# --------------------------------------------------------------------------------------------
 
 
 def test_metrics_of_siblings_are_added_up(tmp_path: Path) -> None:
@@ -269,7 +264,6 @@ def test_label_values_are_escaped() -> None:
 
 
 # --- TensorFlow's versions
-# ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -309,7 +303,6 @@ def test_a_version_is_settled_when_two_looks_agree(tmp_path: Path) -> None:
 
 
 # --- TensorFlow Serving's REST
-# --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -398,7 +391,6 @@ def test_rows_and_columns() -> None:
 
 
 # --- archives and detection
-# -----------------------------------------------------------------------------
 
 
 def make_zip(path: Path, entries: dict[str, str]) -> Path:
