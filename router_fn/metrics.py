@@ -1,11 +1,12 @@
-"""Prometheus metrics in the text format, from plain dictionaries. Written to only when METRICS_PORT is set.
+"""Prometheus metrics in the text format, from plain dictionaries. Written to only when METRICS_PORT
+is set.
 
-Times are seconds. Label values are step labels (`node/step`), statuses and error kinds: all from the graph, none from
-clients, so the number of series is bounded.
+Times are seconds. Label values are step labels (`node/step`), statuses and error kinds: all from
+the graph, none from clients, so the number of series is bounded.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 BUCKETS: Final = (
@@ -50,27 +51,28 @@ class Counter:
 
 
 class Histogram:
-    """Observations per label set, counted in `BUCKETS`."""
+    """Observations per label set, counted in buckets."""
 
-    def __init__(self, name: str, text: str) -> None:
+    def __init__(self, name: str, text: str, buckets: Sequence[float] = BUCKETS) -> None:
         self.name = name
         self.text = text
+        self.buckets = tuple(buckets)
         self._counts: dict[Labels, list[int]] = {}
         self._sums: dict[Labels, float] = {}
 
     def observe(self, labels: Labels, value: float) -> None:
         counts = self._counts.get(labels)
         if counts is None:
-            counts = self._counts[labels] = [0] * (len(BUCKETS) + 1)
+            counts = self._counts[labels] = [0] * (len(self.buckets) + 1)
             self._sums[labels] = 0.0
-        counts[bisect_left(BUCKETS, value)] += 1
+        counts[bisect_left(self.buckets, value)] += 1
         self._sums[labels] += value
 
     def lines(self) -> Iterator[str]:
         yield from _head(self.name, self.text, "histogram")
         for labels, counts in self._counts.items():
             total = 0
-            for bound, count in zip((*BUCKETS, float("inf")), counts, strict=True):
+            for bound, count in zip((*self.buckets, float("inf")), counts, strict=True):
                 total += count
                 edge = "+Inf" if bound == float("inf") else f"{bound:g}"
                 yield f"{self.name}_bucket{_labels((*labels, ('le', edge)))} {total}"

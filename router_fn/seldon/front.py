@@ -16,13 +16,16 @@ from urllib.parse import unquote
 from functions.wire.headers import canonical, join
 from functions.wire.http1 import Exchange, Limits, Server
 from functions.wire.http1_head import RequestHead
-from router_fn.calls import Call, Incoming, Target, make_head
+from router_fn.calls import Call, Incoming, Target
+from router_fn.metrics import CONTENT_TYPE
 from router_fn.pool import Pool, PoolLimits
 from router_fn.proxies import make_chooser
 from router_fn.seldon import messages, openapi
+from router_fn.seldon.calls import NodeCall
 from router_fn.seldon.graph import Deployment, Predictor, Unit
+from router_fn.seldon.metrics import SeldonMetrics
 from router_fn.seldon.paths import Paths, Wanted
-from router_fn.seldon.traversal import JSON, Message, OriginalMessage
+from router_fn.seldon.traversal import JSON, Message
 from router_fn.seldon.work import Feedback, GraphMetadata, Prediction, Work
 from router_fn.settings import Settings
 from router_fn.urls import Url, parse_url
@@ -94,6 +97,7 @@ class SeldonServer:
             make_chooser(settings.http_proxy, settings.https_proxy, settings.no_proxy),
         )
         self.paths = Paths(deployment)
+        self.metrics = SeldonMetrics(deployment)
         self.live = [one for one in deployment.predictors if not one.shadow]
         self.shadows = [one for one in deployment.predictors if one.shadow]
         self.ready = True
@@ -163,19 +167,13 @@ class SeldonServer:
         return target
 
     def post(self, unit: Unit, path: str, message: Message, head: SeldonHead, puid: bytes) -> Call:
-        call = Call(self.target(unit, path), head, message.body)
-        call.extra_head = b"Content-Type: %b\r\nSeldon-Puid: %b\r\n" % (message.content_type, puid)
-        if head.encoding and isinstance(message, OriginalMessage):
-            call.extra_head += b"Content-Encoding: %b\r\n" % head.encoding
-        call.begin()
+        call = NodeCall(self.target(unit, path), head, message.body, unit, self.metrics)
+        call.post(message, puid)
         return call
 
     def get(self, unit: Unit, path: str, head: SeldonHead) -> Call:
-        target = self.target(unit, path)
-        call = Call(target, head, b"")
-        text = make_head(b"GET", target.url, target.origin, head.forwarded)
-        call._message = (text + b"\r\n", b"")
-        call.begin()
+        call = NodeCall(self.target(unit, path), head, b"", unit, self.metrics)
+        call.get()
         return call
 
     # --- a request --------------------------------------------------------------------------
@@ -260,6 +258,8 @@ class SeldonServer:
         match wanted.what:
             case "ready" if not self.ready:
                 exchange.respond(503, b"shutting down\n", b"text/plain; charset=utf-8", _CORS)
+            case "metrics":
+                exchange.respond(200, self.metrics.render(), CONTENT_TYPE, _CORS)
             case "openapi":
                 exchange.respond(200, openapi.description(self.deployment), JSON, _CORS)
             case "doc":

@@ -15,13 +15,15 @@ class Wanted:
     """What a request is for. `node` is the node or model that the path names."""
 
     what: str
-    """predict, feedback, ready, live, node_status, graph_metadata, node_metadata, openapi, doc."""
+    """predict, feedback, ready, live, node_status, graph_metadata, node_metadata, openapi, doc,
+    metrics, options."""
     node: str = ""
 
 
 _ALWAYS: Final = (
     ("GET", r"/ready|/readyz|/healthz", "ready"),
     ("GET", r"/live|/livez", "live"),
+    ("GET", r"/prometheus|/metrics", "metrics"),
 )
 _BY_PROTOCOL: Final[dict[Protocol, tuple[tuple[str, str, str], ...]]] = {
     "seldon": (

@@ -3,6 +3,7 @@
 import json
 import logging
 import random
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -43,6 +44,10 @@ class Work:
     It is also the `Context` of its traversal.
     """
 
+    service = "predictions"
+    method = "post"
+    """For metrics."""
+
     def __init__(
         self,
         server: "SeldonServer",
@@ -58,6 +63,7 @@ class Work:
         self.puid = puid
         self.traversal = Traversal(server.deployment, self)
         self._fiber: Fiber[Message] | None = None
+        self._began = time.monotonic()
 
     @staticmethod
     def of_call(
@@ -90,6 +96,8 @@ class Work:
         if self.exchange is None:
             return
         status, body, content_type = self._outcome(fiber)
+        taken = time.monotonic() - self._began
+        self.server.metrics.answered(self.predictor, self.service, self.method, status, taken)
         routing = self._routing()
         extra = self.server.fields(self.head, self.puid, routing)
         self.exchange.respond(status, body, content_type if body else b"", extra)
@@ -159,6 +167,8 @@ class Prediction(Work):
 class Feedback(Work):
     """A reward, to the nodes that gave the answer it is for."""
 
+    service = "feedback"
+
     async def answer(self) -> Message:
         assert self.exchange is not None
         body = self.exchange.body
@@ -171,6 +181,9 @@ class Feedback(Work):
 
 class GraphMetadata(Work):
     """What all nodes say of themselves."""
+
+    service = "metadata"
+    method = "get"
 
     async def answer(self) -> Message:
         root = self.predictor.root
@@ -217,6 +230,9 @@ def _exit(unit: Unit) -> Unit:
 
 class _PassOn(Work):
     """One node's answer, as it is."""
+
+    service = "status"
+    method = "get"
 
     def __init__(
         self,

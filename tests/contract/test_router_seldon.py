@@ -21,9 +21,12 @@ MESSAGE = b'{"data":{"ndarray":[[1,2]]}}'
 
 def deployment(*predictors: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return {
-        "kind": "SeldonDeployment", "name": "pets", "namespace": "zoo",
-        "predictors": list(predictors), **fields,
-    }  # fmt: skip
+        "kind": "SeldonDeployment",
+        "name": "pets",
+        "namespace": "zoo",
+        "predictors": list(predictors),
+        **fields,
+    }
 
 
 def predictor(root: dict[str, Any], name: str = "main", **fields: Any) -> dict[str, Any]:
@@ -57,7 +60,7 @@ def graph() -> Iterator[tuple[RouterProcess, FakeUpstream]]:
                 at("teapot"),
                 at("c", type="COMBINER", image="img/c:1", children=[at("a"), at("b")]),
             ],
-        )  # fmt: skip
+        )
         with router(deployment(predictor(tree))) as process:
             yield process, fake
 
@@ -66,9 +69,14 @@ def test_a_prediction_goes_through_the_graph(graph: tuple[RouterProcess, FakeUps
     process, fake = graph
     fake.seen.clear()
     answer = process.request(
-        "POST", "/api/v1.0/predictions", MESSAGE,
-        Content_Type="application/json", Seldon_Puid="p-1", X_Team="cats", Authorization="Bearer T",
-    )  # fmt: skip
+        "POST",
+        "/api/v1.0/predictions",
+        MESSAGE,
+        Content_Type="application/json",
+        Seldon_Puid="p-1",
+        X_Team="cats",
+        Authorization="Bearer T",
+    )
     assert answer.status == 200
     assert answer.json == {
         "strData": "/c/aggregate",
@@ -145,6 +153,9 @@ def test_metadata_health_and_documents(graph: tuple[RouterProcess, FakeUpstream]
     assert process.request("GET", "/live").status == 200
     document = process.request("GET", "/api/v1.0/doc/seldon.json").json
     assert "/api/v1.0/predictions" in document["paths"]
+    numbers = process.request("GET", "/prometheus").body.decode()
+    assert 'seldon_api_executor_server_requests_seconds_count{deployment_name="pets"' in numbers
+    assert 'service="/a/health/status",method="get",code="200",model_name="a"' in numbers
     page = process.request("GET", "/api/v1.0/doc/")
     assert page.headers["content-type"].startswith("text/html")
     assert b"seldon.json" in page.body
@@ -247,9 +258,11 @@ def test_a_tensorflow_server_behind_the_seldon_protocol() -> None:
     reply = says(b'{"predictions": [[0.1, 0.9]]}', Content_Type="application/json")
     with upstream({}, reply) as fake:
         root = {
-            "name": "mnist", "implementation": "TENSORFLOW_SERVER",
-            "serviceUrl": fake.url, "serverProtocol": "tensorflow",
-        }  # fmt: skip
+            "name": "mnist",
+            "implementation": "TENSORFLOW_SERVER",
+            "serviceUrl": fake.url,
+            "serverProtocol": "tensorflow",
+        }
         with router(deployment(predictor(root))) as process:
             answer = process.request("POST", "/api/v1.0/predictions", MESSAGE)
             assert answer.json == {
