@@ -38,7 +38,7 @@ def render() -> str:
     parts = [HEADER]
     shown: set[str] = set()
     for title, versions, fields in SECTIONS:
-        parts.append(f"\n## {title} (`{versions}`)\n")
+        parts.append(f"\n## {title} (`{versions}`)\n\n")
         parts.append(_rows("spec", fields, shown))
         if title == "InferenceGraph":
             parts.append("\nNodes and steps are the router's grammar: see [graph.md](graph.md).\n")
