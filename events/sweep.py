@@ -10,9 +10,12 @@ and an object dealt with meanwhile is recognised by the second it was written in
 
 import hashlib
 import logging
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 from .event import Event
 from .journal import Journal
@@ -26,6 +29,12 @@ logger = logging.getLogger(__name__)
 SOURCE = "seaweedfs:s3"
 FLOOR = "sweptfrom"
 """Extension of a swept event: the sequencer of the beginning of its second."""
+
+PUBLISHERS = 8
+"""Events published at once: a broker answers each when it is on disk."""
+
+CHUNK = 256
+"""Objects looked at between two rounds of publishing; bounds memory in a bucket of any size."""
 
 _SECOND_NS = 1_000_000_000
 
@@ -83,29 +92,47 @@ class Sweeper:
         self._journal = journal
         self._sender = sender
         self._clock = clock
+        self._running = threading.Lock()
 
     def run(self) -> Swept:
-        """One sweep. Raises `TryAgain` when the store or the broker is away; the next sweep goes
-        on."""
+        """One sweep; nothing at all while another one is under way.
+
+        Raises `TryAgain` when the store or the broker is away; the next sweep goes on.
+        """
+        if not self._running.acquire(blocking=False):
+            return Swept()
+        try:
+            with ThreadPoolExecutor(PUBLISHERS, thread_name_prefix="sweep") as pool:
+                return self._run(pool)
+        finally:
+            self._running.release()
+
+    def _run(self, pool: ThreadPoolExecutor) -> Swept:
         looked_at = published = 0
         now = self._clock()
         for bucket in self._objects.buckets:
-            for found in self._store.listing(bucket, self._objects.prefix):
-                age_s = now - found.modified_s
-                if not self._objects.sweep_min_age_s <= age_s <= self._objects.sweep_max_age_s:
-                    continue
-                if not self._objects.wants(bucket, found.key, "ObjectCreated:Put"):
-                    continue
-                looked_at += 1
-                last = self._journal.last_sequencer(object_id(bucket, found.key))
-                if last is not None and last >= f"{int(found.modified_s) * _SECOND_NS:016X}":
-                    continue
-                self._sender.send(event_of(bucket, found))
-                published += 1
+            candidates = (
+                found
+                for found in self._store.listing(bucket, self._objects.prefix)
+                if self._is_due(bucket, found, now)
+            )
+            while chunk := list(islice(candidates, CHUNK)):
+                looked_at += len(chunk)
+                events = [event_of(bucket, one) for one in chunk if self._is_unknown(bucket, one)]
+                published += sum(1 for _ in pool.map(self._sender.send, events))
         logger.info(
             "swept", extra={"looked_at": looked_at, "published": published, "seconds": _since(now)}
         )
         return Swept(looked_at=looked_at, published=published)
+
+    def _is_due(self, bucket: str, found: Listed, now: float) -> bool:
+        age_s = now - found.modified_s
+        old_enough = self._objects.sweep_min_age_s <= age_s <= self._objects.sweep_max_age_s
+        return old_enough and self._objects.wants(bucket, found.key, "ObjectCreated:Put")
+
+    def _is_unknown(self, bucket: str, found: Listed) -> bool:
+        last = self._journal.last_sequencer(object_id(bucket, found.key))
+        return last is None or last < f"{int(found.modified_s) * _SECOND_NS:016X}"
 
 
 def _since(then: float) -> float:
