@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,8 @@ class Scene:
     graph: str
     picture: pictures.Picture
     remark: str = ""
+    own: bool = False
+    """A person's own picture: refused with a message if it is none, and the demo goes on."""
 
 
 def tell(settings: Settings, screen: Screen, own: Sequence[Path] = ()) -> None:
@@ -51,15 +54,32 @@ def tell(settings: Settings, screen: Screen, own: Sequence[Path] = ()) -> None:
     (port,) = children.free_ports(1)
     with contextlib.ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="turnout-demo-")))
-        server = stack.enter_context(_storage(settings, screen, work, files, port))
-        local = stack.enter_context(_engine(settings, screen, work, server, port))
-        for scene in scenes:
-            _send(screen, local, scene)
-        digits.act(screen, local, server, DIGITS)
-        _back_to_zero(screen, local)
+        try:
+            server = stack.enter_context(_storage(settings, screen, work, files, port))
+            local = stack.enter_context(_engine(settings, screen, work, server, port))
+            for scene in scenes:
+                _send(screen, local, scene)
+            digits.act(screen, local, server, DIGITS)
+            _back_to_zero(screen, local)
+        except errors.TurnoutError as error:
+            kept = keep_logs(work, ROOT / ".demo" / "logs")
+            raise errors.TurnoutError(f"{error}\n  all logs: {kept}") from error
         with screen.progress("stopping"):
             stack.close()
     _epilogue(screen, time.monotonic() - started)
+
+
+def keep_logs(work: Path, target: Path) -> Path:
+    """What engine, pods and S3 server wrote, saved from the directory that goes away."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    pods = work / "engine" / "state" / "logs"
+    if pods.is_dir():
+        shutil.copytree(pods, target / "pods", symlinks=True, ignore_dangling_symlinks=True)
+    for log in (work / "engine" / "up.log", work / "s3" / "weed.log"):
+        if log.is_file():
+            shutil.copy(log, target)
+    return target
 
 
 def _check_complete() -> None:
@@ -109,7 +129,11 @@ def _scenes(own: Sequence[Path]) -> list[Scene]:
             remark="no photograph of a dog comes with the packages; to the first model, a"
             " silhouette with four legs is one",
         ),
-        *(Scene(graph=graph, picture=p) for p in mine for graph in (animal_plant, dog_breed)),
+        *(
+            Scene(graph=graph, picture=picture, own=True)
+            for picture in mine
+            for graph in (animal_plant, dog_breed)
+        ),
     ]
 
 
@@ -203,6 +227,9 @@ def _send(screen: Screen, local: engine.Engine, scene: Scene) -> None:
     with screen.progress("waiting for the answer"):
         first = local.post(scene.graph, body)
     after = local.services()
+    if scene.own and first.status == 400:
+        screen.fact("refused", screen.style(first.body.strip(), "bold", "red"))
+        return
     screen.fact("answer", screen.style(_shown(first.prediction()), "bold", "green"))
     called = [
         service
