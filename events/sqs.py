@@ -88,7 +88,7 @@ class Poller:
                 )
                 self._queue.extend(receipt, POISON_PAUSE_S)
             else:
-                pause = 1 if hopeless else min(MAX_PAUSE_S, 2 ** min(received, 10))
+                pause = 1 if hopeless else min(MAX_PAUSE_S, 2 ** min(received - 1, 10))
                 self._queue.extend(receipt, pause)
         except TryAgain as error:
             logger.warning("SQS was not told: %s; the message will come again", error)

@@ -148,8 +148,19 @@ class Dispatcher:
             else:
                 await self._to_dead_letter_sink(trigger, row, row.failure)
         except StoreError as error:
-            # The row stays marked as in flight; the next start delivers it again.
             logger.error("delivery not settled: %s", error, extra=_ids(trigger, row))
+            await self._put_back(row)
+
+    async def _put_back(self, row: Row) -> None:
+        """The database could not be told how a delivery went: it will be made again, once it
+        can."""
+        while not self._stopping:  # the next start puts back whatever was in flight
+            await asyncio.sleep(STORE_PAUSE_S)
+            try:
+                await self._store.retry(row.id, self._clock(), row.attempt, row.failure)
+            except StoreError:
+                continue
+            return
 
     async def _to_subscriber(self, trigger: Trigger, row: Row) -> None:
         failure, verdict, reply = await self._attempt(trigger, row)

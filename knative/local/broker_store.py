@@ -74,7 +74,7 @@ class DeadRow:
     delivered: bool
 
 
-class StoreError(Exception):
+class StoreError(OSError):
     """The database does not take writes (disk full, file gone); nothing was accepted."""
 
 

@@ -13,6 +13,7 @@ from events import codec
 from events import event as events
 from knative.local import broker_rules as rules
 from knative.local.broker import BrokerService
+from knative.local.broker_store import StoreError
 
 Reply = tuple[int, Mapping[str, str], bytes]
 DONE: Reply = (204, {}, b"")
@@ -373,6 +374,59 @@ def test_json_format_and_forwarded_headers(tmp_path: Path) -> None:
     assert "cookie" not in {name.lower() for name in headers}
     assert headers["content-type"] == "application/cloudevents+json"
     assert json.loads(body)["data"] == {"n": 1.1}
+
+
+def test_a_full_disk_refuses_and_recovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("knative.local.broker_dispatch.STORE_PAUSE_S", 0.01)
+    subscriber = Subscriber()
+
+    async def scenario(service: BrokerService) -> None:
+        async def limit(pages: int) -> None:
+            await service._store._do(lambda d: d.execute(f"PRAGMA max_page_count={pages}"))
+
+        (used,) = await service._store._do(lambda d: d.execute("PRAGMA page_count").fetchone())
+        await limit(used)
+        big = "x" * 60_000
+        headers, _ = message("big")
+        status, fields, body = await service.handle("POST", "/ns/default", headers, big.encode())
+        assert status == 503
+        assert "full" in body.decode()
+        assert fields["Retry-After"]
+        await limit(1_000_000)
+        status, _, _ = await service.handle("POST", "/ns/default", headers, big.encode())
+        assert status == 202
+        await until(lambda: service.stats["delivered"] == 1)
+
+    run(tmp_path, subscriber, [broker(), trigger()], scenario)
+
+
+def test_a_delivery_that_cannot_be_settled_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("knative.local.broker_dispatch.STORE_PAUSE_S", 0.01)
+    subscriber = Subscriber()
+
+    async def scenario(service: BrokerService) -> None:
+        finish = service._store.finish
+        failures = [StoreError("disk full"), StoreError("disk full")]
+
+        async def flaky(delivery: int) -> None:
+            if failures:
+                raise failures.pop()
+            await finish(delivery)
+
+        monkeypatch.setattr(service._store, "finish", flaky)
+        await post(service)
+        await until(lambda: service.stats["delivered"] == 1)
+
+    run(tmp_path, subscriber, [broker(), trigger()], scenario)
+    assert len(subscriber.calls) == 3
+
+
+def test_a_path_that_cannot_be_opened_is_an_error_with_a_name(tmp_path: Path) -> None:
+    (tmp_path / "events.sqlite").mkdir()
+    with pytest.raises(StoreError, match="cannot open"):
+        run(tmp_path, Subscriber(), [broker()], lambda service: asyncio.sleep(0))
 
 
 def test_recent_events_say_how_far_they_got(tmp_path: Path) -> None:
