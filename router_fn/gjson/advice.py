@@ -9,7 +9,8 @@ import re
 from typing import Final
 
 from .evaluate import Exhausted, find
-from .paths import Lines, Literal, Modifier, Multi, Path, Plain, Query
+from .heads import Lines, Literal, Modifier, Multi, Plain
+from .paths import Path, Query
 
 # Modifiers that answer with a value for every document.
 _TOTAL: Final = frozenset(

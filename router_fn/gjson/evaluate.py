@@ -12,7 +12,8 @@ path and document can run away. A lookup that exceeds a bound raises `Exhausted`
 from typing import Final
 
 from . import modifiers
-from .paths import ArrayStep, Lines, Literal, Modifier, Multi, ObjectStep, Path, Plain, Query
+from .heads import Lines, Literal, Modifier, Multi, Plain
+from .paths import ArrayStep, ObjectStep, Path, Query
 from .plain import find_plain
 from .values import (
     ARRAY,

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 from .evaluate import Exhausted, Work, find_in
-from .paths import Multi, Path, Plain, Query
+from .heads import Multi, Plain
+from .paths import Path, Query
 from .plain import Place, is_scalar, locator
 from .values import find_value, value_end
 

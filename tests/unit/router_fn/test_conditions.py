@@ -193,19 +193,19 @@ def test_jsonpath_ng_is_loaded_for_jsonpaths_only() -> None:
 
 # --- hostile input -------------------------------------------------------------------------------
 
-DEEP = 15_000
+DEEP = 8_000
 HOSTILE_DOCUMENTS = {
     "deep arrays": b"[" * DEEP + b"]" * DEEP,
     "deep objects": b'{"a":' * DEEP + b"1" + b"}" * DEEP,
     "unclosed": b'{"a":' * DEEP,
-    "one long string": b'{"s":"' + b"a" * 300_000 + b'"}',
-    "backslashes": b'{"s":"' + b"\\\\" * 150_000 + b'"}',
-    "open string": b'{"s":"' + b"a" * 300_000,
-    "many keys": b"{" + b",".join(b'"k%d":%d' % (i, i) for i in range(20_000)) + b"}",
-    "one key again and again": b"{" + b",".join(b'"a":{"b":1}' for _ in range(20_000)) + b"}",
-    "long number": b'{"a":' + b"1" * 300_000 + b"}",
-    "quotes only": b'"' * 300_000,
-    "brackets only": b"}]" * 100_000,
+    "one long string": b'{"s":"' + b"a" * 100_000 + b'"}',
+    "backslashes": b'{"s":"' + b"\\\\" * 50_000 + b'"}',
+    "open string": b'{"s":"' + b"a" * 100_000,
+    "many keys": b"{" + b",".join(b'"k%d":%d' % (i, i) for i in range(8_000)) + b"}",
+    "one key again and again": b"{" + b",".join(b'"a":{"b":1}' for _ in range(8_000)) + b"}",
+    "long number": b'{"a":' + b"1" * 100_000 + b"}",
+    "quotes only": b'"' * 100_000,
+    "brackets only": b"}]" * 40_000,
 }
 HOSTILE_CONDITIONS = [
     "a.b.c",
