@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import names
-from .errors import ObjectGone, Refused
+from .errors import ObjectGone, Refused, TryAgain
 from .event import Event
 from .objects import MARK, ObjectStore, Stored
 from .request import describe_object
@@ -23,6 +23,7 @@ EVENT_MARK = "turnout-event"
 input."""
 
 _MAX_TAG_VALUE = 256
+_JSON = "application/json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +86,7 @@ class Effects:
             name = names.key(result.write.key.text(documents))
             if not (resumed and self._is_ours(bucket, name, marks)):
                 content = self._content(result.write.content, event, documents, answer)
-                self._store.put(bucket, name, content, "application/json", marks)
+                self._write(bucket, name, content, marks)
             made.append(f"s3://{bucket}/{name}")
         if about is not None and (result.tag or result.copy or result.move):
             made += self._file(about, documents, marks, stored)
@@ -139,6 +140,20 @@ class Effects:
             return "", ""
         name = action.key.text(documents) if action.key else documents["object"]["key"]
         return self._bucket(action.bucket, about, documents), names.key(name)
+
+    def _write(self, bucket: str, name: str, content: bytes, marks: Mapping[str, str]) -> None:
+        """Write a result once: a request of a killed process that arrives late finds it there."""
+        try:
+            self._store.put(bucket, name, content, _JSON, marks, only_new=True)
+            return
+        except ObjectGone:  # there is an object: ours, or the result of an earlier upload
+            present = self._store.head(bucket, name)
+        if present.metadata.get(EVENT_MARK) == marks[EVENT_MARK]:
+            return
+        try:
+            self._store.put(bucket, name, content, _JSON, marks, if_etag=present.etag)
+        except ObjectGone as error:
+            raise TryAgain(f"s3://{bucket}/{name} is being written by somebody else") from error
 
     def _is_ours(self, bucket: str, name: str, marks: Mapping[str, str]) -> bool:
         """Whether an interrupted run of the same work made this object already."""

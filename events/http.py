@@ -100,7 +100,11 @@ class Client:
                 preload_content=False,
                 decode_content=True,
             )
-            data = response.read(MAX_ANSWER_BYTES + 1)
+            try:
+                data = response.read(MAX_ANSWER_BYTES + 1)
+            except BaseException:
+                response.close()
+                raise
             response.release_conn()
         except TimeoutError as error:
             raise DeliveryFailed(f"{_where(url)} did not answer within {timeout_s:g} s") from error

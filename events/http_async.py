@@ -169,6 +169,13 @@ class AsyncClient:
         except (OSError, _Closed, BadHead, BadChunk, ssl.SSLError) as error:
             raise DeliveryFailed(f"{url} cannot be reached: {error}") from error
 
+    async def close(self) -> None:
+        """Close what is idle."""
+        for place in self._places.values():
+            while place.idle:
+                place.idle.pop().close()
+        await asyncio.sleep(0)  # the transports' own callbacks
+
     async def _exchange(self, address: tuple[str, int, bool], data: bytes) -> Answer:
         place = self._places.setdefault(address, _Place())
         async with place.free:

@@ -371,6 +371,16 @@ def test_tags_and_copies() -> None:
     assert ("mnist", "in/a.png") in world.store.objects
 
 
+def test_a_new_upload_replaces_the_old_result_and_a_late_write_does_not() -> None:
+    result = {"write": {"bucket": "answers", "key": "{object.key}.json"}}
+    world = World({"result": result}, predictions(b'{"n": 1}'), predictions(b'{"n": 2}'))
+    assert world.upload(sequencer="0A").status == 204
+    assert world.upload(sequencer="0B").status == 204
+    assert json.loads(world.store.objects["answers", "a.png.json"].body)["answer"] == {"n": 2}
+    puts = [line for line in world.store.log if line.startswith("put")]
+    assert len(puts) == 3  # new, new (refused: there is one), over exactly that one
+
+
 def test_a_removed_object_takes_its_result_along() -> None:
     changes = {
         "source": {"s3": {"bucket": "mnist", "removed": "DeleteResult"}},
