@@ -4,5 +4,6 @@
     python -m benchmarks router       one unit's
     python -m benchmarks --quick      short rounds, to see that they run
 
-A module here has a `TITLE`, and `run(options) -> list[Row]` (see `harness`). Its section of RESULTS.md is rewritten.
+A module here has a `TITLE`, and `run(options) -> list[Row]` (see `harness`). Its section of
+RESULTS.md is rewritten.
 """

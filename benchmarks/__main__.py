@@ -1,4 +1,5 @@
-"""Run benchmark modules and write their sections of RESULTS.md. Exit code 1 when a floor is missed."""
+"""Run benchmark modules and write their sections of RESULTS.md. Exit code 1 when a floor is
+missed."""
 
 import argparse
 import importlib

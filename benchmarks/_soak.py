@@ -52,8 +52,12 @@ async def soak(seconds: float, idle: int, busy: int) -> Outcome:
         },
         "both": {"routerType": "Ensemble", "steps": [{"name": "a", **step}, {"name": "b", **step}]},
     }
-    env = {"PORT": str(port), "GRAPH_JSON": json.dumps({"nodes": nodes}), "DRAIN_DELAY_SECONDS": "0",
-           "UPSTREAM_IDLE_SECONDS": "1"}  # fmt: skip
+    env = {
+        "PORT": str(port),
+        "GRAPH_JSON": json.dumps({"nodes": nodes}),
+        "DRAIN_DELAY_SECONDS": "0",
+        "UPSTREAM_IDLE_SECONDS": "1",
+    }
     outcome = Outcome()
     command = [harness.python(), "-m", "router_fn"]
     with harness.service(command, port, harness.measured_core(), env) as router:

@@ -1,8 +1,9 @@
 """What every benchmark needs: pinned processes, load, rows with ratio and floor, and RESULTS.md.
 
-Machines are shared and noisy, so no row is an absolute number with a pass mark: a row compares ours with a peer
-measured in the same minutes on the same core, in alternating rounds, and takes the median of the rounds' ratios. CPU time
-per request is reported beside throughput: it hardly moves when the neighbours are busy.
+Machines are shared and noisy, so no row is an absolute number with a pass mark: a row compares ours
+with a peer measured in the same minutes on the same core, in alternating rounds, and takes the
+median of the rounds' ratios. CPU time per request is reported beside throughput: it hardly moves
+when the neighbours are busy.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -190,7 +191,8 @@ def service(
 
 @contextlib.contextmanager
 def nginx(server: str, core: int, http: str = "") -> Iterator[Service]:
-    """An nginx with one worker: `server` is the inside of its server block, `http` goes before it."""
+    """An nginx with one worker: `server` is the inside of its server block, `http` goes before
+    it."""
     binary = shutil.which("nginx") or "/usr/sbin/nginx"
     if not Path(binary).exists():
         raise RuntimeError("nginx is not installed (Debian: nginx-light)")
@@ -204,7 +206,8 @@ def nginx(server: str, core: int, http: str = "") -> Iterator[Service]:
         conf.write_text(
             f"daemon off; master_process off; worker_processes 1; pid {folder}/pid;\n"
             f"error_log {folder}/error.log;\nevents {{ worker_connections 8192; }}\n"
-            f"http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 600; {temps}\n"
+            f"http "
+            f"{{ access_log off; keepalive_requests 100000000; keepalive_timeout 600; {temps}\n"
             f"client_max_body_size 0; client_body_buffer_size 2m;\n{http}\n"
             f"server {{ listen 127.0.0.1:{port} backlog=2048; {server} }} }}\n"
         )
@@ -239,15 +242,29 @@ def wrk(target: Service, options: Options, *, clients: int, body: bytes, path: s
         Path(folder, "body").write_bytes(body)
         script = Path(folder, "post.lua")
         script.write_text(
-            f'wrk.method="POST"; local f=io.open("{folder}/body","rb"); wrk.body=f:read("*a"); f:close();'
+            f'wrk.method="POST"; local f=io.open("{folder}/body","rb"); wrk.body=f:read("*a");'
+            f" f:close();"
             ' wrk.headers["Content-Type"]="application/json"'
         )
         before = target.cpu_s()
         done = subprocess.run(
-            ["taskset", "-c", str(other_core()), binary, "-t1", f"-c{clients}", f"-d{options.seconds:g}s"
-             if options.seconds >= 1 else "-d1s", "--latency", "-s", str(script), target.url + path],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
+            [
+                "taskset",
+                "-c",
+                str(other_core()),
+                binary,
+                "-t1",
+                f"-c{clients}",
+                f"-d{options.seconds:g}s" if options.seconds >= 1 else "-d1s",
+                "--latency",
+                "-s",
+                str(script),
+                target.url + path,
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         used = target.cpu_s() - before
     text = done.stdout
     count = int(_find(r"(\d+) requests in", text))
@@ -298,10 +315,15 @@ def throughput_row(
     if errors:
         extra += f"; {errors} ERRORS"
     return Row(
-        name=name, ours=statistics.median(a.per_second for a in ours), unit="requests/s", peer=peer,
-        peers=statistics.median(b.per_second for b in peers), ratio=ratio, floor=floor,
+        name=name,
+        ours=statistics.median(a.per_second for a in ours),
+        unit="requests/s",
+        peer=peer,
+        peers=statistics.median(b.per_second for b in peers),
+        ratio=ratio,
+        floor=floor,
         note="; ".join(filter(None, (extra, note))),
-    )  # fmt: skip
+    )
 
 
 # --- results -------------------------------------------------------------------------------------
@@ -324,7 +346,8 @@ def machine() -> str:
         model = found[1] if found else model
     load = os.getloadavg()[0]
     return (
-        f"{time.strftime('%Y-%m-%d %H:%M')} UTC, {model}, {os.cpu_count()} cores, load {load:.1f} at the end, "
+        f"{time.strftime('%Y-%m-%d %H:%M')} UTC, {model}, {os.cpu_count()} cores, load "
+        f"{load:.1f} at the end, "
         f"Linux {platform.release()}, Python {platform.python_version()}{_versions()}"
     )
 
@@ -351,7 +374,8 @@ def write_section(name: str, title: str, rows: Sequence[Row], notes: str = "") -
         ratio = "" if row.ratio is None else f"{row.ratio:.3f}"
         verdict = "**missed**" if row.missed else ("met" if row.aim else "")
         lines.append(
-            f"| {row.name} | {row.ours:,.5g} {row.unit} | {peer} | {ratio} | {row.aim} | {verdict} {row.note} |"
+            f"| {row.name} | {row.ours:,.5g} {row.unit} | {peer} | {ratio} | {row.aim} | "
+            f"{verdict} {row.note} |"
         )
     lines += ["", notes.strip(), f"<!-- end {name} -->"] if notes else ["", f"<!-- end {name} -->"]
     section = "\n".join(lines) + "\n"

@@ -1,10 +1,12 @@
-"""The router against nginx `proxy_pass`, and against the same router written with Flask and requests.
+"""The router against nginx `proxy_pass`, and against the same router written with Flask and
+requests.
 
 Upstream and load share one core; what is measured has the other for itself.
 """
 
 import asyncio
 import contextlib
+import functools
 import json
 import statistics
 import subprocess
@@ -66,8 +68,14 @@ def router(graph: object) -> Iterator[Service]:
 @contextlib.contextmanager
 def proxy(upstream: Service) -> Iterator[Service]:
     """nginx passing everything on over kept-alive connections."""
-    http = f"upstream u {{ server 127.0.0.1:{upstream.port}; keepalive 512; keepalive_requests 100000000; }}"
-    server = 'location / { proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Connection ""; }'
+    http = (
+        f"upstream u "
+        f"{{ server 127.0.0.1:{upstream.port}; keepalive 512; keepalive_requests 100000000; }}"
+    )
+    server = (
+        "location / { proxy_pass http://u; proxy_http_version 1.1; proxy_set_header "
+        'Connection ""; }'
+    )
     with harness.nginx(server, harness.measured_core(), http) as running:
         yield running
 
@@ -82,8 +90,18 @@ def flask_router(upstream: Service) -> Iterator[Service]:
     port = harness.free_port()
     with tempfile.TemporaryDirectory(prefix="bench-flask-") as folder:
         Path(folder, "flaskrouter.py").write_text(FLASK_ROUTER)
-        command = [sys.executable, "-m", "gunicorn", "-w1", "--threads=16", "-b", f"127.0.0.1:{port}",
-                   "--chdir", folder, "flaskrouter:app"]  # fmt: skip
+        command = [
+            sys.executable,
+            "-m",
+            "gunicorn",
+            "-w1",
+            "--threads=16",
+            "-b",
+            f"127.0.0.1:{port}",
+            "--chdir",
+            folder,
+            "flaskrouter:app",
+        ]
         env = {"UPSTREAM": f"{upstream.url}/v1/models/m:predict"}
         with harness.service(command, port, harness.measured_core(), env) as running:
             yield running
@@ -120,10 +138,9 @@ def _throughput(options: Options, upstream: Service, peer: Service) -> list[Row]
         if not options.wants(name):
             continue
         with router(graph) as ours:
+            load = functools.partial(harness.wrk, options=options, clients=clients, body=body)
             measured = harness.versus(
-                lambda: harness.wrk(ours, options, clients=clients, body=body),
-                lambda: harness.wrk(peer, options, clients=clients, body=body),
-                options,
+                functools.partial(load, ours), functools.partial(load, peer), options
             )
         rows.append(harness.throughput_row(name, *measured, peer="nginx proxy_pass", floor=floor))
     return rows
@@ -143,8 +160,17 @@ def _latency(options: Options, upstream: Service, peer: Service) -> list[Row]:
             overheads.append((mine - direct, theirs - direct))
     mine = statistics.median(a for a, _ in overheads)
     theirs = statistics.median(b for _, b in overheads)
-    return [Row(name=name, ours=mine, unit="us", peer="nginx proxy_pass", peers=theirs,
-                ratio=mine / max(theirs, 1.0), ceiling=2.0)]  # fmt: skip
+    return [
+        Row(
+            name=name,
+            ours=mine,
+            unit="us",
+            peer="nginx proxy_pass",
+            peers=theirs,
+            ratio=mine / max(theirs, 1.0),
+            ceiling=2.0,
+        )
+    ]
 
 
 def _flask(options: Options, upstream: Service) -> list[Row]:
@@ -174,9 +200,13 @@ def _memory(options: Options, upstream: Service) -> list[Row]:
         loaded = ours.rss_bytes()
     return [
         Row(name=f"{name}, idle", ours=idle / 2**20, unit="MiB", ceiling=40),
-        Row(name=f"{name}, growth under load after warm-up", ours=(loaded - warm) / 2**20, unit="MiB",
-            ceiling=2),
-    ]  # fmt: skip
+        Row(
+            name=f"{name}, growth under load after warm-up",
+            ours=(loaded - warm) / 2**20,
+            unit="MiB",
+            ceiling=2,
+        ),
+    ]
 
 
 def _start(options: Options) -> list[Row]:
@@ -198,8 +228,17 @@ def _start(options: Options) -> list[Row]:
     rounds = max(options.rounds, 3) * 2
     ours = min(ready() for _ in range(rounds))
     base = min(bare() for _ in range(rounds))
-    return [Row(name=name, ours=ours * 1e3, unit="ms", peer="python -I -c pass", peers=base * 1e3,
-                ratio=ours / base, ceiling=8)]  # fmt: skip
+    return [
+        Row(
+            name=name,
+            ours=ours * 1e3,
+            unit="ms",
+            peer="python -I -c pass",
+            peers=base * 1e3,
+            ratio=ours / base,
+            ceiling=8,
+        )
+    ]
 
 
 def _under_fire(options: Options) -> list[Row]:
@@ -209,7 +248,10 @@ def _under_fire(options: Options) -> list[Row]:
     seconds = 60.0 if options.rounds > 1 else 3.0
     seen = asyncio.run(_soak.soak(seconds, 1000, 256))
     left = seen.descriptors_after - seen.descriptors_before
-    note = f"{seen.good:,} good answers, {seen.failed:,} honest errors, {seen.idle_lost} idle clients lost"
+    note = (
+        f"{seen.good:,} good answers, {seen.failed:,} honest errors, {seen.idle_lost} idle "
+        f"clients lost"
+    )
     grown = seen.rss_mib_after - seen.rss_mib_before
     return [
         Row(name=f"{name}: wrong answers", ours=seen.wrong, unit="", ceiling=0, note=note),

@@ -1,7 +1,7 @@
 """The second port (METRICS_PORT): what is going on in here, for operators.
 
     GET  /metrics             Prometheus text
-    GET  /graph               the graph's spec as JSON; as a Mermaid flowchart with `?format=mermaid`
+    GET  /graph               the spec as JSON; a Mermaid flowchart with `?format=mermaid`
     POST /graph/route         the path that this body would take, without calling anything
     GET  /readyz              as on the first port
 
@@ -54,13 +54,19 @@ class Admin:
     def _gauges(self) -> Iterator[Gauge]:
         router = self._router
         yield (
-            "turnout_requests_in_flight", "Requests being answered.", "gauge", (),
+            "turnout_requests_in_flight",
+            "Requests being answered.",
+            "gauge",
+            (),
             router.server.in_flight,
-        )  # fmt: skip
+        )
         yield (
-            "turnout_client_connections", "Open client connections.", "gauge", (),
+            "turnout_client_connections",
+            "Open client connections.",
+            "gauge",
+            (),
             len(router.server.connections),
-        )  # fmt: skip
+        )
         yield "turnout_prewarms_total", "Wake-up calls sent.", "counter", (), router.waker.sent
         tracer = router.observer.tracer
         if tracer is not None:

@@ -1,8 +1,10 @@
-"""Calls of one step over HTTP: request heads prepared, answers understood. The transport behind the engine.
+"""Calls of one step over HTTP: request heads prepared, answers understood. The transport behind the
+engine.
 
-A `Call` is the `Wait` that the engine awaits and the `Receiver` that a connection reports to. What varies from
-request to request is small: the forwarded headers and the length. So the head of a request to a target is built once
-per distinct client head (`Incoming.prefixes`) and only the length is added per call.
+A `Call` is the `Wait` that the engine awaits and the `Receiver` that a connection reports to. What
+varies from request to request is small: the forwarded headers and the length. So the head of a
+request to a target is built once per distinct client head (`Incoming.prefixes`) and only the length
+is added per call.
 """
 
 import asyncio
@@ -22,7 +24,8 @@ MAX_REQUESTS = 10
 """Requests one call may take, redirects included (Go's limit)."""
 
 MAX_KEPT_HEADS = 64
-"""Ready request heads per distinct client head: enough for a graph's steps and the lengths one client repeats."""
+"""Ready request heads per distinct client head: enough for a graph's steps and the lengths one
+client repeats."""
 
 _REDIRECTS_TO_GET = frozenset({301, 302, 303})
 _REDIRECTS = _REDIRECTS_TO_GET | {307, 308}
@@ -38,11 +41,13 @@ _STREAM_TYPES = (
     b"application/stream+json",
     b"multipart/x-mixed-replace",
 )
-"""Media types that only make sense piece by piece; everything else is read whole, as KServe does."""
+"""Media types that only make sense piece by piece; everything else is read whole, as KServe does.
+"""
 
 
 class Incoming:
-    """What the router derives from one distinct client head; kept with it (`RequestHead.context`)."""
+    """What the router derives from one distinct client head; kept with it
+    (`RequestHead.context`)."""
 
     __slots__ = (
         "default_type",
@@ -76,7 +81,8 @@ class Incoming:
         self.defaults = defaults
         self.forwarded = join(defaults + self.headers)
         self.direct: bytes | None = None
-        """The ready request head of a one-step graph, when the length is known from the client's head."""
+        """The ready request head of a one-step graph, when the length is known from the client's
+        head."""
         self.prefixes: dict[Target, bytes] = {}
         self.heads: dict[tuple[Target, int], bytes] = {}
         self.wants_stream = any(

@@ -7,7 +7,8 @@ JSON = b"application/json"
 
 
 def content_type(body: bytes) -> bytes:
-    """JSON when it is JSON, whatever the upstream called it; else as Go sniffs; nothing for nothing."""
+    """JSON when it is JSON, whatever the upstream called it; else as Go sniffs; nothing for
+    nothing."""
     if bodies.is_json(body):
         return JSON
     return sniff.detect(body).encode() if body else b""

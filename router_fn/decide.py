@@ -1,14 +1,16 @@
 """Conditions judged together: which of them is the first to hold for a body?
 
-`conditions` defines what a condition means, and always has the last word. This module only avoids asking it the same
-question twice. Most conditions look at one top-level key (`[@this].#(kind=="dog")`, `predictions.0.label`), so their verdict
-is a function of that key's value alone. One C-speed pass over the body (msgspec, which is also the validity check)
-cuts out the values of the keys that matter; a verdict is then looked up by value, and worked out at most once per value, on
-a document that has just that key.
+`conditions` defines what a condition means, and always has the last word. This module only avoids
+asking it the same question twice. Most conditions look at one top-level key
+(`[@this].#(kind=="dog")`, `predictions.0.label`), so their verdict is a function of that key's
+value alone. One C-speed pass over the body (msgspec, which is also the validity check) cuts out the
+values of the keys that matter; a verdict is then looked up by value, and worked out at most once
+per value, on a document that has just that key.
 
-The short way is taken only when it provably gives the same answer: the condition's text names its key plainly, the
-body is an object, and the key's name occurs in the body's text at most once (with repeated keys GJSON has rules of
-its own) with no `\\u` escape that could spell it differently. Everything else goes to `Condition.matches_valid`.
+The short way is taken only when it provably gives the same answer: the condition's text names its
+key plainly, the body is an object, and the key's name occurs in the body's text at most once (with
+repeated keys GJSON has rules of its own) with no `\\u` escape that could spell it differently.
+Everything else goes to `Condition.matches_valid`.
 """
 
 import re
@@ -37,12 +39,13 @@ _QUERY = re.compile(
 )
 
 _PRESENCE, _SCALAR, _WHOLE = range(3)
-"""How much of a value a condition looks at: whether it is there; itself unless it is a container (which no
-comparison matches, spec 6.2); all of it."""
+"""How much of a value a condition looks at: whether it is there; itself unless it is a container
+(which no comparison matches, spec 6.2); all of it."""
 
 
 def looks_at(text: str) -> tuple[str, int] | None:
-    """The one top-level key that a GJSON condition looks at, and how closely; None when that is not obvious."""
+    """The one top-level key that a GJSON condition looks at, and how closely; None when that is not
+    obvious."""
     match = _QUERY.fullmatch(text)
     if match is not None:
         return match[1], _WHOLE if match[2] else _SCALAR
@@ -134,7 +137,8 @@ class Decider:
 
 
 def _reduce(value: bytes, how: int) -> bytes:
-    """What is left of a value for a condition that looks only so closely; empty stays empty (absent)."""
+    """What is left of a value for a condition that looks only so closely; empty stays empty
+    (absent)."""
     if how == _SCALAR:
         first = value[:1]
         return b"[]" if first == b"[" else b"{}" if first == b"{" else value

@@ -1,18 +1,20 @@
 """Node semantics: what Sequence, Switch, Ensemble and Splitter do with a request.
 
-Theory of operation. A graph is compiled (`plan`) into objects of this module: a `NodePlan` per node, a `StepPlan` per
-step, a `Leaf` per URL. Running a node is a coroutine `run(context, body, previous, tail)` driven by `fibers`:
+Theory of operation. A graph is compiled (`plan`) into objects of this module: a `NodePlan` per
+node, a `StepPlan` per step, a `Leaf` per URL. Running a node is a coroutine `run(context, body,
+previous, tail)` driven by `fibers`:
 
-* `body` is the node's input, bytes as they came; `previous` is the answer before it in the enclosing Sequence (a
-  Switch may judge that instead); `tail` says that this node's answer is the client's answer, so it may be streamed.
+* `body` is the node's input, bytes as they came; `previous` is the answer before it in the
+  enclosing Sequence (a Switch may judge that instead); `tail` says that this node's answer is the
+  client's answer, so it may be streamed.
 * The outcome is a `Reply` (any status: an HTTP answer is never an error) or a `RequestFailed`.
 
-The error rule of KServe (spec 2.3): an error ends the whole graph, whatever `dependency` says, and keeps its own
-status only in the root node: `StepPlan.call` turns it into 500 when it leaves a nested node. `tolerate: Errors` makes an
-error of that step an answer with status 502 instead.
+The error rule of KServe (spec 2.3): an error ends the whole graph, whatever `dependency` says, and
+keeps its own status only in the root node: `StepPlan.call` turns it into 500 when it leaves a
+nested node. `tolerate: Errors` makes an error of that step an answer with status 502 instead.
 
-No sockets, no clock, no logging, no configuration here. Everything outside is the `Context`: the router gives one
-over sockets, tests a script, `turnout route` none at all.
+No sockets, no clock, no logging, no configuration here. Everything outside is the `Context`: the
+router gives one over sockets, tests a script, `turnout route` none at all.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +35,8 @@ TOLERATED_STATUS = 502
 
 
 class Leaf:
-    """An upstream URL as a step of the graph. `target` is the transport's; None when `problem` says why."""
+    """An upstream URL as a step of the graph. `target` is the transport's; None when `problem` says
+    why."""
 
     __slots__ = ("label", "policy", "problem", "target", "timeout_s", "url")
 
@@ -120,7 +123,8 @@ class StepPlan:
         self.node: NodePlan | None = None
         self.policy: Policy | None = None
         self.condition: decide.Decider | None = None
-        """A Sequence step's condition, None when it has none. A Switch keeps all of its own together."""
+        """A Sequence step's condition, None when it has none. A Switch keeps all of its own
+        together."""
         self.from_response = False
         self.shape: Callable[[bytes], bytes] | None = None
         self.hard = False
@@ -327,9 +331,9 @@ class EnsemblePlan(NodePlan):
 class _Members(Wait[int]):
     """Waits for an Ensemble's members in KServe's order of events.
 
-    An error of any member ends it at once; answers count in step order, so that a slow first member is waited for
-    before a Hard failure behind it is noticed. Resolves with the index of the member that is the whole answer, or
-    -1 when all are to be merged.
+    An error of any member ends it at once; answers count in step order, so that a slow first member
+    is waited for before a Hard failure behind it is noticed. Resolves with the index of the member
+    that is the whole answer, or -1 when all are to be merged.
     """
 
     def __init__(self, ensemble: EnsemblePlan, waits: Sequence[Wait[Reply]]) -> None:

@@ -7,9 +7,9 @@
          +- DeadlineExceeded 504  the graph's own deadline (`timeoutSeconds`) is over
          +- UpstreamError    500  no usable answer from a step: connection, time, or garbage
 
-KServe's rule decides the status the client sees: an error keeps its own status only when it arises in
-the root node itself, below that it is 500 (`engine`). Not wrapped: programming errors, which end one
-request with 500 and a traceback in the log.
+KServe's rule decides the status the client sees: an error keeps its own status only when it arises
+in the root node itself, below that it is 500 (`engine`). Not wrapped: programming errors, which end
+one request with 500 and a traceback in the log.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,8 @@ class RequestFailed(RouterError):
 
 
 class NoRouteMatched(RequestFailed):
-    """No condition of a Switch holds, and it has no default (KServe's words, asserted by its tests)."""
+    """No condition of a Switch holds, and it has no default (KServe's words, asserted by its
+    tests)."""
 
     status = 404
 
@@ -61,5 +62,6 @@ class UpstreamError(RequestFailed):
     def __init__(self, reason: str, *, kind: str, retryable: bool = False) -> None:
         super().__init__(reason)
         self.kind = kind
-        """`connect`, `closed`, `timeout`, `garbage`, `too_large`, `redirect`, `url` (metrics label)."""
+        """`connect`, `closed`, `timeout`, `garbage`, `too_large`, `redirect`, `url` (metrics
+        label)."""
         self.retryable = retryable

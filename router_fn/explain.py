@@ -1,7 +1,8 @@
 """The graph told to people: as a Mermaid flowchart, and as the path that a given body takes.
 
-Nothing is called. Where a decision depends on an answer that nobody knows yet, the path says so: every step is `sure`,
-`maybe` (it depends on an answer, or on chance) or `skipped` (decided against).
+Nothing is called. Where a decision depends on an answer that nobody knows yet, the path says so:
+every step is `sure`, `maybe` (it depends on an answer, or on chance) or `skipped` (decided
+against).
 """
 
 import dataclasses
@@ -34,7 +35,8 @@ class Taken:
 
 
 def route(plan: Plan, body: bytes, answers: Mapping[str, bytes] | None = None) -> list[Taken]:
-    """The path of a request with this body. `answers`: what steps are assumed to answer, by `node/step` or step name."""
+    """The path of a request with this body. `answers`: what steps are assumed to answer, by
+    `node/step` or step name."""
     walk = _Walk(answers or {})
     walk.node(plan.root, body, None, 0, "sure")
     return walk.taken
@@ -138,14 +140,29 @@ class _Walk:
             else:
                 self._note(node, step, depth, "skipped", "not the branch for this body")
         if chosen is None:
-            self.taken.append(Taken(depth=depth, node=node.name, node_type=node.kind, step="", target="", certainty=certainty,
-                                    reason="no condition holds: the client gets 404 (500 below the root)"))  # fmt: skip
+            self.taken.append(
+                Taken(
+                    depth=depth,
+                    node=node.name,
+                    node_type=node.kind,
+                    step="",
+                    target="",
+                    certainty=certainty,
+                    reason="no condition holds: the client gets 404 (500 below the root)",
+                )
+            )
         return answer
 
     def _step(
-        self, node: engine.NodePlan, step: engine.StepPlan, body: bytes | None, previous: bytes | None, depth: int,
-        certainty: Certainty, reason: str,
-    ) -> bytes | None:  # fmt: skip
+        self,
+        node: engine.NodePlan,
+        step: engine.StepPlan,
+        body: bytes | None,
+        previous: bytes | None,
+        depth: int,
+        certainty: Certainty,
+        reason: str,
+    ) -> bytes | None:
         self._note(node, step, depth, certainty, reason)
         if step.node is not None and certainty != "skipped":
             return self.node(step.node, body, previous, depth + 1, certainty)
@@ -167,9 +184,16 @@ class _Walk:
             else ""
         )
         self.taken.append(
-            Taken(depth=depth, node=node.name, node_type=node.kind, step=step.key, target=target,
-                  certainty=certainty, reason=reason)
-        )  # fmt: skip
+            Taken(
+                depth=depth,
+                node=node.name,
+                node_type=node.kind,
+                step=step.key,
+                target=target,
+                certainty=certainty,
+                reason=reason,
+            )
+        )
 
 
 _MARKS: dict[Certainty, str] = {"sure": "->", "maybe": "?>", "skipped": " x"}

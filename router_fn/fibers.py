@@ -1,15 +1,16 @@
 """Coroutines without an event loop's tasks: what drives the graph engine.
 
-A request on the hot path crosses a handful of waiting points. An asyncio task and a future for each would cost
-more than the work between them, so the engine's coroutines are driven directly: whoever brings a value
-(`Wait.resolve`) runs the coroutine on to its next waiting point, in the same call.
+A request on the hot path crosses a handful of waiting points. An asyncio task and a future for each
+would cost more than the work between them, so the engine's coroutines are driven directly: whoever
+brings a value (`Wait.resolve`) runs the coroutine on to its next waiting point, in the same call.
 
-* A `Wait` is a value that comes later: resolved, failed or cancelled exactly once; at most one listener.
+* A `Wait` is a value that comes later: resolved, failed or cancelled exactly once; at most one
+  listener.
 * A `Fiber` is a coroutine being driven. It is itself a `Wait`, so fibers can be awaited and raced.
 
-No I/O, no clock, no asyncio: tests drive fibers with plain function calls. Invariants: a coroutine awaits only
-`Wait`s; nothing here is thread-safe; cancelling a fiber cancels what it waits for, then closes its coroutine
-(`finally` blocks run, and must not await).
+No I/O, no clock, no asyncio: tests drive fibers with plain function calls. Invariants: a coroutine
+awaits only `Wait`s; nothing here is thread-safe; cancelling a fiber cancels what it waits for, then
+closes its coroutine (`finally` blocks run, and must not await).
 """
 
 from collections.abc import Coroutine, Generator, Sequence
@@ -96,7 +97,8 @@ class Wait(Generic[T]):
 
 
 class Fiber(Wait[T]):
-    """A coroutine being driven from value to value. Runs up to its first waiting point when made."""
+    """A coroutine being driven from value to value. Runs up to its first waiting point when
+    made."""
 
     _waiting: Wait[Any] | None = None
 

@@ -1,8 +1,9 @@
 """The graph as the user wrote it: frozen types, and the parser that fills them.
 
-The grammar is KServe's InferenceGraph `spec` (spec.kserve.io v1alpha1) plus Turnout's extensions, all
-listed in docs/graph.md. Pure data: no I/O, nothing executed here. `parse` collects every problem instead of
-stopping at the first; what needs the whole graph (cycles, weights, conditions) is in `graph_checks`.
+The grammar is KServe's InferenceGraph `spec` (spec.kserve.io v1alpha1) plus Turnout's extensions,
+all listed in docs/graph.md. Pure data: no I/O, nothing executed here. `parse` collects every
+problem instead of stopping at the first; what needs the whole graph (cycles, weights, conditions)
+is in `graph_checks`.
 """
 
 import json
@@ -123,20 +124,32 @@ class Graph:
     max_concurrency: int | None = None
     server_timing: bool = False
     pick_data: bool = False
-    """`data: $response.predictions` picks; without it KServe's rule holds (anything but `$response` is the input)."""
+    """`data: $response.predictions` picks; without it KServe's rule holds (anything but `$response`
+    is the input)."""
 
 
 _IGNORED_SPEC_FIELDS = frozenset(
     {
-        "resources", "affinity", "timeout", "minReplicas", "maxReplicas", "scaleTarget", "scaleMetric",
-        "tolerations", "nodeSelector", "nodeName", "serviceAccountName",
+        "resources",
+        "affinity",
+        "timeout",
+        "minReplicas",
+        "maxReplicas",
+        "scaleTarget",
+        "scaleMetric",
+        "tolerations",
+        "nodeSelector",
+        "nodeName",
+        "serviceAccountName",
     }
-)  # fmt: skip
-"""Known to KServe's controller, which passes them on in the router's JSON; not the router's business."""
+)
+"""Known to KServe's controller, which passes them on in the router's JSON; not the router's
+business."""
 
 
 class _Reader:
-    """One JSON object being read: typed access by field, problems with paths, unknown fields last."""
+    """One JSON object being read: typed access by field, problems with paths, unknown fields
+    last."""
 
     def __init__(self, value: object, path: str, problems: list[Problem]) -> None:
         self.path = path
@@ -207,7 +220,7 @@ class _Reader:
         if value not in words:
             self.error(name, f"is {json.dumps(value)}, must be one of {', '.join(words)}")
             return default
-        return cast(str, value)
+        return cast("str", value)
 
     def texts(self, name: str) -> tuple[str, ...] | None:
         value = self.take(name)
@@ -232,8 +245,16 @@ class _Reader:
 
 
 def _kind(value: object) -> str:
-    names = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "a string",
-             list: "a list", tuple: "a list", dict: "an object"}  # fmt: skip
+    names = {
+        type(None): "null",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        str: "a string",
+        list: "a list",
+        tuple: "a list",
+        dict: "an object",
+    }
     return names.get(type(value), type(value).__name__)
 
 
@@ -254,7 +275,7 @@ def read(spec: object) -> tuple[Graph, list[Problem]]:
     graph = Graph(
         nodes=nodes,
         timeouts=_read_timeouts(reader),
-        prewarm=cast(Any, reader.word("prewarm", ("sure", "all", "none"), "sure")),
+        prewarm=cast("Any", reader.word("prewarm", ("sure", "all", "none"), "sure")),
         propagate_headers=propagate,
         propagate_ignore_case=ignore_case,
         return_headers=reader.texts("returnHeaders") or (),
@@ -332,12 +353,12 @@ def _read_node(reader: _Reader) -> Node:
     if not reader.text("routerType") and reader.fields:
         reader.error("routerType", f"is missing, must be one of {', '.join(ROUTER_TYPES)}")
     node = Node(
-        router_type=cast(RouterType, reader.word("routerType", ROUTER_TYPES, "Sequence")),
+        router_type=cast("RouterType", reader.word("routerType", ROUTER_TYPES, "Sequence")),
         steps=tuple(steps),
-        unmet=cast(Any, reader.word("unmet", ("Skip", "Stop"), "Stop")),
+        unmet=cast("Any", reader.word("unmet", ("Skip", "Stop"), "Stop")),
         combiner=_read_combiner(reader),
         collect=reader.flag("collect"),
-        judge=cast(Any, reader.word("judge", ("$request", "$response"), "$request")),
+        judge=cast("Any", reader.word("judge", ("$request", "$response"), "$request")),
         sticky=_read_part(reader, "stickyBy", _read_sticky),
     )
     reader.finish()
@@ -371,14 +392,14 @@ def _read_step(reader: _Reader) -> Step:
         map_outputs=reader.flag("mapOutputsToInputs"),
         pick=reader.text("pick"),
         default=reader.flag("default"),
-        unmet=cast(Any, reader.word("unmet", ("Skip", "Stop"), "")),
+        unmet=cast("Any", reader.word("unmet", ("Skip", "Stop"), "")),
         timeout_s=reader.number("timeoutSeconds", above=True),
         retries=_read_retries(reader),
         hedge_after_ms=reader.whole("hedgeAfterMs", minimum=1),
         tolerate_errors=reader.word("tolerate", ("Errors",), "") == "Errors",
         mirror=_read_part(reader, "mirror", _read_mirror),
         cache=_read_part(reader, "cache", _read_cache),
-        stream=cast(Any, reader.word("stream", ("Auto", "Always", "Never"), "Auto")),
+        stream=cast("Any", reader.word("stream", ("Auto", "Always", "Never"), "Auto")),
     )
     reader.finish()
     return step

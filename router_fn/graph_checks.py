@@ -1,8 +1,9 @@
-"""What is wrong with a graph as a whole: references, cycles, names, weights, conditions, misplaced fields.
+"""What is wrong with a graph as a whole: references, cycles, names, weights, conditions, misplaced
+fields.
 
-Errors are what would crash, hang or silently misroute; warnings are what runs, but hardly as meant. A malformed URL
-and an unused node are warnings once URLs are resolved (KServe starts with them, and only the requests that get there
-fail), errors for the compiler.
+Errors are what would crash, hang or silently misroute; warnings are what runs, but hardly as meant.
+A malformed URL and an unused node are warnings once URLs are resolved (KServe starts with them, and
+only the requests that get there fail), errors for the compiler.
 """
 
 import string
@@ -13,9 +14,9 @@ from router_fn.errors import Problem
 from router_fn.graph import ROOT, Graph, Node, Step
 from router_fn.urls import parse_url
 
-
 MAX_DEPTH = 50
-"""Nodes nested in nodes. Running one takes a few stack frames per level, and nobody draws graphs like that."""
+"""Nodes nested in nodes. Running one takes a few stack frames per level, and nobody draws graphs
+like that."""
 
 
 def check_graph(graph: Graph, *, resolved: bool = True) -> list[Problem]:
@@ -152,7 +153,8 @@ def _check_step(graph: Graph, where: str, label: str, node: Node, step: Step) ->
             yield (
                 "warning",
                 f"{where}.data",
-                f"{step.data!r} means the node's input, as in KServe; set pickData: true on the graph, or use `pick`",
+                f"{step.data!r} means the node's input, as in KServe; set pickData: true on "
+                f"the graph, or use `pick`",
             )
     if judges and step.condition:
         try:
@@ -196,7 +198,8 @@ def _check_cut_off(path: str, node: Node) -> Iterator[Problem]:
             yield (
                 "warning",
                 f"{path}.steps[{index}].condition",
-                f"is only looked at when the condition of step {first!r} holds: an unmet condition ends the "
+                f"is only looked at when the condition of step {first!r} holds: an unmet "
+                f"condition ends the "
                 "Sequence. Set `unmet: Skip` on the node to skip the step and go on",
             )
         if (step.unmet or node.unmet) == "Stop":

@@ -1,7 +1,8 @@
-"""The graph as a gRPC service (h2c): the Open Inference Protocol on GRPC_PORT. Needs the extra router-grpc.
+"""The graph as a gRPC service (h2c): the Open Inference Protocol on GRPC_PORT. Needs the extra
+router-grpc.
 
-ModelInfer becomes a V2 JSON request to the graph and its answer goes back as ModelInferResponse, whatever model name the
-client uses. A graph whose answer is no V2 message is an error that says so.
+ModelInfer becomes a V2 JSON request to the graph and its answer goes back as ModelInferResponse,
+whatever model name the client uses. A graph whose answer is no V2 message is an error that says so.
 """
 
 import asyncio
@@ -21,13 +22,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _CODES = {
-    400: grpc.StatusCode.INVALID_ARGUMENT, 401: grpc.StatusCode.UNAUTHENTICATED,
-    403: grpc.StatusCode.PERMISSION_DENIED, 404: grpc.StatusCode.NOT_FOUND,
-    409: grpc.StatusCode.ABORTED, 413: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    422: grpc.StatusCode.INVALID_ARGUMENT, 429: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    499: grpc.StatusCode.CANCELLED, 501: grpc.StatusCode.UNIMPLEMENTED, 502: grpc.StatusCode.UNAVAILABLE,
-    503: grpc.StatusCode.UNAVAILABLE, 504: grpc.StatusCode.DEADLINE_EXCEEDED,
-}  # fmt: skip
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    409: grpc.StatusCode.ABORTED,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    422: grpc.StatusCode.INVALID_ARGUMENT,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    499: grpc.StatusCode.CANCELLED,
+    501: grpc.StatusCode.UNIMPLEMENTED,
+    502: grpc.StatusCode.UNAVAILABLE,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
 
 
 class GrpcExchange:
@@ -64,13 +72,20 @@ class GrpcFront:
     def __init__(self, router: "Router", max_bytes: int) -> None:
         self._router = router
         self._server = grpc.aio.server(
-            options=[("grpc.max_receive_message_length", max_bytes), ("grpc.max_send_message_length", -1),
-                     ("grpc.so_reuseport", 1)]
-        )  # fmt: skip
+            options=[
+                ("grpc.max_receive_message_length", max_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 1),
+            ]
+        )
         methods = {
-            "ServerLive": self._live, "ServerReady": self._ready, "ModelReady": self._ready,
-            "ServerMetadata": self._server_metadata, "ModelMetadata": self._model_metadata, "ModelInfer": self._infer,
-        }  # fmt: skip
+            "ServerLive": self._live,
+            "ServerReady": self._ready,
+            "ModelReady": self._ready,
+            "ServerMetadata": self._server_metadata,
+            "ModelMetadata": self._model_metadata,
+            "ModelInfer": self._infer,
+        }
         handlers = {
             name: grpc.unary_unary_rpc_method_handler(
                 method,

@@ -1,7 +1,9 @@
-"""Steps that are gRPC: `serviceUrl: grpc://HOST:PORT/MODEL` is called with ModelInfer. Needs the extra router-grpc.
+"""Steps that are gRPC: `serviceUrl: grpc://HOST:PORT/MODEL` is called with ModelInfer. Needs the
+extra router-grpc.
 
-The step's input and answer are V2 JSON like any other; the translation is `tensors`. gRPC errors that are answers of the model
-become HTTP statuses, so that `dependency`, retries and conditions work as ever; the rest are transport errors.
+The step's input and answer are V2 JSON like any other; the translation is `tensors`. gRPC errors
+that are answers of the model become HTTP statuses, so that `dependency`, retries and conditions
+work as ever; the rest are transport errors.
 """
 
 import asyncio

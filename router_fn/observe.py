@@ -1,7 +1,8 @@
-"""Requests that are watched: metrics, spans, Server-Timing, an access log. Costs nothing when all are off.
+"""Requests that are watched: metrics, spans, Server-Timing, an access log. Costs nothing when all
+are off.
 
-`ObservedRun` is a `Run` that notes when things begin and end; the router uses it instead of the plain one only when
-somebody asked to know. The engine knows nothing of it.
+`ObservedRun` is a `Run` that notes when things begin and end; the router uses it instead of the
+plain one only when somebody asked to know. The engine knows nothing of it.
 """
 
 import logging

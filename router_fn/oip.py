@@ -1,8 +1,10 @@
-"""Messages of the Open Inference Protocol over gRPC (package `inference`); needs protobuf (extra router-grpc).
+"""Messages of the Open Inference Protocol over gRPC (package `inference`); needs protobuf (extra
+router-grpc).
 
-The schema is the table below, in our own words; numbers and names are the protocol's. It is registered in a descriptor pool
-of its own, so that a process which has loaded another library's copy of the same package is not disturbed.
-Field notation: `number name type`; `*` marks a repeated field, `map` a map from string to InferParameter.
+The schema is the table below, in our own words; numbers and names are the protocol's. It is
+registered in a descriptor pool of its own, so that a process which has loaded another library's
+copy of the same package is not disturbed. Field notation: `number name type`; `*` marks a repeated
+field, `map` a map from string to InferParameter.
 """
 
 from typing import Any
@@ -12,7 +14,10 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 SERVICE = "inference.GRPCInferenceService"
 
 _PARAMETERS = "4 parameters map"
-_TENSOR = f"1 name string, 2 datatype string, 3 shape int64*, {_PARAMETERS}, 5 contents InferTensorContents"
+_TENSOR = (
+    f"1 name string, 2 datatype string, 3 shape int64*, {_PARAMETERS}, 5 contents "
+    f"InferTensorContents"
+)
 _METADATA = "1 name string, 2 datatype string, 3 shape int64*"
 
 SCHEMA: dict[str, str] = {
@@ -27,11 +32,13 @@ SCHEMA: dict[str, str] = {
     "ModelMetadataRequest": "1 name string, 2 version string",
     "ModelMetadataResponse.TensorMetadata": _METADATA,
     "ModelMetadataResponse": "1 name string, 2 versions string*, 3 platform string, "
-    "4 inputs ModelMetadataResponse.TensorMetadata*, 5 outputs ModelMetadataResponse.TensorMetadata*",
+    "4 inputs ModelMetadataResponse.TensorMetadata*, 5 outputs "
+    "ModelMetadataResponse.TensorMetadata*",
     "InferParameter": "1 bool_param bool?, 2 int64_param int64?, 3 string_param string?, "
     "4 double_param double?, 5 uint64_param uint64?",
     "InferTensorContents": "1 bool_contents bool*, 2 int_contents int32*, 3 int64_contents int64*, "
-    "4 uint_contents uint32*, 5 uint64_contents uint64*, 6 fp32_contents float*, 7 fp64_contents double*, "
+    "4 uint_contents uint32*, 5 uint64_contents uint64*, 6 fp32_contents float*, 7 "
+    "fp64_contents double*, "
     "8 bytes_contents bytes*",
     "ModelInferRequest.InferInputTensor": _TENSOR,
     "ModelInferRequest.InferRequestedOutputTensor": "1 name string, 2 parameters map",
@@ -45,10 +52,16 @@ SCHEMA: dict[str, str] = {
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _SCALARS = {
-    "bool": _Field.TYPE_BOOL, "string": _Field.TYPE_STRING, "bytes": _Field.TYPE_BYTES, "double": _Field.TYPE_DOUBLE,
-    "float": _Field.TYPE_FLOAT, "int32": _Field.TYPE_INT32, "int64": _Field.TYPE_INT64,
-    "uint32": _Field.TYPE_UINT32, "uint64": _Field.TYPE_UINT64,
-}  # fmt: skip
+    "bool": _Field.TYPE_BOOL,
+    "string": _Field.TYPE_STRING,
+    "bytes": _Field.TYPE_BYTES,
+    "double": _Field.TYPE_DOUBLE,
+    "float": _Field.TYPE_FLOAT,
+    "int32": _Field.TYPE_INT32,
+    "int64": _Field.TYPE_INT64,
+    "uint32": _Field.TYPE_UINT32,
+    "uint64": _Field.TYPE_UINT64,
+}
 
 
 def _describe() -> descriptor_pb2.FileDescriptorProto:

@@ -1,8 +1,9 @@
 """Graph -> executable plan: every look-up that a request would need is done here, once, at boot.
 
-The plan is a tree of `engine` objects with shared nodes kept shared. Conditions are compiled, URLs parsed, targets bound
-to their origins, header patterns compiled. Building a plan does no I/O; a bad URL makes a leaf that fails when it is
-called (KServe's behaviour), with a warning from `graph_checks`.
+The plan is a tree of `engine` objects with shared nodes kept shared. Conditions are compiled, URLs
+parsed, targets bound to their origins, header patterns compiled. Building a plan does no I/O; a bad
+URL makes a leaf that fails when it is called (KServe's behaviour), with a warning from
+`graph_checks`.
 """
 
 from collections.abc import Callable
@@ -48,7 +49,8 @@ class Plan:
 
 
 def build(graph: Graph, bind: Bind) -> Plan:
-    """Compile a checked graph. Raises ConditionError or ValueError only for what `graph_checks` refuses."""
+    """Compile a checked graph. Raises ConditionError or ValueError only for what `graph_checks`
+    refuses."""
     builder = _Builder(graph, bind)
     root = builder.node(ROOT)
     return Plan(graph, root, builder.nodes, tuple(builder.leaves))

@@ -1,7 +1,8 @@
 """What a step may have besides a target: cache, mirror, hedging, retries, a time limit of its own.
 
-In this order, outermost first: a cached answer spares the call; a mirrored copy is sent once per request, not per
-try; each try may be hedged; a failed try is repeated. Pure like the engine: time and chance come from the context.
+In this order, outermost first: a cached answer spares the call; a mirrored copy is sent once per
+request, not per try; each try may be hedged; a failed try is repeated. Pure like the engine: time
+and chance come from the context.
 """
 
 from collections import OrderedDict
@@ -178,6 +179,10 @@ def make_policy(step: Step, mirror_leaf: "Callable[[Step, str], Leaf]") -> Polic
     if step.cache is not None:
         policy.cache = ReplyCache(step.cache)
     wanted = (
-        policy.retries, policy.hedge_after_s, policy.node_timeout_s, policy.mirror_leaf, policy.cache,
-    )  # fmt: skip
+        policy.retries,
+        policy.hedge_after_s,
+        policy.node_timeout_s,
+        policy.mirror_leaf,
+        policy.cache,
+    )
     return policy if any(part is not None for part in wanted) else None

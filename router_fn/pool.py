@@ -1,8 +1,8 @@
 """Upstream connections, kept alive and shared: one `Origin` per scheme, host and port.
 
-Connections are taken last-in first-out, so a quiet pool shrinks from its cold end. There is no limit on the
-way from idle to busy; new ones are dialled when none is idle, up to `max_connections`, beyond which calls queue in
-order. One timer for all origins closes what has been idle for too long.
+Connections are taken last-in first-out, so a quiet pool shrinks from its cold end. There is no
+limit on the way from idle to busy; new ones are dialled when none is idle, up to `max_connections`,
+beyond which calls queue in order. One timer for all origins closes what has been idle for too long.
 """
 
 import asyncio

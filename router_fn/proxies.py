@@ -1,4 +1,5 @@
-"""Which proxy an upstream is called through: http_proxy, https_proxy and no_proxy as curl and Go read them."""
+"""Which proxy an upstream is called through: http_proxy, https_proxy and no_proxy as curl and Go
+read them."""
 
 import ipaddress
 from collections.abc import Callable
@@ -7,10 +8,11 @@ from router_fn.urls import Url, parse_url
 
 
 def make_chooser(http_proxy: str, https_proxy: str, no_proxy: str) -> Callable[[Url], Url | None]:
-    """A function from upstream to proxy (None: direct). Raises ValueError for a proxy URL that is none.
+    """A function from upstream to proxy (None: direct). Raises ValueError for a proxy URL that is
+    none.
 
-    Loopback is never proxied. `no_proxy` entries: a host name (its subdomains too; a leading dot means only
-    those), an address, a network in CIDR form, `host:port`, or `*`.
+    Loopback is never proxied. `no_proxy` entries: a host name (its subdomains too; a leading dot
+    means only those), an address, a network in CIDR form, `host:port`, or `*`.
     """
     by_scheme = {
         scheme: parse_url(text if "://" in text else f"http://{text}")

@@ -4,7 +4,8 @@ from functions.wire.http1_head import ResponseHead
 
 
 class Reply:
-    """An answer of any status. `head` is None when we made the answer ourselves. Slots, not frozen: one a call."""
+    """An answer of any status. `head` is None when we made the answer ourselves. Slots, not frozen:
+    one a call."""
 
     __slots__ = ("body", "head", "made_json", "status")
 

@@ -24,7 +24,8 @@ CLIENT_GONE = 499
 """What we note for a request whose client left (nginx's number); nobody ever receives it."""
 
 MIRROR_TIMEOUT_S = 30.0
-"""A mirrored call that takes longer is given up, so that a slow shadow cannot pile up connections."""
+"""A mirrored call that takes longer is given up, so that a slow shadow cannot pile up connections.
+"""
 
 
 class Run:

@@ -1,7 +1,8 @@
 """The router: HTTP in, a plan run, HTTP out. Puts engine, calls, pool and wire together.
 
-One `Router` per process. `handle` is the wire's handler: it runs on the loop for every request. A graph that is one
-plain step takes `_Direct`, a call that answers the client itself; every other graph runs as a fiber in a `Run`.
+One `Router` per process. `handle` is the wire's handler: it runs on the loop for every request. A
+graph that is one plain step takes `_Direct`, a call that answers the client itself; every other
+graph runs as a fiber in a `Run`.
 """
 
 import asyncio
@@ -21,9 +22,9 @@ from router_fn.calls import Call, Incoming, Target
 from router_fn.content import JSON, content_type
 from router_fn.errors import NoRouteMatched, RequestFailed, UpstreamError
 from router_fn.graph import Graph, Step
+from router_fn.observe import ObservedRun, Observer
 from router_fn.pool import Pool, PoolLimits
 from router_fn.proxies import make_chooser
-from router_fn.observe import Observer, ObservedRun
 from router_fn.replies import Reply
 from router_fn.run import Run
 from router_fn.settings import Settings
@@ -110,7 +111,8 @@ class Router:
         )
 
     def _find_direct(self) -> None:
-        """Graphs that come down to one call per request, with nothing asked of us but to pass bytes, skip the engine."""
+        """Graphs that come down to one call per request, with nothing asked of us but to pass
+        bytes, skip the engine."""
         self._single: Target | None = None
         self._choose: Callable[[bytes], engine.StepPlan | None] | None = None
         if self.graph.timeout_s is not None or self._returned or self.observer.wanted:
@@ -164,7 +166,8 @@ class Router:
         raise last
 
     async def stop(self) -> bool:
-        """Drain: not ready at once; a moment later no new connections; then finish what is under way.
+        """Drain: not ready at once; a moment later no new connections; then finish what is under
+        way.
 
         False if requests had to be cut off.
         """
@@ -253,7 +256,8 @@ class Router:
         self._make_run(self, cast("Exchange", exchange), incoming).start()
 
     def call_directly(self, direct: "_Direct") -> None:
-        """Serve a direct request off the fast path: no connection yet, a chunked body, a second try."""
+        """Serve a direct request off the fast path: no connection yet, a chunked body, a second
+        try."""
         self.make_direct(direct).begin(None, direct)
 
     def make_direct(self, direct: "_Direct") -> "_DirectCall":
@@ -285,7 +289,8 @@ def _is_direct(step: engine.StepPlan) -> bool:
 
 
 class _Direct(Exchange):
-    """A request that is one call: it is its own receiver, so its answer goes straight to the client.
+    """A request that is one call: it is its own receiver, so its answer goes straight to the
+    client.
 
     Anything out of the ordinary (a redirect, a stream, a lost connection) is handed to a `Call`.
     """
@@ -342,7 +347,8 @@ def _otlp_headers(text: str) -> Headers:
 
 
 def _header_plan(graph: Graph, settings: Settings) -> Callable[[Headers], Headers]:
-    """Which of a client's headers go upstream: the graph's list, else KServe's variable, else none."""
+    """Which of a client's headers go upstream: the graph's list, else KServe's variable, else
+    none."""
     wanted: str | list[str] = settings.propagate_headers or ""
     if graph.propagate_headers is not None:
         wanted = list(graph.propagate_headers)

@@ -1,4 +1,5 @@
-"""The router's settings: environment and command line, read once, all problems reported together."""
+"""The router's settings: environment and command line, read once, all problems reported
+together."""
 
 import argparse
 import json
@@ -62,16 +63,19 @@ class Settings:
     prewarm_timeout_s: float = 120.0
     """PREWARM_TIMEOUT_SECONDS a wake-up call may take."""
     drain_delay_s: float = 1.0
-    """DRAIN_DELAY_SECONDS between SIGTERM (readiness 503) and closing the listener: time for load balancers
-    to notice. KServe waits 30; Knative's queue-proxy already drains before it signals us."""
+    """DRAIN_DELAY_SECONDS between SIGTERM (readiness 503) and closing the listener: time for load
+    balancers to notice. KServe waits 30; Knative's queue-proxy already drains before it signals
+    us."""
     drain_timeout_s: float = 30.0
     """DRAIN_TIMEOUT_SECONDS for requests under way; then they are cut off."""
     access_log: bool = False
     """ACCESS_LOG: a line per request, at a tenth of the throughput."""
     otlp_endpoint: str = ""
-    """OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, or OTEL_EXPORTER_OTLP_ENDPOINT + /v1/traces: where spans go."""
+    """OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, or OTEL_EXPORTER_OTLP_ENDPOINT + /v1/traces: where spans
+    go."""
     trace_ratio: float = 1.0
-    """OTEL_TRACES_SAMPLER_ARG: share of traces begun here that are kept; continued ones keep their flag."""
+    """OTEL_TRACES_SAMPLER_ARG: share of traces begun here that are kept; continued ones keep their
+    flag."""
     otlp_headers: str = field(default="", repr=False)
     """OTEL_EXPORTER_OTLP_HEADERS: `name=value,...` sent to the collector; may hold a token."""
     service_name: str = "router"
@@ -79,7 +83,8 @@ class Settings:
     http_proxy: str = ""
     https_proxy: str = ""
     no_proxy: str = ""
-    """http_proxy, https_proxy, no_proxy (also in capitals): standard meaning, for every upstream call."""
+    """http_proxy, https_proxy, no_proxy (also in capitals): standard meaning, for every upstream
+    call."""
     loop: str = "auto"
     """EVENT_LOOP: auto, uvloop or asyncio."""
 

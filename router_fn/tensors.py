@@ -1,8 +1,8 @@
 """Open Inference Protocol V2: JSON <-> gRPC messages. Inside the router a body is always JSON.
 
-Tensor data in JSON is a flat or nested list; in gRPC it is typed `contents`, or raw little-endian bytes
-(`raw_*_contents`, one per tensor, in order). BYTES elements that are UTF-8 become JSON strings; others
-have no JSON form and are refused. Raises ValueError with what is wrong.
+Tensor data in JSON is a flat or nested list; in gRPC it is typed `contents`, or raw little-endian
+bytes (`raw_*_contents`, one per tensor, in order). BYTES elements that are UTF-8 become JSON
+strings; others have no JSON form and are refused. Raises ValueError with what is wrong.
 """
 
 import json
@@ -13,14 +13,33 @@ from typing import Any
 from router_fn.oip import MESSAGES
 
 _CONTENTS = {
-    "BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
-    "INT64": "int64_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
-    "UINT64": "uint64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents",
-}  # fmt: skip
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
 _RAW = {
-    "BOOL": "?", "INT8": "b", "INT16": "h", "INT32": "i", "INT64": "q", "UINT8": "B", "UINT16": "H", "UINT32": "I",
-    "UINT64": "Q", "FP16": "e", "FP32": "f", "FP64": "d",
-}  # fmt: skip
+    "BOOL": "?",
+    "INT8": "b",
+    "INT16": "h",
+    "INT32": "i",
+    "INT64": "q",
+    "UINT8": "B",
+    "UINT16": "H",
+    "UINT32": "I",
+    "UINT64": "Q",
+    "FP16": "e",
+    "FP32": "f",
+    "FP64": "d",
+}
 _PARAMETER_FIELDS = (
     (bool, "bool_param"),
     (int, "int64_param"),

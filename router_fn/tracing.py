@@ -1,8 +1,10 @@
-"""W3C trace context and OTLP/HTTP spans in JSON, with the standard library. Loaded only when an endpoint is set.
+"""W3C trace context and OTLP/HTTP spans in JSON, with the standard library. Loaded only when an
+endpoint is set.
 
-One SERVER span per request, child of the client's `traceparent` when there is one; one CLIENT span per call of a step, whose
-id goes upstream in that call's own `traceparent`. Spans wait in a bounded queue and leave in batches; when the collector
-is away or too slow they are dropped and counted, and requests never notice.
+One SERVER span per request, child of the client's `traceparent` when there is one; one CLIENT span
+per call of a step, whose id goes upstream in that call's own `traceparent`. Spans wait in a bounded
+queue and leave in batches; when the collector is away or too slow they are dropped and counted, and
+requests never notice.
 
 Sources: W3C Trace Context (level 1); OpenTelemetry protocol, OTLP/HTTP with the JSON encoding.
 """
@@ -106,7 +108,7 @@ class Tracer:
             sampled = bool(int(match[3], 16) & 1)
             state = first(headers, b"tracestate") or b""
             return Span("graph", KIND_SERVER, match[1], match[2], sampled, state)
-        sampled = random.random() < self._sample_ratio
+        sampled = random.random() < self._sample_ratio  # noqa: S311 - a lottery, not a secret
         return Span("graph", KIND_SERVER, b"%032x" % random.getrandbits(128), b"", sampled, b"")
 
     def child(self, parent: Span, name: str) -> Span:

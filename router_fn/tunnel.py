@@ -1,4 +1,5 @@
-"""An https upstream behind an http proxy: CONNECT, then TLS inside. Only loaded when it is needed."""
+"""An https upstream behind an http proxy: CONNECT, then TLS inside. Only loaded when it is
+needed."""
 
 import asyncio
 import ssl

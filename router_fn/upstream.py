@@ -1,8 +1,8 @@
 """One connection to an upstream: requests out, one at a time, answers in.
 
-The connection knows bytes and framing; what an answer means (redirects, retries, statuses) is the business of the
-call that it serves (`Receiver`). It reports to it exactly once: `replied`, or `failed`, or for a stream
-`stream_data` ... `stream_end`.
+The connection knows bytes and framing; what an answer means (redirects, retries, statuses) is the
+business of the call that it serves (`Receiver`). It reports to it exactly once: `replied`, or
+`failed`, or for a stream `stream_data` ... `stream_end`.
 """
 
 import asyncio
@@ -21,7 +21,8 @@ _INFLATE_STEP = 1 << 20
 """Bytes inflated at a time: a gzip bomb meets the limit before it fills the memory."""
 
 _plain_heads: HeadCache[ResponseHead] = HeadCache()
-"""Heads of answers that need nothing special: a length, 2xx-5xx but no redirect, no coding, keep-alive."""
+"""Heads of answers that need nothing special: a length, 2xx-5xx but no redirect, no coding,
+keep-alive."""
 
 
 def _is_plain(head: ResponseHead) -> bool:
@@ -46,7 +47,8 @@ class Receiver(Protocol):
     """Who gets the answer."""
 
     inflates: bool
-    """We asked for gzip ourselves, so we undo it; otherwise the client did, and gets it as it is."""
+    """We asked for gzip ourselves, so we undo it; otherwise the client did, and gets it as it is.
+    """
 
     def replied(self, status: int, body: bytes, head: ResponseHead) -> None: ...
 
@@ -57,7 +59,8 @@ class Receiver(Protocol):
         ...
 
     def wants_stream(self, head: ResponseHead) -> bool:
-        """True to get the body in pieces instead of whole. Asked once per answer, off the fast path."""
+        """True to get the body in pieces instead of whole. Asked once per answer, off the fast
+        path."""
         ...
 
     def stream_data(self, data: bytes) -> None: ...

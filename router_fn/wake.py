@@ -1,11 +1,11 @@
 """Wake-ahead: services that sleep are called before they are needed, all at once.
 
-A chain of N sleeping services would cost N cold starts one after the other. When a request begins to run through a
-node, every service that it will surely reach, and that has not answered for a while, gets a cheap request at once. Those
-cold starts overlap, and the chain costs about one.
+A chain of N sleeping services would cost N cold starts one after the other. When a request begins
+to run through a node, every service that it will surely reach, and that has not answered for a
+while, gets a cheap request at once. Those cold starts overlap, and the chain costs about one.
 
-Wake-ups leave when the first call of the request has left (a request whose first hop cannot even be reached wakes
-nobody), never delay or fail it, and there is at most one under way per service.
+Wake-ups leave when the first call of the request has left (a request whose first hop cannot even be
+reached wakes nobody), never delay or fail it, and there is at most one under way per service.
 """
 
 import logging

@@ -1,7 +1,8 @@
-"""Several processes on one port: gunicorn manages them, each runs our own server on its sockets. WEB_CONCURRENCY > 1.
+"""Several processes on one port: gunicorn manages them, each runs our own server on its sockets.
+WEB_CONCURRENCY > 1.
 
-Loaded only then. gunicorn binds, forks, watches heartbeats, replaces what dies and passes signals on; of its HTTP
-nothing is used.
+Loaded only then. gunicorn binds, forks, watches heartbeats, replaces what dies and passes signals
+on; of its HTTP nothing is used.
 """
 
 import asyncio

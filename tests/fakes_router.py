@@ -1,7 +1,7 @@
 """For router tests: a scripted upstream on a thread, the router as a subprocess, and a raw client.
 
-Nothing here sleeps for luck: waiting is polling with a deadline, ports come from the system, and what is started is
-stopped, also when a test fails.
+Nothing here sleeps for luck: waiting is polling with a deadline, ports come from the system, and
+what is started is stopped, also when a test fails.
 """
 
 import contextlib
@@ -244,11 +244,15 @@ class RouterProcess:
             "PYTHONPATH": str(ROOT),
         }
         full["GRAPH_JSON"] = graph if isinstance(graph, str) else json.dumps(graph)
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "router_fn", *arguments], env=full | env, cwd=ROOT,
-            stdout=subprocess.DEVNULL, stderr=self._log, start_new_session=True,
-        )  # fmt: skip
+            [sys.executable, "-m", "router_fn", *arguments],
+            env=full | env,
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=self._log,
+            start_new_session=True,
+        )
 
     def log(self) -> str:
         self._log.seek(0)

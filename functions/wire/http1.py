@@ -11,14 +11,16 @@
 **The handler** is called on the loop, once per request, when the whole request has arrived:
 `exchange.head` (method, target, headers; shared and read-only, see `RequestHead`), `exchange.body`
 (bytes). It must answer exactly once, now or later, with `respond(...)`, or `start(...)` followed by
-`send(...)` and `finish()` for a stream. It must not block; work goes to a thread, a task (`spawn` runs
-a coroutine as a handler) or callbacks. `exchange.on_abort` is called, once, if the client goes away or
-the time is up before the answer is complete; answering afterwards is allowed and does nothing.
+`send(...)` and `finish()` for a stream. It must not block; work goes to a thread, a task (`spawn`
+runs a coroutine as a handler) or callbacks. `exchange.on_abort` is called, once, if the client goes
+away or the time is up before the answer is complete; answering afterwards is allowed and does
+nothing.
 
 **Inside the server**, so that no handler needs to care: strict parsing and refusal of smuggling
-(`http1_head`), limits of head (431), target (414) and body (413), time limits against slow clients (408 or a
-dropped connection), chunked bodies in and out, Expect: 100-continue, keep-alive, pipelining (one at a time,
-in order), HEAD, HTTP/1.0, back pressure, half-closed clients, and the drain.
+(`http1_head`), limits of head (431), target (414) and body (413), time limits against slow clients
+(408 or a dropped connection), chunked bodies in and out, Expect: 100-continue, keep-alive,
+pipelining (one at a time, in order), HEAD, HTTP/1.0, back pressure, half-closed clients, and the
+drain.
 
 Time is coarse (`TICK_S`): one timer per server looks at all connections, none is armed per request.
 """
@@ -56,11 +58,13 @@ class Server:
     ) -> None:
         self.handler = handler
         self.make_exchange = make_exchange
-        """A subclass of Exchange lets a handler keep its own state in the one object per request."""
+        """A subclass of Exchange lets a handler keep its own state in the one object per request.
+        """
         self.limits = limits or Limits()
         self.heads: HeadCache[RequestHead] = HeadCache()
         self.answers: dict[tuple[int, bytes, int], bytes] = {}
-        """Whole heads by status, type and length, ready to send; emptied whenever the date changes."""
+        """Whole heads by status, type and length, ready to send; emptied whenever the date changes.
+        """
         self.connections: set[Connection] = set()
         self.in_flight = 0
         self.draining = False
@@ -164,12 +168,16 @@ def http_date(second: int) -> bytes:
     """IMF-fixdate (RFC 9110 5.6.7); spelled out because `email.utils` costs a dozen imports."""
     t = time.gmtime(second)
     day, month = _DAYS[t.tm_wday], _MONTHS[t.tm_mon - 1]
-    text = f"{day}, {t.tm_mday:02d} {month} {t.tm_year} {t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d} GMT"
+    text = (
+        f"{day}, {t.tm_mday:02d} {month} {t.tm_year} {t.tm_hour:02d}:{t.tm_min:02d}:"
+        f"{t.tm_sec:02d} GMT"
+    )
     return text.encode()
 
 
 def spawn(handler: Callable[[Exchange], Awaitable[None]]) -> Handler:
-    """Make a handler of a coroutine function: one task per request, cancelled when the client goes."""
+    """Make a handler of a coroutine function: one task per request, cancelled when the client
+    goes."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def run(exchange: Exchange) -> None:

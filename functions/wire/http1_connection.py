@@ -1,4 +1,5 @@
-"""One client's connection, and the exchange of request and answer on it. Part of `http1`, which explains the whole."""
+"""One client's connection, and the exchange of request and answer on it. Part of `http1`, which
+explains the whole."""
 
 import asyncio
 import logging
@@ -28,7 +29,8 @@ class Limits:
     """What one client may cost. Sizes in bytes, times in seconds; None means no limit."""
 
     max_head_bytes: int = 65536
-    """Request line and fields together; more is 431 (414 when the target alone is longer than half of it)."""
+    """Request line and fields together; more is 431 (414 when the target alone is longer than half
+    of it)."""
     max_body_bytes: int | None = 64 << 20
     """Decoded request body; more is 413."""
     read_timeout_s: float | None = 60.0
@@ -36,8 +38,8 @@ class Limits:
     idle_timeout_s: float | None = 180.0
     """Keep-alive without a request."""
     response_timeout_s: float | None = 60.0
-    """From the request's last byte to the answer (for a stream: between two pieces); then the connection is
-    dropped, as Go's WriteTimeout does."""
+    """From the request's last byte to the answer (for a stream: between two pieces); then the
+    connection is dropped, as Go's WriteTimeout does."""
     write_timeout_s: float | None = 60.0
     """How long a client may leave an answer unread while our buffer for it is full."""
     max_connections: int = 16384
@@ -47,7 +49,8 @@ class Limits:
 class Exchange:
     """One request and the one answer to it."""
 
-    # Class-level defaults instead of assignments in __init__: one object a request, most of them never changed.
+    # Class-level defaults instead of assignments in __init__: one object a request, most of them
+    # never changed.
     on_abort: Callable[[], None] | None = None
     on_drained: Callable[[], None] | None = None
     """Called when the client has caught up after `backed_up` was true."""
@@ -72,7 +75,8 @@ class Exchange:
     def respond(
         self, status: int, body: bytes = b"", content_type: bytes = b"", extra: bytes = b""
     ) -> None:
-        """Answer. `extra` is further field lines, each ending in CR LF (`headers.join` makes them)."""
+        """Answer. `extra` is further field lines, each ending in CR LF (`headers.join` makes
+        them)."""
         connection = self._connection
         if connection is None:
             return
@@ -138,7 +142,8 @@ class Exchange:
 
     @property
     def backed_up(self) -> bool:
-        """True while the client reads more slowly than we write; a stream should pause its source."""
+        """True while the client reads more slowly than we write; a stream should pause its
+        source."""
         return self._connection is not None and self._connection.write_paused
 
     def abort(self) -> None:
@@ -366,7 +371,8 @@ class Connection(asyncio.Protocol):
         """Replaced by the transport's own `write` when there is one."""
 
     def connection_field(self, head: RequestHead) -> bytes:
-        """What to tell the client about the connection's future, if it does not go without saying."""
+        """What to tell the client about the connection's future, if it does not go without
+        saying."""
         if not self.keep_alive or self.server.draining:
             return b"Connection: close\r\n"
         return b"Connection: keep-alive\r\n" if head.minor == 0 else b""
@@ -385,7 +391,8 @@ class Connection(asyncio.Protocol):
             server.settled()
 
     def _refuse(self, status: int, reason: str) -> None:
-        """Answer what was no acceptable request, then close in a way that lets the answer arrive."""
+        """Answer what was no acceptable request, then close in a way that lets the answer
+        arrive."""
         self._lingering = True
         self._head = self._decoder = None
         self._buffer, self._pieces = b"", []
@@ -443,8 +450,8 @@ class Connection(asyncio.Protocol):
     def _probe(self) -> None:
         """The client has stopped sending. Has it gone, or does it only wait?
 
-        TCP does not tell; a write does: whoever is gone answers it with a reset. An interim response is
-        a write that every HTTP/1.1 client must read over (RFC 9110 15.2).
+        TCP does not tell; a write does: whoever is gone answers it with a reset. An interim
+        response is a write that every HTTP/1.1 client must read over (RFC 9110 15.2).
         """
         exchange = self._exchange
         if exchange is not None and exchange.head.minor == 1 and not exchange.started:

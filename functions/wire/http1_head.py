@@ -78,7 +78,8 @@ class RequestHead:
 
 
 class ResponseHead:
-    """A parsed response head, shared like a request's. `length` is NO_LENGTH until-close or chunked."""
+    """A parsed response head, shared like a request's. `length` is NO_LENGTH until-close or
+    chunked."""
 
     __slots__ = (
         "chunked",

@@ -12,12 +12,14 @@ from knative import errors
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options and examples."""
     parser.description = (
-        "Explain which path a request takes through an InferenceGraph: which steps run for sure, which may (it depends on "
+        "Explain which path a request takes through an InferenceGraph: which steps run for "
+        "sure, which may (it depends on "
         "an answer, or on chance), which do not, and why. Nothing is called."
     )
     parser.epilog = """examples:
   turnout route graph.yaml --body request.json
-  turnout route graph.yaml --json '{"tier": "vip"}' --answer 'root/classify={"predictions": ["dog"]}'
+  turnout route graph.yaml --json '{"tier": "vip"}' --answer 'root/classify={"predictions": '
+  '["dog"]}'
   turnout compile *.yaml | turnout route - --json '{}'       a compiled router Service works, too
   turnout route graph.yaml --mermaid                         the graph itself, as a flowchart
 
@@ -34,9 +36,12 @@ marks:  -> runs    ?> may run    x does not run"""
     body.add_argument("--body", metavar="FILE", help="the request's body")
     body.add_argument("--json", metavar="TEXT", help="the request's body, given here")
     parser.add_argument(
-        "--answer", action="append", default=[], metavar="STEP=TEXT",
+        "--answer",
+        action="append",
+        default=[],
+        metavar="STEP=TEXT",
         help="assume that a step (NODE/STEP, or a step's name) answers TEXT; @FILE reads a file",
-    )  # fmt: skip
+    )
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
     parser.add_argument("--mermaid", action="store_true", help="draw the graph instead")
 

@@ -1,4 +1,5 @@
-"""Bad input from every side: clients, upstreams, configuration. A defined answer each, and the process lives on."""
+"""Bad input from every side: clients, upstreams, configuration. A defined answer each, and the
+process lives on."""
 
 import json
 import os
@@ -23,7 +24,8 @@ def status_of(answer: bytes) -> int:
 REFUSED: list[tuple[str, bytes, int]] = [
     (
         "both lengths",
-        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r"
+        b"\n0\r\n\r\n",
         400,
     ),
     (
@@ -57,7 +59,8 @@ REFUSED: list[tuple[str, bytes, int]] = [
     ),
     (
         "chunked twice",
-        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: "
+        b"chunked\r\n\r\n",
         400,
     ),
     ("chunked in HTTP/1.0", b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
@@ -172,7 +175,10 @@ def test_pipelined_requests_are_answered_in_order(served: Any) -> None:
 
 
 def test_one_byte_at_a_time_is_still_a_request(served: Any) -> None:
-    data = b"\r\nPOST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\n[1,\r\n2\r\n2]\r\n0\r\nT: x\r\n\r\n"
+    data = (
+        b"\r\nPOST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\n[1,"
+        b"\r\n2\r\n2]\r\n0\r\nT: x\r\n\r\n"
+    )
     with served.connect() as client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for index in range(len(data)):
@@ -273,15 +279,27 @@ BROKEN: list[tuple[str, fakes.Behaviour, str]] = [
     ("half a head", raw(b"HTTP/1.1 200 OK\r\nContent-Le"), "middle"),
     ("half a body", raw(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{}"), "middle"),
     ("half a chunk", raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{"), "middle"),
-    ("a bad chunk", raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n"), "garbage"),
-    ("two lengths", raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}"), "garbage"),
+    (
+        "a bad chunk",
+        raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n"),
+        "garbage",
+    ),
+    (
+        "two lengths",
+        raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}"),
+        "garbage",
+    ),
     ("a protocol switch", raw(b"HTTP/1.1 101 Switching\r\n\r\n"), "garbage"),
     ("bad gzip", says(b"not gzip at all", Content_Encoding="gzip"), "garbage"),
-    ("cut gzip", says(__import__("gzip").compress(b"x" * 10000)[:30], Content_Encoding="gzip"), "garbage"),
+    (
+        "cut gzip",
+        says(__import__("gzip").compress(b"x" * 10000)[:30], Content_Encoding="gzip"),
+        "garbage",
+    ),
     ("100 MB", flood, "more than"),
     ("100 MB in chunks", flood_in_chunks, "more than"),
     ("a gzip bomb", bomb, "more than"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("steps", [1, 2], ids=["one step", "engine"])
@@ -312,7 +330,8 @@ def test_odd_but_proper_answers_are_understood() -> None:
     routes = {
         "/close": raw(b"HTTP/1.0 200 OK\r\n\r\n[1, 2]"),
         "/interim": raw(
-            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nX: y\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nX: y\r\n\r\nHTTP/1.1 200 OK\r"
+            b"\nContent-Length: 2\r\n\r\n{}"
         ),
         "/extra": raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}HTTP/1.1 200 OK\r\n\r\n"),
         "/noreason": raw(b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\n{}"),
@@ -356,10 +375,17 @@ class TestConfiguration:
         )
         log = self.refusal(spec)
         for text in (
-            "nodes.root.steps[0].nodeName", "'nowhere'", "two steps called 'a'", "more than one target", "has no target",
-            "did you mean condition", "nodes.root.steps[4].condition", "loop -> loop2 -> loop", "majority",
+            "nodes.root.steps[0].nodeName",
+            "'nowhere'",
+            "two steps called 'a'",
+            "more than one target",
+            "has no target",
+            "did you mean condition",
+            "nodes.root.steps[4].condition",
+            "loop -> loop2 -> loop",
+            "majority",
             "sum of weights is 10",
-        ):  # fmt: skip
+        ):
             assert text in log, text
 
     def test_settings_are_checked_together(self) -> None:

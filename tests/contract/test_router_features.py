@@ -87,7 +87,10 @@ class TestSequence:
                 assert served.request().body == b"[1.0, 2]"
 
     def test_v2_outputs_become_inputs(self) -> None:
-        outputs = b'{"model_name":"m","outputs":[{"name":"o","shape":[1],"datatype":"FP32","data":[1.0]}]}'
+        outputs = (
+            b'{"model_name":"m","outputs":[{"name":"o","shape":[1],"datatype":"FP32",'
+            b'"data":[1.0]}]}'
+        )
         with upstream({"/a": says(outputs)}) as up:
             spec = sequence(
                 {"serviceUrl": up.url + "/a"},
@@ -333,7 +336,7 @@ class TestGraphSettings:
                 assert first.recv(100).startswith(b"HTTP/1.1 200")
 
     def test_the_graphs_body_limit(self) -> None:
-        with upstream() as up:
+        with upstream() as up:  # noqa: SIM117
             with router(sequence({"serviceUrl": up.url}) | {"maxBodyBytes": 10}) as served:
                 assert served.request(body=b'"12345678"').status == 200
                 assert served.request(body=b'"123456789"').status == 413
@@ -343,7 +346,8 @@ class TestStreaming:
     def test_events_reach_the_client_before_the_next_one_is_made(self) -> None:
         def stream(talk: fakes.Conversation) -> None:
             talk.raw(
-                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: "
+                b"chunked\r\n\r\n"
             )
             for index in range(3):
                 data = b"data: %d\n\n" % index
@@ -377,7 +381,8 @@ class TestStreaming:
     def test_a_stream_that_breaks_off_is_seen_to_break_off(self) -> None:
         def broken(talk: fakes.Conversation) -> None:
             talk.raw(
-                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: "
+                b"chunked\r\n\r\n"
             )
             talk.raw(b"8\r\ndata: 0\n\r\n")
             talk.close()
@@ -385,10 +390,10 @@ class TestStreaming:
         with (
             upstream({"/llm": broken}) as up,
             router(sequence({"serviceUrl": up.url + "/llm"})) as served,
+            served.connect() as client,
         ):
-            with served.connect() as client:
-                client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
-                got = fakes.recv_all(client)
+            client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
+            got = fakes.recv_all(client)
         assert b"data: 0" in got
         assert not got.endswith(b"0\r\n\r\n")
 
@@ -398,7 +403,8 @@ class TestStreaming:
         def flood(talk: fakes.Conversation) -> None:
             nonlocal sent
             talk.raw(
-                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: "
+                b"chunked\r\n\r\n"
             )
             block = b"%x\r\n%s\r\n" % (1 << 16, b"x" * (1 << 16))
             talk.sock.settimeout(0.7)
@@ -413,12 +419,12 @@ class TestStreaming:
         with (
             upstream({"/llm": flood}) as up,
             router(sequence({"serviceUrl": up.url + "/llm"})) as served,
+            socket.socket() as client,
         ):
-            with socket.socket() as client:
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-                client.connect(("127.0.0.1", served.port))
-                client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
-                fakes.wait_until(lambda: not up.open, "the upstream gives up", 15)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            client.connect(("127.0.0.1", served.port))
+            client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
+            fakes.wait_until(lambda: not up.open, "the upstream gives up", 15)
         assert sent < 1000
 
     @pytest.mark.parametrize(("accept", "early"), [("text/event-stream", True), ("*/*", False)])
@@ -427,7 +433,8 @@ class TestStreaming:
     ) -> None:
         def two_chunks(talk: fakes.Conversation) -> None:
             talk.raw(
-                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: "
+                b"chunked\r\n\r\n"
             )
             talk.raw(b'5\r\n{"a":\r\n')
             time.sleep(0.3)
@@ -436,13 +443,13 @@ class TestStreaming:
         with (
             upstream({"/a": two_chunks}) as up,
             router(sequence({"serviceUrl": up.url + "/a"})) as served,
+            served.connect() as client,
         ):
-            with served.connect() as client:
-                client.sendall(
-                    b"POST / HTTP/1.1\r\nHost: x\r\nAccept: %b\r\nContent-Length: 2\r\n\r\n{}"
-                    % accept.encode()
-                )
-                first = client.recv(4096)
+            client.sendall(
+                b"POST / HTTP/1.1\r\nHost: x\r\nAccept: %b\r\nContent-Length: 2\r\n\r\n{}"
+                % accept.encode()
+            )
+            first = client.recv(4096)
         assert (b"Content-Length: 7" in first) is not early
         assert (b"chunked" in first) is early
 
@@ -467,11 +474,11 @@ class TestClients:
         with (
             upstream({"/a": after(0.5, echo)}) as up,
             router(sequence({"serviceUrl": up.url + "/a"})) as served,
+            served.connect() as client,
         ):
-            with served.connect() as client:
-                client.sendall(b'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\n\r\n{"a":1}')
-                client.shutdown(socket.SHUT_WR)
-                got = fakes.recv_all(client)
+            client.sendall(b'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\n\r\n{"a":1}')
+            client.shutdown(socket.SHUT_WR)
+            got = fakes.recv_all(client)
         assert b"HTTP/1.1 200 OK" in got
         assert got.endswith(b'{"a":1}')
 

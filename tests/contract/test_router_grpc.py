@@ -1,4 +1,5 @@
-"""gRPC both ways: the graph as a V2 service, and ModelInfer steps. Oracle: grpcio's own client and server."""
+"""gRPC both ways: the graph as a V2 service, and ModelInfer steps. Oracle: grpcio's own client and
+server."""
 
 import contextlib
 import json
@@ -62,9 +63,10 @@ class TestSteps:
         ):
             answer = served.request(body=v2([1.0, 2.5], id="7"))
         assert answer.json == {
-            "model_name": "iris", "id": "7",
+            "model_name": "iris",
+            "id": "7",
             "outputs": [{"name": "x", "shape": [2], "datatype": "FP32", "data": [2.0, 5.0]}],
-        }  # fmt: skip
+        }
 
     def test_outputs_feed_the_next_grpc_step(self) -> None:
         with model(double) as port:
@@ -145,8 +147,9 @@ class TestFront:
         assert list(answer.outputs[0].contents.fp32_contents) == [1.5, 2.5]
         assert answer.id == "9"
         assert up.seen[0].json == {
-            "id": "9", "inputs": [{"name": "x", "shape": [2], "datatype": "INT64", "data": [1, 2**60]}],
-        }  # fmt: skip
+            "id": "9",
+            "inputs": [{"name": "x", "shape": [2], "datatype": "INT64", "data": [1, 2**60]}],
+        }
 
     def test_raw_contents_are_understood(self) -> None:
         import struct
@@ -156,14 +159,15 @@ class TestFront:
             front(sequence({"serviceUrl": up.url + "/m"})) as (_, call),
         ):
             tensors = [
-                {"name": "x", "datatype": "FP16", "shape": [2]}, {"name": "s", "datatype": "BYTES", "shape": [2]},
-            ]  # fmt: skip
+                {"name": "x", "datatype": "FP16", "shape": [2]},
+                {"name": "s", "datatype": "BYTES", "shape": [2]},
+            ]
             raw = [struct.pack("<2e", 0.5, -2), b"\x02\x00\x00\x00hi\x00\x00\x00\x00"]
             call("ModelInfer", inputs=tensors, raw_input_contents=raw)
         assert [tensor["data"] for tensor in up.seen[0].json["inputs"]] == [[0.5, -2.0], ["hi", ""]]
 
     def test_metadata_follows_the_header_rules(self) -> None:
-        with upstream({"/m": says(V2_ANSWER)}) as up:
+        with upstream({"/m": says(V2_ANSWER)}) as up:  # noqa: SIM117
             with front(sequence({"serviceUrl": up.url + "/m"}), PROPAGATE_HEADERS="X-Tenant") as (
                 _,
                 call,
@@ -182,7 +186,7 @@ class TestFront:
         ],
     )
     def test_failures_have_the_fitting_code(self, behaviour: fakes.Behaviour, code: Any) -> None:
-        with (
+        with (  # noqa: SIM117
             upstream({"/m": behaviour}) as up,
             front(sequence({"serviceUrl": up.url + "/m"})) as (_, call),
         ):
@@ -221,7 +225,10 @@ def test_our_schema_is_the_model_servers_schema() -> None:
 
 
 def test_nothing_of_grpc_is_imported_otherwise() -> None:
-    program = "import sys, router_fn.__main__, router_fn.server; sys.exit('grpc' in sys.modules or 'google.protobuf' in sys.modules)"
+    program = (
+        "import sys, router_fn.__main__, router_fn.server; sys.exit('grpc' in "
+        "sys.modules or 'google.protobuf' in sys.modules)"
+    )
     assert (
         subprocess.run([sys.executable, "-c", program], cwd=fakes.ROOT, check=False).returncode == 0
     )

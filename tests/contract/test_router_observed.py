@@ -129,7 +129,7 @@ def test_a_trace_that_is_not_sampled_stays_so_and_a_propagated_header_is_not_dou
         env = {"OTEL_EXPORTER_OTLP_ENDPOINT": up.url, "PROPAGATE_HEADERS": "Traceparent"}
         with router(sequence({"serviceUrl": up.url + "/a"}), **env) as served:
             served.request(Traceparent=PARENT[:-2] + "00")
-        sent = [seen for seen in up.seen if seen.path == "/a"][0].headers["traceparent"]
+        sent = next(seen for seen in up.seen if seen.path == "/a").headers["traceparent"]
     assert sent.startswith("00-4bf92f3577b34da6a3ce929d0e0e4736-")
     assert sent.endswith("-00")
     assert spans_of(up) == []

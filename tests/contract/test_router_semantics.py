@@ -1,4 +1,5 @@
-"""KServe's behaviour over HTTP, in a table of our own: what a request sends upstream and what comes back."""
+"""KServe's behaviour over HTTP, in a table of our own: what a request sends upstream and what comes
+back."""
 
 import gzip
 from typing import Any
@@ -17,12 +18,26 @@ def passed() -> Any:
 
 
 TYPES: list[tuple[bytes, str | None]] = [
-    (b'{"a": 1 , "b":1.0}', "application/json"), (b'"s"', "application/json"), (b"null", "application/json"), (b" 12 ", "application/json"),
-    (b"-1.5e-3", "application/json"), (b'"\xff"', "application/json"), (b'"\\ud800"', "application/json"), (b"[" * 2000 + b"]" * 2000, "application/json"),
-    (b"NaN", "text/plain; charset=utf-8"), (b"{'a':1}", "text/plain; charset=utf-8"), (b"01", "text/plain; charset=utf-8"), (b'{"a":1}x', "text/plain; charset=utf-8"),
-    ("hello wörld".encode(), "text/plain; charset=utf-8"), (b"<html><body>", "text/html; charset=utf-8"), (b"<?xml version=", "text/xml; charset=utf-8"),
-    (b"\x89PNG\r\n\x1a\n....", "image/png"), (gzip.compress(b"x"), "application/x-gzip"), (b"\x00\x01\x02", "application/octet-stream"), (b"", None),
-]  # fmt: skip
+    (b'{"a": 1 , "b":1.0}', "application/json"),
+    (b'"s"', "application/json"),
+    (b"null", "application/json"),
+    (b" 12 ", "application/json"),
+    (b"-1.5e-3", "application/json"),
+    (b'"\xff"', "application/json"),
+    (b'"\\ud800"', "application/json"),
+    (b"[" * 2000 + b"]" * 2000, "application/json"),
+    (b"NaN", "text/plain; charset=utf-8"),
+    (b"{'a':1}", "text/plain; charset=utf-8"),
+    (b"01", "text/plain; charset=utf-8"),
+    (b'{"a":1}x', "text/plain; charset=utf-8"),
+    ("hello wörld".encode(), "text/plain; charset=utf-8"),
+    (b"<html><body>", "text/html; charset=utf-8"),
+    (b"<?xml version=", "text/xml; charset=utf-8"),
+    (b"\x89PNG\r\n\x1a\n....", "image/png"),
+    (gzip.compress(b"x"), "application/x-gzip"),
+    (b"\x00\x01\x02", "application/octet-stream"),
+    (b"", None),
+]
 
 
 @pytest.mark.parametrize(("body", "media_type"), TYPES, ids=[repr(row[0][:20]) for row in TYPES])
@@ -67,9 +82,12 @@ def test_the_outgoing_head_is_ours_alone() -> None:
         ).json
     assert seen["path"] == "/p?q=%2F&r"
     assert seen["headers"] == {
-        "host": up.url.removeprefix("http://"), "user-agent": "turnout-router", "accept-encoding": "gzip",
-        "content-type": "application/json", "content-length": "2",
-    }  # fmt: skip
+        "host": up.url.removeprefix("http://"),
+        "user-agent": "turnout-router",
+        "accept-encoding": "gzip",
+        "content-type": "application/json",
+        "content-length": "2",
+    }
 
 
 HEADERS: list[tuple[str, dict[str, str], set[str]]] = [
@@ -107,13 +125,14 @@ def test_headers_are_forwarded_by_go_patterns_on_canonical_names(
 
 
 def test_a_forwarded_content_type_replaces_the_default_and_repeated_headers_stay_repeated() -> None:
-    with (
+    with (  # noqa: SIM117
         upstream(default=inspect) as up,
         router(sequence({"serviceUrl": up.url}), PROPAGATE_HEADERS="Content-Type,X-M") as served,
     ):
         with served.connect() as client:
             client.sendall(
-                b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: text/weird\r\nX-M: 1\r\nX-m: 2\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"
+                b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: text/weird\r\nX-M: 1\r\nX-m: 2\r"
+                b"\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"
             )
             answer = fakes.recv_all(client)
     assert b'"content-type": "text/weird"' in answer
@@ -132,7 +151,7 @@ class TestRedirects:
         ],
     )
     def test_followed_as_go_does(self, status: int, method: str, body: str) -> None:
-        with upstream({"/a": says(b"", status=status, Location="/b?x=1"), "/b": inspect}) as up:
+        with upstream({"/a": says(b"", status=status, Location="/b?x=1"), "/b": inspect}) as up:  # noqa: SIM117
             with router(sequence({"serviceUrl": up.url + "/a"})) as served:
                 seen = served.request().json
         assert (seen["method"], seen["path"], seen["body"]) == (method, "/b?x=1", body)
@@ -168,18 +187,20 @@ class TestRedirects:
 
 
 def test_statuses_pass_and_upstream_headers_do_not() -> None:
-    with upstream(
-        {
-            "/a": in_turn(
-                *(
-                    says(b"{}", status=s, X_Up="1", Set_Cookie="a=b")
-                    for s in (200, 201, 299, 400, 404, 500, 503)
+    with (
+        upstream(
+            {
+                "/a": in_turn(
+                    *(
+                        says(b"{}", status=s, X_Up="1", Set_Cookie="a=b")
+                        for s in (200, 201, 299, 400, 404, 500, 503)
+                    )
                 )
-            )
-        }
-    ) as up:
-        with router(sequence({"serviceUrl": up.url + "/a"})) as served:
-            answers = [served.request() for _ in range(7)]
+            }
+        ) as up,
+        router(sequence({"serviceUrl": up.url + "/a"})) as served,
+    ):
+        answers = [served.request() for _ in range(7)]
     assert [answer.status for answer in answers] == [200, 201, 299, 400, 404, 500, 503]
     assert all({"x-up", "set-cookie"}.isdisjoint(answer.headers) for answer in answers)
 

@@ -1,4 +1,5 @@
-"""Under fire: many clients, an upstream that is killed and comes back. `ROUTER_SOAK_SECONDS` makes it longer."""
+"""Under fire: many clients, an upstream that is killed and comes back. `ROUTER_SOAK_SECONDS` makes
+it longer."""
 
 import asyncio
 import os

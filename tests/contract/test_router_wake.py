@@ -13,7 +13,8 @@ COLD_START_S = 1.0
 
 
 class Sleeper:
-    """A service behind an activator: the first request of any kind starts it, everybody waits until it is up."""
+    """A service behind an activator: the first request of any kind starts it, everybody waits until
+    it is up."""
 
     def __init__(self, cold_start_s: float = COLD_START_S) -> None:
         self._cold_start_s = cold_start_s

@@ -1,7 +1,8 @@
 """The public vectors of the graph router, when they are at hand beside the repository.
 
-`../shared/vectors` holds observations of the reference router. The suite is complete without them: what they
-assert is also in `tests/contract/test_router_semantics.py` and the unit tests, in tables of our own.
+`../shared/vectors` holds observations of the reference router. The suite is complete without them:
+what they assert is also in `tests/contract/test_router_semantics.py` and the unit tests, in tables
+of our own.
 """
 
 import contextlib
@@ -26,11 +27,22 @@ if not CASES.exists():
 def test_every_public_router_case_passes() -> None:
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run(
-        [sys.executable, str(RUNNER), "--vectors", str(CASES), "--jobs", "2",
-         "--start", f"{sys.executable} -m router_fn --graph-file {{graph_file}}"],
+        [
+            sys.executable,
+            str(RUNNER),
+            "--vectors",
+            str(CASES),
+            "--jobs",
+            "2",
+            "--start",
+            f"{sys.executable} -m router_fn --graph-file {{graph_file}}",
+        ],
         env={"PYTHONPATH": str(root), "PATH": "/usr/bin:/bin", "DRAIN_DELAY_SECONDS": "0"},
-        capture_output=True, text=True, timeout=110, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
 
 

@@ -9,7 +9,8 @@ from router_fn.fibers import Fiber, Wait
 from router_fn.replies import Reply
 
 Answer = bytes | tuple[int, bytes] | Exception | Callable[[bytes], "Answer"] | None
-"""A body (200), a status and body, an error, a function of the input, or None: later, by `Script.answer`."""
+"""A body (200), a status and body, an error, a function of the input, or None: later, by
+`Script.answer`."""
 
 
 class Script(engine.Context):

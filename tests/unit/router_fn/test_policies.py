@@ -138,7 +138,9 @@ def test_the_deepest_graph_that_is_allowed_runs_with_every_policy() -> None:
     last = MAX_DEPTH - 2
     policies = {"tolerate": "Errors", "timeoutSeconds": 3, "retries": 1, "hedgeAfterMs": 100}
     nodes = {f"n{i}": node("Sequence", step(f"node:n{i + 1}", **policies)) for i in range(last)}
-    made = build(node("Sequence", step("node:n0")), **nodes, **{f"n{last}": node("Ensemble", step("a"))})
+    made = build(
+        node("Sequence", step("node:n0")), **nodes, **{f"n{last}": node("Ensemble", step("a"))}
+    )
     script = Script({"a": None})
     fiber = run(made, script)
     script.answer("a", b"{}")

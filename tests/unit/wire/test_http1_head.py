@@ -114,11 +114,15 @@ def test_a_response_head_says_where_its_body_ends(
 @pytest.mark.parametrize(
     "lines",
     [
-        b"HTTP/1.1 20 OK\r\n", b"HTTP/2 200 OK\r\n", b"HTTP/1.1 200 OK\nX: y\r\n", b"hello\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n",
+        b"HTTP/1.1 20 OK\r\n",
+        b"HTTP/2 200 OK\r\n",
+        b"HTTP/1.1 200 OK\nX: y\r\n",
+        b"hello\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n",
     ],
-)  # fmt: skip
+)
 def test_a_response_head_that_cannot_be_trusted_is_refused(lines: bytes) -> None:
     with pytest.raises(BadHead):
         parse_response_head(lines + b"\r\n")
@@ -134,7 +138,8 @@ def test_the_cache_forgets_everything_rather_than_grow() -> None:
     assert len(cache.heads) == 1
 
 
-# --- against an independent parser -------------------------------------------------------------------
+# --- against an independent parser
+# -------------------------------------------------------------------
 
 _NAMES = st.sampled_from(
     [
