@@ -79,3 +79,13 @@ def test_compiled_output_compiles_to_itself(tmp_path: Path) -> None:
     again = local.turnout("compile", tmp_path / "compiled.yaml")
     assert again.returncode == 0, again.stderr
     assert again.stdout == once
+
+
+def test_compiled_output_of_the_stock_profile_runs_as_it_is(models: Path, tmp_path: Path) -> None:
+    """`turnout up` takes compiled YAML; the server fetches its model itself."""
+    compiled = tmp_path / "stock.yaml"
+    compiled.write_text(local.turnout("compile", *_files("dog-breed"), "--profile", "stock").stdout)
+    cat = local.instances(local.photograph(local.CHELSEA))
+    with local.up(compiled, "--mirror", local.MIRROR, folder=tmp_path / "up") as engine:
+        status, answer, _ = engine.post("dog-breed-pipeline", cat)
+        assert (status, answer) == (200, {"predictions": ["It's a cat!"]})
