@@ -58,6 +58,11 @@ class Context:
         """A manifest of the same input."""
         return self.resources.get((kind, namespace, name))
 
+    def find_sound(self, kind: str, namespace: str, name: str) -> Resource | None:
+        """A manifest of the same input whose fields can be trusted; None for a faulty one."""
+        found = self.find(kind, namespace, name)
+        return None if found is None or self.report(found).failed else found
+
     def report(self, resource: Resource) -> Report:
         """Where to say something about a manifest."""
         report = self._reports.get(resource.key)

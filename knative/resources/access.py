@@ -7,7 +7,6 @@ only referred to (spec/kserve_sdk 4.5).
 """
 
 import base64
-import binascii
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -73,7 +72,7 @@ def collect(resource: Resource, context: "Context", account: str) -> Credentials
     settings = _settings(resource.annotations)
     named = resource.annotations.get(keys.KSERVE_STORAGE_SECRET)
     if named:
-        secret = context.find("Secret", resource.namespace, named)
+        secret = context.find_sound("Secret", resource.namespace, named)
         if secret is None:
             found.env_from.append({"secretRef": {"name": named}})
         else:
@@ -87,7 +86,7 @@ def collect(resource: Resource, context: "Context", account: str) -> Credentials
 def _of_account(
     resource: Resource, context: "Context", account: str, found: Credentials
 ) -> dict[str, str]:
-    service_account = context.find("ServiceAccount", resource.namespace, account)
+    service_account = context.find_sound("ServiceAccount", resource.namespace, account)
     if service_account is None:
         context.report(resource).note(
             ("spec", "predictor", "serviceAccountName"),
@@ -98,7 +97,7 @@ def _of_account(
     settings = _settings(service_account.annotations)
     for reference in service_account.data.get("secrets") or []:
         name = reference.get("name") if isinstance(reference, dict) else None
-        secret = context.find("Secret", resource.namespace, name) if name else None
+        secret = context.find_sound("Secret", resource.namespace, name) if name else None
         if secret is not None:
             settings |= _of_secret(secret, found)
         elif name:
@@ -147,7 +146,7 @@ def _decoded(data: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for key, value in data.items():
         try:
             yield key, base64.b64decode(value, validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # not base64 (reported by the check) or not text
             yield key, ""
 
 

@@ -64,13 +64,15 @@ def of_predictor(resource: "Resource", context: "Context") -> str:
 
 def _of_runtime(name: str, resource: "Resource", context: "Context") -> str:
     """A named runtime decides: the first of its protocols that is v1 or v2; v1 if it lists none."""
-    found = context.find("ServingRuntime", resource.namespace, name)
+    found = context.find_sound("ServingRuntime", resource.namespace, name)
     if found is None:
         found = next(
             (
                 r
                 for r in context.resources.values()
-                if r.kind == "ClusterServingRuntime" and r.name == name
+                if r.kind == "ClusterServingRuntime"
+                and r.name == name
+                and not context.report(r).failed
             ),
             None,
         )

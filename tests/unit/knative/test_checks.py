@@ -194,6 +194,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}}, "kind Pod is not known"),
     ({"apiVersion": "v1", "kind": "Secret", "metadata": {}}, "metadata.name is required"),
     ({"kind": "Secret"}, "apiVersion is required"),
+    (
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "data": {"k": "hunter2"}},
+        "must be base64; plain text goes under stringData",
+    ),
 ]
 
 
