@@ -83,8 +83,9 @@ class Context(Protocol):
         """The same number in [0, 1) for the same client, None when the client cannot be told."""
         ...
 
-    def wake(self, node: "NodePlan", /) -> None:
-        """The request is about to run through this node: wake the services it will need."""
+    def wake(self, node: "NodePlan", body: bytes, /) -> None:
+        """The request is about to run through this node with this input: wake the services it will
+        need."""
         ...
 
 
@@ -193,7 +194,7 @@ class SequencePlan(NodePlan):
 
     async def run(self, context: Context, body: bytes, previous: bytes | None, tail: bool) -> Reply:
         if self.wakes:
-            context.wake(self)
+            context.wake(self, body)
         reply: Reply | None = None
         collected: list[tuple[str, bytes]] | None = [] if self.collect else None
         last = self.steps[-1] if self.steps and collected is None else None

@@ -34,7 +34,7 @@ class Run:
     _fiber: Fiber[Reply] | None = None
     _timer: asyncio.TimerHandle | None = None
     _deadline = 0.0
-    _wakes: list[engine.NodePlan] | None = None
+    _wakes: list[tuple[engine.NodePlan, bytes]] | None = None
 
     def __init__(self, router: "Router", exchange: Exchange, incoming: Incoming) -> None:
         self.router = router
@@ -139,15 +139,15 @@ class Run:
             self._wake_now()
         return GrpcCall(leaf.target, body, self.incoming.headers, leaf.timeout_s)
 
-    def wake(self, node: engine.NodePlan) -> None:
+    def wake(self, node: engine.NodePlan, body: bytes) -> None:
         if self._wakes is None:
             self._wakes = []
-        self._wakes.append(node)
+        self._wakes.append((node, body))
 
     def _wake_now(self) -> None:
-        nodes, self._wakes = self._wakes, None
-        for node in nodes or ():
-            self.router.waker.wake(node)
+        wakes, self._wakes = self._wakes, None
+        for node, body in wakes or ():
+            self.router.waker.wake(node, body)
 
     def pause(self, seconds: float) -> Wait[None]:
         pause = _Pause()

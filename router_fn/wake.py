@@ -10,6 +10,7 @@ reached wakes nobody), never delay or fail it, and there is at most one under wa
 
 import logging
 from collections.abc import Callable
+from typing import cast
 
 from functions.wire.http1_head import ResponseHead
 from router_fn import engine, plan
@@ -31,20 +32,21 @@ class Waker:
         self._timeout_s = settings.prewarm_timeout_s
         self.sent = 0
         self._under_way: set[_WakeUp] = set()
-        mode = graph_plan.graph.prewarm
-        if mode == "none":
+        self._everything = graph_plan.graph.prewarm == "all"
+        if graph_plan.graph.prewarm == "none":
             return
         for node in graph_plan.nodes.values():
             if isinstance(node, engine.SequencePlan):
-                node.wakes = tuple(targets_of(node, everything=mode == "all"))
+                # All that may be needed below: looked at only to see that nothing is quiet.
+                node.wakes = tuple(targets_of(node, None, everything=True))
 
-    def wake(self, node: engine.NodePlan) -> None:
-        """The node has begun: wake what it will need and what has been quiet."""
+    def wake(self, node: engine.NodePlan, body: bytes) -> None:
+        """The node has begun with this input: wake what it will need and what has been quiet."""
         quiet_since = self._pool.now - self._after_s
-        for target in node.wakes:
-            assert isinstance(target, Target)
-            origin = target.origin
-            if origin.last_answer < quiet_since and not origin.busy and not origin.waking:
+        if not any(_asleep(target, quiet_since) for target in node.wakes):
+            return
+        for target in targets_of(node, body, everything=self._everything):
+            if _asleep(target, quiet_since):
                 self.sent += 1
                 wake_up = _WakeUp(target, self._pool, self._timeout_s, self._under_way.discard)
                 self._under_way.add(wake_up)
@@ -56,34 +58,52 @@ class Waker:
             wake_up.give_up()
 
 
-def targets_of(node: engine.NodePlan, *, everything: bool) -> list[Target]:
+def _asleep(target: object, quiet_since: float) -> bool:
+    """It has not answered for a while, and nobody is calling it already."""
+    origin = cast("Target", target).origin
+    return origin.last_answer < quiet_since and not origin.busy and not origin.waking
+
+
+def targets_of(node: engine.NodePlan, body: bytes | None, *, everything: bool) -> list[Target]:
     """The targets, one per origin, that a request through `node` surely reaches if all goes well.
 
-    `everything` adds the branches of conditions, Switches and Splitters.
+    `body` is the node's input, None when it is not known yet: then a Switch could take any branch.
+    `everything` adds what depends on conditions, answers and chance.
     """
     found: dict[Origin, Target] = {}
-    _collect(node, everything, found)
+    _collect(node, body, everything, found)
     return list(found.values())
 
 
-def _collect(node: engine.NodePlan, everything: bool, found: dict[Origin, Target]) -> None:
-    choosing = isinstance(node, engine.SwitchPlan | engine.SplitterPlan)
-    if choosing and not everything and len(node.steps) != 1:
+def _collect(
+    node: engine.NodePlan, body: bytes | None, everything: bool, found: dict[Origin, Target]
+) -> None:
+    if isinstance(node, engine.SequencePlan):
+        for index, step in enumerate(node.steps):
+            if step.condition is not None and not everything:
+                if step.skip:
+                    continue
+                return  # unmet, it ends the Sequence: nothing behind it is sure
+            known = step.shape is None and (index == 0 or not step.from_response)
+            _add(step, body if known else None, everything, found)
         return
+    steps = node.steps
     if isinstance(node, engine.SwitchPlan) and not everything:
-        return
-    for step in node.steps:
-        if step.condition is not None and not choosing and not everything:
-            if step.skip:
-                continue
-            return  # unmet, it ends the Sequence: nothing behind it is sure
-        if isinstance(node, engine.SplitterPlan) and step.weight == 0:
-            continue
-        if step.leaf is not None:
-            if isinstance(step.leaf.target, Target):
-                found.setdefault(step.leaf.target.origin, step.leaf.target)
-        elif step.node is not None:
-            _collect(step.node, everything, found)
+        chosen = None if body is None or node.judges_previous else node.choose(body, None)
+        steps = () if chosen is None else (chosen,)
+    elif isinstance(node, engine.SplitterPlan):
+        steps = tuple(step for step in steps if step.weight == 100 or (everything and step.weight))
+    for step in steps:
+        _add(step, body, everything, found)
+
+
+def _add(
+    step: engine.StepPlan, body: bytes | None, everything: bool, found: dict[Origin, Target]
+) -> None:
+    if step.node is not None:
+        _collect(step.node, body, everything, found)
+    elif step.leaf is not None and isinstance(step.leaf.target, Target):
+        found.setdefault(step.leaf.target.origin, step.leaf.target)
 
 
 def probe_path(target: Target) -> str:

@@ -176,3 +176,32 @@ def test_sigterm_during_a_cold_prewarm_does_not_hang() -> None:
             assert time.monotonic() - began < 5
         finally:
             served.stop()
+
+
+def test_a_branch_that_the_request_decides_is_woken_before_its_turn(sleepers: Any) -> None:
+    first, chosen, other, unknown = sleepers(4, 0.4)
+    spec = graph(
+        node(
+            "Sequence",
+            {"serviceUrl": first.url},
+            {"nodeName": "by-request"},
+            {"nodeName": "by-answer"},
+        ),
+        **{
+            "by-request": node(
+                "Switch",
+                {"serviceUrl": chosen.url, "condition": "a"},
+                {"serviceUrl": other.url, "condition": "b"},
+            ),
+            "by-answer": node(
+                "Switch",
+                {"serviceUrl": unknown.url, "condition": "never"},
+                {"serviceUrl": first.url, "default": True},
+                judge="$response",
+            ),
+        },
+    )
+    with router(spec) as served:
+        assert took(served, b'{"a":1}') < 0.7
+    assert chosen.woken_by == "/readyz"
+    assert other.upstream.paths() == unknown.upstream.paths() == []

@@ -72,7 +72,7 @@ class Script(engine.Context):
     def sticky(self, node: engine.SplitterPlan) -> float | None:
         return self.stuck_at
 
-    def wake(self, node: engine.NodePlan) -> None:
+    def wake(self, node: engine.NodePlan, body: bytes) -> None:
         self.woken.append(node.name)
 
     def mirror(self, leaf: engine.Leaf, body: bytes, step: engine.StepPlan) -> None:

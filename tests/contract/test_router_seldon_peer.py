@@ -1,0 +1,165 @@
+"""Our orchestrator between seldon-core's own client and seldon-core's own microservices.
+
+seldon-core 1.17.1 (Apache-2.0) needs libraries of its time, so it lives in `.venvs/seldon-core`:
+
+    python3.11 -m venv .venvs/seldon-core
+    .venvs/seldon-core/bin/pip install "seldon-core==1.17.1" "setuptools<70"
+"""
+
+import json
+import os
+import signal
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes_router import ROOT, RouterProcess, free_port, router, wait_until
+
+PEER = ROOT / ".venvs" / "seldon-core" / "bin"
+
+pytestmark = pytest.mark.skipif(
+    not (PEER / "seldon-core-microservice").exists(), reason=f"seldon-core is not in {PEER}"
+)
+
+CLASSES = """
+import numpy as np
+
+class Times:
+    def __init__(self, factor=1):
+        self.factor = float(factor)
+    def predict(self, X, names, meta=None):
+        return np.array(X) * self.factor
+
+class Second:
+    def route(self, X, names):
+        return 1
+    def send_feedback(self, features, feature_names, reward, truth, routing=None):
+        print("reward", reward, flush=True)
+
+class Mean:
+    def aggregate(self, Xs, names):
+        return (np.array(Xs[0]) + np.array(Xs[1])) / 2
+
+class PlusOne:
+    def transform_input(self, X, names):
+        return np.array(X) + 1
+"""
+
+CLIENT = """
+import json, sys
+import numpy as np
+from google.protobuf.json_format import MessageToDict
+from seldon_core.seldon_client import SeldonClient
+
+rest, grpc = sys.argv[1:]
+out = []
+for transport, endpoint in (("rest", rest), ("grpc", grpc)):
+    client = SeldonClient(
+        deployment_name="d", namespace="ns", gateway="ambassador", gateway_endpoint=endpoint,
+        transport=transport, client_return_type="proto",
+    )
+    for kind in ("ndarray", "tensor"):
+        answer = client.predict(data=np.array([[1.0, 2.0]]), payload_type=kind)
+        told = client.feedback(answer.request, answer.response, reward=1.0)
+        out.append([answer.success, MessageToDict(answer.response), told.success])
+print(json.dumps(out))
+"""
+
+UNITS = {
+    "plus": ("PlusOne", "TRANSFORMER", []),
+    "second": ("Second", "ROUTER", []),
+    "mean": ("Mean", "COMBINER", []),
+    "two": ("Times", "MODEL", [{"name": "factor", "value": "2", "type": "FLOAT"}]),
+    "four": ("Times", "MODEL", [{"name": "factor", "value": "4", "type": "FLOAT"}]),
+}
+
+
+@pytest.fixture(scope="module")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[int, Path]]]:
+    """Each unit as a microservice: its port and its log."""
+    folder = tmp_path_factory.mktemp("seldon")
+    (folder / "Peers.py").write_text(CLASSES)
+    running: list[subprocess.Popen[bytes]] = []
+    found: dict[str, tuple[int, Path]] = {}
+    try:
+        for name, (cls, kind, parameters) in UNITS.items():
+            port, log = free_port(), folder / f"{name}.log"
+            env = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")} | {
+                "PREDICTIVE_UNIT_ID": name,
+                "PREDICTIVE_UNIT_IMAGE": f"img/{name}:1",
+                "PREDICTIVE_UNIT_HTTP_SERVICE_PORT": str(port),
+                "PREDICTIVE_UNIT_GRPC_SERVICE_PORT": str(free_port()),
+                "PREDICTIVE_UNIT_METRICS_SERVICE_PORT": str(free_port()),
+                "PREDICTIVE_UNIT_PARAMETERS": json.dumps(parameters),
+            }
+            command = [PEER / "seldon-core-microservice", f"Peers.{cls}", "--service-type", kind]
+            with log.open("wb") as output:
+                running.append(
+                    subprocess.Popen(
+                        [*command, "--workers", "1"], cwd=folder, env=env,
+                        stdout=output, stderr=output, start_new_session=True,
+                    )
+                )  # fmt: skip
+            found[name] = (port, log)
+        for name, (port, log) in found.items():
+            wait_until(lambda p=port: _healthy(p), f"{name} is up: {log}", 60)  # type: ignore[misc]
+        yield found
+    finally:
+        for process in running:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _healthy(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ping", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def _unit(services: dict[str, tuple[int, Path]], name: str, *children: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "type": UNITS[name][1],
+        "serviceUrl": f"http://127.0.0.1:{services[name][0]}",
+        "children": list(children),
+    }
+
+
+def test_seldons_client_and_seldons_nodes_meet_in_our_graph(
+    services: dict[str, tuple[int, Path]],
+) -> None:
+    idle = {"name": "idle", "implementation": "SIMPLE_MODEL"}
+    pair = _unit(services, "mean", _unit(services, "two"), _unit(services, "four"))
+    tree = _unit(services, "plus", _unit(services, "second", idle, pair))
+    spec = {
+        "kind": "SeldonDeployment", "name": "d", "namespace": "ns",
+        "predictors": [{"name": "p", "graph": tree}],
+    }  # fmt: skip
+    grpc_port = free_port()
+    with router(spec, GRPC_PORT=str(grpc_port)) as process:
+        answers = _ask(process, grpc_port)
+    assert [[bool(a), bool(f)] for a, _, f in answers] == [[True, True]] * 4
+    for _, answer, _ in answers:
+        data = answer["data"]
+        # ([1, 2] + 1) by 2 and by 4, the mean of both
+        assert (data.get("ndarray") or data["tensor"]["values"]) in ([[6.0, 9.0]], [6.0, 9.0])
+        meta = answer["meta"]
+        assert meta["routing"] == {"plus": -1, "second": 1, "mean": -1, "two": -1, "four": -1}
+        assert set(meta["requestPath"]) == {"plus", "mean", "two", "four"}
+    rewards = services["second"][1].read_text().count("reward 1.0")
+    assert rewards == 4
+
+
+def _ask(process: RouterProcess, grpc_port: int) -> Any:
+    endpoints = [f"127.0.0.1:{process.port}", f"127.0.0.1:{grpc_port}"]
+    done = subprocess.run(
+        [PEER / "python", "-c", CLIENT, *endpoints], capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
