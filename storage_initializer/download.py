@@ -35,7 +35,7 @@ from .progress import Progress
 from .retry import Control, Retry
 from .settings import Settings
 from .staging import FileRecord, Staging
-from .transfer import File, Part, Receiver, Stream, total_length, unranged
+from .transfer import File, Part, RangesIgnored, Receiver, Stream, total_length, unranged
 from .wire import Response, ShortBody
 
 if TYPE_CHECKING:
@@ -50,10 +50,6 @@ CACHE_PATIENCE_BYTES_PER_S = 1 << 20
 """Another initializer that fetches slower than this is no longer waited for."""
 CORRUPT_ATTEMPTS = 3
 """A wrong checksum is fetched again this often in all: the damage may be in transit."""
-
-
-class RangesIgnored(Exception):
-    """The server answered a range request with the whole object."""
 
 
 class Engine:
@@ -262,6 +258,7 @@ class Engine:
             return
         response = self._ask(file, source, start, stop)
         try:
+            _check_version(file, response)
             if start and response.status != 206:  # the whole again: the server cannot resume
                 self._progress.add(-start)
                 stream.restart()
@@ -347,22 +344,38 @@ class Engine:
             self._put(self._part, file, source, size, index, front=True)
 
     def _part(self, file: File, source: HttpSource, size: int, index: int) -> None:
-        if file.abandoned:
-            return
+        """One range. A file that must start again does so when its last active part has left:
+        an earlier start would have two writers."""
+        with file.lock:
+            if file.ending is not None:
+                return
+            file.active += 1
+        try:
+            self._fetch_part(file, source, size, index)
+        except (RangesIgnored, Changed) as exc:
+            with file.lock:
+                file.ending = file.ending or exc
+        with file.lock:
+            file.active -= 1
+            resolve = file.ending is not None and file.active == 0 and not file.abandoned
+            file.abandoned = file.abandoned or resolve
+        if resolve:
+            self._start_again(file, source)
+
+    def _fetch_part(self, file: File, source: HttpSource, size: int, index: int) -> None:
         start = index * file.part_bytes
         stop = min(size, start + file.part_bytes)
         policy = Retry(self._control)
         part = Part(file.fd, start, stop)
-        while part.position < stop:
+        while part.position < stop and file.ending is None:
             before = part.position
             try:
                 self._read_part(part, file, source, stop, size)
-            except RangesIgnored:
-                self._without_ranges(file, source)
-                return
             except StorageError as exc:
                 self._limits(file)
                 policy.failed(exc, progressed=part.position > before)
+        if part.position < stop:
+            return
         item = file.item
         if item.version:
             file.staging.record_part(
@@ -374,11 +387,23 @@ class Engine:
         if last:
             self._finish_parts(file, source, size)
 
+    def _start_again(self, file: File, source: HttpSource) -> None:
+        file.restart()
+        if isinstance(file.ending, Changed):
+            file.receiver.changed(file.ending)
+            return
+        logger.info("no ranges: %s ignores them, fetching in one stream", file.where)
+        whole = File(file.source, unranged(file.item), file.staging, file.receiver)
+        whole.path, whole.began = file.path, file.began
+        whole.key, whole.lock_fd, file.lock_fd = file.key, file.lock_fd, -1
+        self._whole(whole, source)
+
     def _read_part(
         self, part: "Part", file: File, source: HttpSource, stop: int, size: int
     ) -> None:
         response = self._ask(file, source, part.position, stop)
         try:
+            _check_version(file, response)
             if response.status == 200:
                 raise RangesIgnored
             if total_length(response, part.position, file.where) not in (size, None):
@@ -395,17 +420,6 @@ class Engine:
             response.discard()
             raise
         response.done()
-
-    def _without_ranges(self, file: File, source: HttpSource) -> None:
-        """The first part to notice takes the file over as one stream; the others just end."""
-        with file.lock:
-            if file.parts == 0:
-                return
-            file.parts, file.abandoned = 0, True
-        logger.info("no ranges: %s ignores them, fetching in one stream", file.where)
-        whole = File(file.source, unranged(file.item), file.staging, file.receiver)
-        whole.path, whole.began = file.path, file.began
-        self._whole(whole, source)
 
     def _finish_parts(self, file: File, source: HttpSource, size: int) -> None:
         crc = 0
@@ -446,6 +460,12 @@ class Engine:
         file.unlock()
         self._progress.file_done()
         file.receiver.done(record)
+
+
+def _check_version(file: File, response: Response) -> None:
+    for name, expected in file.item.validators.items():
+        if response.headers.get(name, expected) != expected:
+            raise Changed(file.where)
 
 
 def _refusal(

@@ -107,6 +107,7 @@ class Fetch:
         self._context = Context(settings, self._client, self._control)
         self._listing = len(destinations)
         self._lock = threading.Lock()
+        self._stagings: list[Staging] = []
 
     def run(self) -> list[Report]:
         connected = [
@@ -137,11 +138,15 @@ class Fetch:
                 one(0)
                 for thread in threads:
                     thread.join()
+        except BaseException as exc:  # a signal while waiting: wake every thread, raise it below
+            self._engine.fail(exc)
         finally:
             self._engine.close()
             if watchdog:
                 watchdog.cancel()
             self._client.close()
+            for staging in self._stagings:
+                staging.leave()
         if self._engine.error is not None:
             raise self._engine.error
         return [report for report in reports if report is not None]
@@ -202,20 +207,18 @@ class Fetch:
         if not publish.writable(dest):
             return self._not_writable(destination, identity)
         staging = Staging.open(dest, identity, self._control)
-        try:
-            if ready := self._ready(destination, sources, identity):  # while waiting for the lock
-                staging.remove()
-                return ready
-            for attempt in range(1, CHANGED_ATTEMPTS + 1):
-                try:
-                    return self._fill(destination, sources, staging, identity)
-                except Changed as exc:
-                    if attempt == CHANGED_ATTEMPTS:
-                        raise
-                    logger.warning("listing again: %s", exc)
-            raise AssertionError("unreachable")
-        finally:
-            staging.close()
+        self._stagings.append(staging)
+        if ready := self._ready(destination, sources, identity):  # while waiting for the lock
+            staging.remove()
+            return ready
+        for attempt in range(1, CHANGED_ATTEMPTS + 1):
+            try:
+                return self._fill(destination, sources, staging, identity)
+            except Changed as exc:
+                if attempt == CHANGED_ATTEMPTS:
+                    raise
+                logger.warning("listing again: %s", exc)
+        raise AssertionError("unreachable")
 
     def _ready(
         self, destination: Destination, sources: list[Source], identity: str
@@ -233,9 +236,9 @@ class Fetch:
         return self._report(destination, "complete", marker.files)
 
     def _current(self, destination: Destination, sources: list[Source], marker: Marker) -> bool:
-        attempts, self._control.attempts = self._control.attempts, REVALIDATE_ATTEMPTS
         try:
-            found = {item.path: (item.size, item.version) for _, item in self._items(sources)}
+            with self._control.impatient(REVALIDATE_ATTEMPTS):
+                found = {item.path: (item.size, item.version) for _, item in self._items(sources)}
         except TransferFailed as exc:
             logger.warning(
                 "%s is complete and its source cannot be reached, keeping it: %s",
@@ -243,8 +246,6 @@ class Fetch:
                 exc,
             )
             return True
-        finally:
-            self._control.attempts = attempts
         if any(not version and not path.endswith("/") for path, (_, version) in found.items()):
             return found.keys() == marker.items.keys() and all(
                 size == marker.items[path][0] for path, (size, _) in found.items()
@@ -443,6 +444,7 @@ def _renamed(item: Item, path: str) -> Item:
         size=item.size,
         version=item.version,
         checks=item.checks,
+        validators=item.validators,
         ref=item.ref,
         ranges=item.ranges,
         mode=item.mode,

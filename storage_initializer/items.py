@@ -43,6 +43,9 @@ class Item:
     """What changes when the content does (ETag, generation, commit, mtime); empty: unknown."""
     checks: Mapping[str, str] = field(default_factory=dict)
     """Checksums the source tells in its listing: algorithm → lower-case hex."""
+    validators: Mapping[str, str] = field(default_factory=dict)
+    """Response headers (lower case) that must have this value in every answer that has them:
+    conditional requests are ignored by some servers, and ranges of two versions must not mix."""
     ref: str = ""
     """The provider's own name of the object (key, URL)."""
     ranges: bool = True

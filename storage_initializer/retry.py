@@ -1,9 +1,10 @@
 """When to try again, how long to wait, when to give up. Pure but for the waiting itself."""
 
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from .errors import DeadlineExceeded, Relocated, StorageError, Throttled
 
@@ -12,6 +13,8 @@ RETRY_AFTER_MAX_S = 300.0
 TOTAL_ATTEMPTS_FACTOR = 25
 """Even with progress each time, `attempts` × this many tries of one range are the end."""
 
+THROTTLED_PATIENCE = 4
+"""A server that asks for patience is alive: so many times more attempts."""
 MAX_RELOCATIONS = 20
 """Redirects and renewals of one range; more is a loop."""
 
@@ -31,7 +34,8 @@ class Control:
     def __init__(
         self, *, attempts: int, back_off_s: float, back_off_max_s: float, deadline_s: float = 0.0
     ) -> None:
-        self.attempts = attempts
+        self._attempts = attempts
+        self._local = threading.local()
         self.back_off_s = back_off_s
         self.back_off_max_s = back_off_max_s
         self.deadline_s = deadline_s
@@ -39,6 +43,19 @@ class Control:
         self._open_at = 0.0
         self.stopped = threading.Event()
         self.retries = 0
+
+    @property
+    def attempts(self) -> int:
+        return int(getattr(self._local, "attempts", self._attempts))
+
+    @contextlib.contextmanager
+    def impatient(self, attempts: int) -> Iterator[None]:
+        """Fewer attempts for what this thread does inside."""
+        self._local.attempts = min(attempts, self._attempts)
+        try:
+            yield
+        finally:
+            del self._local.attempts
 
     def remaining_s(self) -> float | None:
         """Seconds to the deadline; None without one."""
@@ -96,7 +113,8 @@ class Retry:
         self._total += 1
         self._fruitless = 0 if progressed else self._fruitless + 1
         exhausted = self._total >= control.attempts * TOTAL_ATTEMPTS_FACTOR
-        if self._fruitless >= control.attempts or exhausted:
+        patience = THROTTLED_PATIENCE if isinstance(error, Throttled) else 1
+        if self._fruitless >= control.attempts * patience or exhausted:
             raise error
         control.retries += 1
         if isinstance(error, Throttled):

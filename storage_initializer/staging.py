@@ -64,6 +64,7 @@ class Staging:
         self.files: dict[str, FileRecord] = {}
         self._parts: dict[str, tuple[str, int, int, dict[int, int]]] = {}
         self._made: set[str] = set()
+        self._worth_keeping = False
         self._lock_fd = -1
         self._journal_fd = -1
         self._write_lock = threading.Lock()
@@ -129,6 +130,7 @@ class Staging:
                 if known is None or known[:3] != (version, size, part_bytes):
                     known = self._parts[path] = (version, size, part_bytes, {})
                 known[3][index] = crc
+                self._worth_keeping = True
             elif "forget" in line:
                 self.files.pop(line["forget"], None)
                 self._parts.pop(line["forget"], None)
@@ -194,11 +196,18 @@ class Staging:
     def record_part(
         self, path: str, version: str, size: int, part_bytes: int, index: int, crc: int
     ) -> None:
+        self._worth_keeping = True
         self._append({"part": [path, version, size, part_bytes, index, crc]})
 
     def remove(self) -> None:
         """After publication: nothing of the staging stays."""
         shutil.rmtree(self.root, ignore_errors=True)
+        self.close()
+
+    def leave(self) -> None:
+        """After a failure: what was achieved stays for a later run; nothing leaves nothing."""
+        if self._lock_fd >= 0 and not self.files and not self._worth_keeping:
+            self.remove()
         self.close()
 
     def close(self) -> None:

@@ -63,12 +63,16 @@ class Batch:
             return self._records
 
 
+class RangesIgnored(Exception):
+    """The server answered a range request with the whole object."""
+
+
 class File:
     """One file being downloaded."""
 
     __slots__ = (
-        "abandoned", "began", "checks", "corrupt", "crcs", "fd", "item", "key", "lock", "lock_fd",
-        "part_bytes", "parts", "path", "receiver", "source", "staging",
+        "abandoned", "active", "began", "checks", "corrupt", "crcs", "ending", "fd", "item", "key",
+        "lock", "lock_fd", "part_bytes", "parts", "path", "receiver", "source", "staging",
     )  # fmt: skip
 
     def __init__(self, source: Source, item: Item, staging: Staging, receiver: Receiver) -> None:
@@ -77,6 +81,10 @@ class File:
         self.staging = staging
         self.receiver = receiver
         self.abandoned = False
+        self.active = 0
+        """Parts under way."""
+        self.ending: Changed | RangesIgnored | None = None
+        """Why no further part is to be started."""
         self.path: Path = staging.tree / item.path
         self.fd = -1
         self.lock = threading.Lock()
@@ -179,6 +187,7 @@ def unranged(item: Item) -> Item:
         size=item.size,
         version=item.version,
         checks=item.checks,
+        validators=item.validators,
         ref=item.ref,
         ranges=False,
         mode=item.mode,

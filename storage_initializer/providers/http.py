@@ -59,6 +59,7 @@ class HttpFile:
             size=size,
             version=f"{version}-{size}" if version else "",
             checks=checks,
+            validators=_validators(headers),
             ref=self._url,
             ranges=ranges,
         )
@@ -172,6 +173,13 @@ def _hex(text: str) -> str:
         return base64.b64decode(text, validate=True).hex()
     except ValueError:
         return ""
+
+
+def _validators(headers: Mapping[str, str]) -> dict[str, str]:
+    for name in ("etag", "last-modified"):
+        if headers.get(name):
+            return {name: headers[name]}
+    return {}
 
 
 def _size(status: int, headers: Mapping[str, str]) -> int | None:

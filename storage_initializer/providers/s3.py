@@ -210,6 +210,7 @@ class S3Source:
             size=int(size) if size.isdigit() else None,
             version=headers.get("etag", ""),
             checks=self._hint(headers.get("etag", ""), self._sha256),
+            validators={"etag": headers["etag"]} if headers.get("etag") else {},
             ref=key,
         )
 
@@ -235,7 +236,14 @@ class S3Source:
                 relative = key.removeprefix(prefix)
                 if not relative or (key.endswith("/") and size):
                     continue
-                yield Item(path=relative, size=size, version=etag, ref=key, checks=self._hint(etag))
+                yield Item(
+                    path=relative,
+                    size=size,
+                    version=etag,
+                    ref=key,
+                    checks=self._hint(etag),
+                    validators={"etag": etag} if etag else {},
+                )
             if not page.token:
                 return
             token = page.token

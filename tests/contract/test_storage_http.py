@@ -94,6 +94,7 @@ def test_what_never_works_is_one_clear_line(server: FaultyServer, tmp_path: Path
     assert done.returncode == 1
     assert "answered 503" in message(done.stderr)
     assert log.read_text() == message(done.stderr)
+    assert [path.name for path in tmp_path.iterdir()] == ["termination-log"]  # nothing is left
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "m").exists()
 
@@ -324,3 +325,28 @@ def test_https_with_a_private_authority(tmp_path: Path) -> None:
         finally:
             web.shutdown()
             thread.join(5)
+
+
+def test_a_change_under_parallel_ranges_is_listed_again_and_never_mixed(
+    server: FaultyServer, tmp_path: Path
+) -> None:
+    """The object is replaced by one of the same size while eight ranges are under way."""
+    import threading
+
+    file = server.add("/model.bin", DATA, faults=[""] * 5 + ["stall:1000"])
+    newer = random.Random(9).randbytes(len(DATA))
+
+    def replace() -> None:
+        deadline = time.monotonic() + 10
+        while len(server.requests) < 7 and time.monotonic() < deadline:
+            time.sleep(0.002)
+        file.data = newer
+        server.released.set()
+
+    swap = threading.Thread(target=replace)
+    swap.start()
+    environ = {**SMALL_PARTS, "STORAGE_STALL_SECONDS": "1"}
+    done = initialize(f"{server.url}/model.bin", tmp_path / "m", environ=environ)
+    swap.join()
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path / "m") in ({"model.bin": newer}, {"model.bin": DATA})
