@@ -1,6 +1,7 @@
 """Defaults, precedence, and every problem at once."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -103,3 +104,17 @@ def test_byte_sizes(text: str, expected: int) -> None:
         Settings.from_env({}, ["--model-dir", "/m", "--max-body-bytes", text]).max_body_bytes
         == expected
     )
+
+
+def test_the_documentation_has_every_setting_with_its_default() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "model-server.md").read_text(encoding="utf-8")
+    for option in OPTIONS:
+        assert f"| `{option.flag}` | `{option.env}` | {shown(option.default)} | {option.help} |" in text
+
+
+def shown(default: object) -> str:
+    if default in ("", ()):
+        return "unset"
+    if isinstance(default, tuple):
+        return "`" + ",".join(default) + "`"
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"

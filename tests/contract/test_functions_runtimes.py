@@ -1,0 +1,221 @@
+"""Every runtime behind its library: loading, both protocols, its refusals, formats found by
+themselves."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes_functions import Server, serving
+
+ROWS = [[6.8, 2.8, 4.8, 1.4], [5.0, 3.4, 1.5, 0.2]]
+
+
+def iris() -> Any:
+    from sklearn import datasets
+
+    return datasets.load_iris(return_X_y=True)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    xgboost, lightgbm = pytest.importorskip("xgboost"), pytest.importorskip("lightgbm")
+    pytest.importorskip("onnxruntime")
+    base = tmp_path_factory.mktemp("runtimes")
+    for name in ("xgb", "ubj", "lgb", "onnx", "text"):
+        (base / name).mkdir()
+    features, classes = iris()
+    options = {"objective": "multi:softprob", "num_class": 3, "max_depth": 2}
+    booster = xgboost.train(options, xgboost.DMatrix(features, classes), 5)
+    booster.save_model(base / "xgb" / "model.json")
+    booster.save_model(base / "ubj" / "model.ubj")
+    quiet = {"objective": "multiclass", "num_class": 3, "verbose": -1, "num_threads": 1}
+    lightgbm.train(quiet, lightgbm.Dataset(features, classes), 5).save_model(base / "lgb" / "m.txt")
+    write_onnx(base / "onnx" / "model.onnx")
+    write_text_onnx(base / "text" / "model.onnx")
+    models = [f"--model={name}={base / name}" for name in ("xgb", "ubj", "lgb", "onnx", "text")]
+    with serving(*models, "--allow-pickle", "false") as running:
+        yield running
+
+
+def write_onnx(file: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    values = [
+        helper.make_tensor_value_info(name, kind, ["n", 2]) for name in ("x", "y", "sum", "product")
+    ]
+    nodes = [
+        helper.make_node("Add", ["x", "y"], ["sum"]),
+        helper.make_node("Mul", ["x", "y"], ["product"]),
+    ]
+    graph = helper.make_graph(nodes, "g", values[:2], values[2:])
+    opset = [helper.make_opsetid("", 13)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), file)
+
+
+def write_text_onnx(file: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    helper, kind = onnx.helper, onnx.TensorProto.STRING
+    values = [helper.make_tensor_value_info(name, kind, ["n"]) for name in ("in", "out")]
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["in"], ["out"])], "g", values[:1], values[1:]
+    )
+    opset = [helper.make_opsetid("", 16)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), file)
+
+
+def v2(name: str, *tensors: tuple[str, list[int], str, list[Any]], **extra: Any) -> tuple[str, Any]:
+    inputs = [dict(zip(("name", "shape", "datatype", "data"), t, strict=True)) for t in tensors]
+    return f"/v2/models/{name}/infer", {"inputs": inputs, **extra}
+
+
+@pytest.mark.parametrize("name", ["xgb", "ubj", "lgb"])
+def test_boosters_answer_probabilities_over_both_protocols(server: Server, name: str) -> None:
+    rows = server.post(f"/v1/models/{name}:predict", {"instances": ROWS}).json()["predictions"]
+    assert [row.index(max(row)) for row in rows] == [1, 0]
+    flat = [value for row in ROWS for value in row]
+    reply = server.post(*v2(name, ("input-0", [2, 4], "FP32", flat)))
+    (output,) = reply.json()["outputs"]
+    assert output["shape"] == [2, 3]
+    assert output["data"] == pytest.approx([value for row in rows for value in row], abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["xgb", "ubj", "lgb"])
+@pytest.mark.parametrize("instances", [[[1, 2]], [["a", "b", "c", "d"]], [[1, 2, 3, 4], [1]], []])
+def test_boosters_refuse_what_does_not_fit(server: Server, name: str, instances: Any) -> None:
+    assert server.post(f"/v1/models/{name}:predict", {"instances": instances}).status == 400
+
+
+def test_onnx_by_rows_by_columns_and_by_tensors(server: Server) -> None:
+    path = "/v1/models/onnx:predict"
+    rows = {"instances": [{"x": [1, 2], "y": [3, 4]}]}
+    assert server.post(path, rows).json() == {
+        "predictions": [{"sum": [4.0, 6.0], "product": [3.0, 8.0]}]
+    }
+    columns = {"inputs": {"x": [[1, 2]], "y": [[3, 4]]}}
+    assert server.post(path, columns).json() == {
+        "outputs": {"sum": [[4.0, 6.0]], "product": [[3.0, 8.0]]}
+    }
+    tensors = (("x", [1, 2], "FP32", [1, 2]), ("y", [1, 2], "FP32", [3, 4]))
+    reply = server.post(*v2("onnx", *tensors, outputs=[{"name": "product"}]))
+    assert reply.json()["outputs"] == [
+        {"name": "product", "shape": [1, 2], "datatype": "FP32", "data": [3.0, 8.0]}
+    ]
+    metadata = server.get("/v2/models/onnx").json()
+    assert metadata["inputs"][0] == {"name": "x", "datatype": "FP32", "shape": [-1, 2]}
+
+
+def test_onnx_texts(server: Server) -> None:
+    assert server.post("/v1/models/text:predict", {"instances": ["ä", "b"]}).json() == {
+        "predictions": ["ä", "b"]
+    }
+    reply = server.post(*v2("text", ("any name", [1], "BYTES", ["ä"])))
+    assert reply.json()["outputs"][0]["data"] == ["ä"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"instances": []},
+        {"instances": [[1, 2]]},
+        {"instances": [{"x": [1, 2]}]},
+        {"instances": [{"x": [1, 2], "y": [3]}]},
+        {"instances": [{"x": [1, 2], "y": ["a", "b"]}]},
+        {"instances": [{"x": [1, 2], "y": [3, 4]}, {"x": [1, 2]}]},
+        {"inputs": {"x": [[1, 2]]}},
+        {"inputs": {"x": [[1, 2]], "y": [[3, 4]]}, "instances": []},
+        {"inputs": {"x": [[1, 2]], "y": [[[3, 4]]]}},
+    ],
+)
+def test_onnx_refuses_what_does_not_fit(server: Server, body: Any) -> None:
+    reply = server.post("/v1/models/onnx:predict", body)
+    assert reply.status == 400, reply.body
+
+
+def test_wrong_files_for_a_runtime_say_so(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "model.onnx").write_bytes(b"no onnx")
+    with serving("--model-dir", str(tmp_path), ready=False) as failing:
+        assert failing.wait_exit() == 1
+        assert "model.onnx cannot be loaded" in failing.lines[-1]
+
+
+def test_a_missing_library_names_its_extra(tmp_path: Path) -> None:
+    (tmp_path / "saved_model.pb").write_bytes(b"")
+    try:
+        import tensorflow  # noqa: F401
+    except ImportError:
+        with serving("--model-dir", str(tmp_path), ready=False) as failing:
+            assert failing.wait_exit() == 1
+            assert "pip install 'turnout[functions,tensorflow]'" in failing.lines[-1]
+
+
+heavy = pytest.mark.skipif(not os.environ.get("TURNOUT_CLIENTS"), reason="set TURNOUT_CLIENTS=1")
+
+
+@heavy
+def test_mlflow_pyfunc_models(tmp_path: Path) -> None:
+    pytest.importorskip("mlflow")
+    import subprocess
+    import sys
+
+    source = (
+        "import sys, warnings; warnings.simplefilter('ignore')\n"
+        "import mlflow.sklearn, pandas as pd\n"
+        "from sklearn import datasets, linear_model\n"
+        "from mlflow.models import infer_signature\n"
+        "x, y = datasets.load_iris(return_X_y=True)\n"
+        "frame = pd.DataFrame(x, columns=list('abcd'))\n"
+        "model = linear_model.LogisticRegression(max_iter=500).fit(frame, y)\n"
+        "mlflow.sklearn.save_model(model, sys.argv[1], signature=infer_signature(frame,"
+        " model.predict(frame)),\n"
+        "    pip_requirements=['scikit-learn'], serialization_format='cloudpickle')\n"
+    )
+    folder = tmp_path / "m"
+    subprocess.run([sys.executable, "-c", source, str(folder)], check=True, capture_output=True)
+    with serving("--model-name", "m", "--model-dir", str(folder)) as server:
+        assert server.post("/v1/models/m:predict", {"instances": ROWS}).json() == {
+            "predictions": [1, 0]
+        }
+        named = [dict(zip("abcd", row, strict=True)) for row in ROWS]
+        assert server.post("/v1/models/m:predict", {"instances": named}).json() == {
+            "predictions": [1, 0]
+        }
+        columns = [
+            (name, [1], "FP64", [value]) for name, value in zip("abcd", ROWS[0], strict=True)
+        ]
+        assert server.post(*v2("m", *columns)).json()["outputs"][0]["data"] == [1]
+        assert server.post("/v1/models/m:predict", {"instances": [[1, 2]]}).status == 400
+        assert server.post("/v1/models/m:predict", {"instances": [list("abcd")]}).status == 400
+
+
+@heavy
+def test_huggingface_pipelines(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "movie"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    config = transformers.BertConfig(
+        vocab_size=8,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+    )
+    transformers.BertForSequenceClassification(config).save_pretrained(tmp_path)
+    transformers.BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    texts = {"instances": ["good movie", {"text": "bad"}]}
+    arguments = ["--model-name", "m", "--model-dir", str(tmp_path), "--allow-pickle", "false"]
+    with serving(*arguments, "--max-batch-size", "8") as server:
+        labels = server.post("/v1/models/m:predict", texts).json()["predictions"]
+        assert [set(label) for label in labels] == [{"label", "score"}] * 2
+        assert server.post("/v1/models/m:predict", {"instances": [3]}).status == 400
+        reply = server.post(*v2("m", ("x", [1], "BYTES", ["good"])))
+        assert "LABEL_" in reply.json()["outputs"][0]["data"][0]
+    with serving(*arguments, "--param", "task=embeddings") as server:
+        vectors = server.post("/v1/models/m:predict", texts).json()["predictions"]
+        assert [len(vector) for vector in vectors] == [16, 16]
+        reply = server.post(*v2("m", ("x", [2], "BYTES", ["good", "bad"])))
+        assert reply.json()["outputs"][0]["shape"] == [2, 16]
