@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import images, launch, logs, spec, volumes
+from . import images, launch, logs, logwords, spec, volumes
 from .clock import Clock
 from .errors import PodFailed
 from .settings import EngineSettings
@@ -69,7 +69,7 @@ class Containers:
         """Last lines of the serving container, or of the one that ran last."""
         name = self._template.serving.name
         log = self._logs.get(name) or next(reversed(self._logs.values()), None)
-        return log.tail(lines) if log else ""
+        return logwords.readable(log.tail(lines), lines) if log else ""
 
     def process_ids(self) -> list[int]:
         """Pids of running containers' first processes."""
@@ -212,10 +212,12 @@ class Containers:
         log = self._logs.get(container.name)
         if log is not None:
             await asyncio.wait([log.closed], timeout=FLUSH_S)
-        said = self._termination_message(container)
+        tail = log.tail(40) if log else ""
+        said = self._termination_message(container) or logwords.last_error(tail)
         message = f"container {container.name} {describe_exit(status)}"
-        tail = log.tail(20) if log else ""
-        return PodFailed(reason, f"{message}: {said}" if said else message, tail)
+        if said:
+            message = f"{message}: {said}"
+        return PodFailed(reason, message, logwords.readable(tail))
 
     def _termination_message(self, container: spec.Container) -> str:
         file = self._directory / f"{container.name}.termination"
