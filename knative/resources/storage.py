@@ -74,13 +74,11 @@ def deliver(resource: Resource, context: "Context", order: Order) -> Delivery:
 
 
 def _check(resource: Resource, context: "Context", order: Order) -> bool:
-    from storage_initializer import uri
-
     report = context.report(resource)
     good = True
     for text, directory in order.sources:
         plain = text.replace("oci+native://", "oci://", 1)
-        for _, message in uri.check(plain):
+        for message in _uri_problems(plain):
             report.error(order.path, message)
             good = False
         if text.startswith("file://") or "://" not in text:
@@ -89,6 +87,15 @@ def _check(resource: Resource, context: "Context", order: Order) -> bool:
             report.error(order.path, f"{directory}: a mount path must not contain ..")
             good = False
     return good
+
+
+def _uri_problems(text: str) -> list[str]:
+    from storage_initializer import uri
+
+    try:
+        return [message for _, message in uri.check(text)]
+    except ValueError as error:  # urlsplit on brackets and the like
+        return [f"{text}: {error}"]
 
 
 def _is_mounted(text: str, resource: Resource, context: "Context") -> bool:

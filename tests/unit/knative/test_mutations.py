@@ -1,6 +1,7 @@
 """Golden inputs with random damage: the compiler answers with problems or with output, never
 otherwise."""
 
+import contextlib
 import copy
 import json
 import os
@@ -19,9 +20,12 @@ CASES = sorted((Path(__file__).parents[2] / "golden").glob("*/in.yaml"))
 ROUNDS = int(os.environ.get("TURNOUT_MUTATIONS", "25"))
 """Damaged copies of each case; raise it for a long hunt."""
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # jsonpath-ng on odd paths
+
 JUNK: list[Any] = [
     None, True, False, 0, -1, 1.5, 10**30, "", " ", "x", "1e3", "ä", "\u2028", "a/b",
-    "{{.Nothing}}", "s3://", "pvc://", "://", "x" * 300, [], [None], [[]], ["x"], [1], [{}], {}, {"x": None},
+    "{{.Nothing}}", "s3://", "pvc://", "://", "x" * 300, [], [None], [[]], ["x"], [1], [{}], {},
+    {"x": None},
     {"name": "x"}, {"": ""}, {"a": {"b": {}}},
 ]  # fmt: skip
 
@@ -79,3 +83,19 @@ def test_damage(case: Path) -> None:
         if result.objects:
             again = compiler.compile_text(printed)
             assert emit.to_yaml(again.objects) == printed
+
+
+BYTES = b"\t\n :-[]{}&*!|>'\"%@`#,?\\\0\xff\xe4<=0123ey~"
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda p: p.parent.name)
+def test_damaged_bytes(case: Path) -> None:
+    raw = case.read_bytes()
+    for seed in range(ROUNDS):
+        dice = random.Random(f"bytes {case.parent.name} {seed}")
+        damaged = bytearray(raw)
+        for _ in range(dice.randint(1, 4)):
+            place = dice.randrange(len(damaged))
+            damaged[place : place + dice.randint(0, 2)] = dice.choices(BYTES, k=dice.randint(1, 3))
+        with contextlib.suppress(errors.ManifestError):
+            compiler.compile_text(bytes(damaged))
