@@ -127,16 +127,25 @@ def mlserver(file: Path) -> Iterator[Service]:
     folder.mkdir(exist_ok=True)
     (folder / "settings.json").write_text(
         json.dumps(
-            {"http_port": port, "grpc_port": grpc_port, "metrics_port": metrics_port,
-             "host": "127.0.0.1", "parallel_workers": 0, "debug": False}
+            {
+                "http_port": port,
+                "grpc_port": grpc_port,
+                "metrics_port": metrics_port,
+                "host": "127.0.0.1",
+                "parallel_workers": 0,
+                "debug": False,
+            }
         )
-    )  # fmt: skip
+    )
     (folder / "model-settings.json").write_text(
         json.dumps(
-            {"name": "iris", "implementation": "mlserver_sklearn.SKLearnModel",
-             "parameters": {"uri": str(file)}}
+            {
+                "name": "iris",
+                "implementation": "mlserver_sklearn.SKLearnModel",
+                "parameters": {"uri": str(file)},
+            }
         )
-    )  # fmt: skip
+    )
     command = [str(VENVS / "mlserver" / "bin" / "mlserver"), "start", str(folder)]
     with service(command, port, measured_core()) as running:
         _wait_answer(port, V2_PATH, V2)
@@ -223,16 +232,24 @@ def _large_tensors(work: Path, options: Options) -> list[Row]:
     (work / "copy" / "model.py").write_text(COPY)
     grpc_port = free_port()
     arguments = (
-        "--model", f"echo={work / 'echo'}", "--model", f"copy={work / 'copy'}",
-        "--protocol", "v2,grpc-v2", "--grpc-port", str(grpc_port),
-    )  # fmt: skip
+        "--model",
+        f"echo={work / 'echo'}",
+        "--model",
+        f"copy={work / 'copy'}",
+        "--protocol",
+        "v2,grpc-v2",
+        "--grpc-port",
+        str(grpc_port),
+    )
     tensor = {"name": "x", "shape": [1, 3, 224, 224], "datatype": "FP32"}
     numpy_option = orjson.OPT_SERIALIZE_NUMPY
     text = orjson.dumps({"inputs": [{**tensor, "data": array.ravel()}]}, option=numpy_option)
     head = orjson.dumps(
-        {"parameters": {"binary_data_output": True},
-         "inputs": [{**tensor, "parameters": {"binary_data_size": array.nbytes}}]}
-    )  # fmt: skip
+        {
+            "parameters": {"binary_data_output": True},
+            "inputs": [{**tensor, "parameters": {"binary_data_size": array.nbytes}}],
+        }
+    )
     rounds = max(20, int(options.seconds * 20))
     parse = _p50(lambda: orjson.loads(text), rounds)
     write = _p50(lambda: orjson.dumps(array.ravel(), option=numpy_option), rounds)
@@ -243,10 +260,17 @@ def _large_tensors(work: Path, options: Options) -> list[Row]:
             p50 = _latency(server.port, sent, rounds)
             note = "the tensor is passed through" if model == "echo" else "through numpy and back"
             rows.append(
-                Row(name=f"1x3x224x224 FP32 {model}, V2 JSON, p50", ours=p50 * 1e3, unit="ms",
-                    peer="orjson parse + numpy write", peers=(parse + write) * 1e3,
-                    ratio=p50 / (parse + write), ceiling=1.3, note=note)
-            )  # fmt: skip
+                Row(
+                    name=f"1x3x224x224 FP32 {model}, V2 JSON, p50",
+                    ours=p50 * 1e3,
+                    unit="ms",
+                    peer="orjson parse + numpy write",
+                    peers=(parse + write) * 1e3,
+                    ratio=p50 / (parse + write),
+                    ceiling=1.3,
+                    note=note,
+                )
+            )
         binary = _http_request(
             "/v2/models/copy/infer",
             head + array.tobytes(),
@@ -272,9 +296,14 @@ def _large_tensors(work: Path, options: Options) -> list[Row]:
 def _latency_row(name: str, a: list[float], b: list[float], peer: str, ceiling: float) -> Row:
     ratio = statistics.median(x / y for x, y in zip(a, b, strict=True))
     return Row(
-        name=name, ours=statistics.median(a) * 1e3, unit="ms", peer=peer,
-        peers=statistics.median(b) * 1e3, ratio=ratio, ceiling=ceiling,
-    )  # fmt: skip
+        name=name,
+        ours=statistics.median(a) * 1e3,
+        unit="ms",
+        peer=peer,
+        peers=statistics.median(b) * 1e3,
+        ratio=ratio,
+        ceiling=ceiling,
+    )
 
 
 def _alternating(
@@ -406,8 +435,19 @@ def _photographs(work: Path, options: Options) -> list[Row]:
     rows = []
 
     def raw(core: str, threads: int) -> float:
-        command = ["taskset", "-c", core, sys.executable, "-c", _RAW, str(ROOT), str(archive),
-                   str(body), str(threads), seconds]  # fmt: skip
+        command = [
+            "taskset",
+            "-c",
+            core,
+            sys.executable,
+            "-c",
+            _RAW,
+            str(ROOT),
+            str(archive),
+            str(body),
+            str(threads),
+            seconds,
+        ]
         done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
         return float(done.stdout.splitlines()[-1])
 
@@ -425,10 +465,16 @@ def _photographs(work: Path, options: Options) -> list[Row]:
             ]
             ratio = statistics.median(a / b for a, b in pairs)
             rows.append(
-                Row(name=f"EfficientNet-Lite0 photograph, {clients} clients, one core",
-                    ours=statistics.median(a for a, _ in pairs), unit="images/s", peer="raw torch loop",
-                    peers=statistics.median(b for _, b in pairs), ratio=ratio, floor=0.97)
-            )  # fmt: skip
+                Row(
+                    name=f"EfficientNet-Lite0 photograph, {clients} clients, one core",
+                    ours=statistics.median(a for a, _ in pairs),
+                    unit="images/s",
+                    peer="raw torch loop",
+                    peers=statistics.median(b for _, b in pairs),
+                    ratio=ratio,
+                    floor=0.97,
+                )
+            )
         single = rows[-1].ours
     both = f"{measured_core()},{other_core()}"
     for name, extra in (("two cores", ()), ("two cores, two workers", ("--workers", "2"))):
@@ -440,11 +486,17 @@ def _photographs(work: Path, options: Options) -> list[Row]:
             ]
             value = statistics.median(found)
             rows.append(
-                Row(name=f"EfficientNet-Lite0 photograph, 8 clients, {name}", ours=value,
-                    unit="images/s", peer="ours on one core", peers=single, ratio=value / single,
+                Row(
+                    name=f"EfficientNet-Lite0 photograph, 8 clients, {name}",
+                    ours=value,
+                    unit="images/s",
+                    peer="ours on one core",
+                    peers=single,
+                    ratio=value / single,
                     floor=1.8 if "workers" in name else None,
-                    note="the load generator shares these cores")
-            )  # fmt: skip
+                    note="the load generator shares these cores",
+                )
+            )
     return rows
 
 
@@ -489,27 +541,54 @@ def _start(file: Path, options: Options) -> list[Row]:
         listening.append(bound)
         memory.append((own_pss, limit_pss))
     first, listening, memory = first[1:], listening[1:], memory[1:]
-    code = "import time,resource;t=time.perf_counter();import functions.server,functions.worker,functions.front;print(time.perf_counter()-t,resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024)"
+    code = (
+        "import time,resource; t=time.perf_counter();"
+        "import functions.server,functions.worker,functions.front;"
+        "print(time.perf_counter()-t, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024)"
+    )
     done = [
         subprocess.run(
             ["taskset", "-c", str(measured_core()), sys.executable, "-c", code],
-            check=True, capture_output=True, text=True, cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
         ).stdout.split()
         for _ in range(options.rounds)
-    ]  # fmt: skip
+    ]
     return [
-        Row(name="spawn to first answer, iris", ours=statistics.median(a for a, _ in first), unit="s",
-            peer="bare loop", peers=statistics.median(b for _, b in first),
-            ratio=statistics.median(a / b for a, b in first), ceiling=1.1),
+        Row(
+            name="spawn to first answer, iris",
+            ours=statistics.median(a for a, _ in first),
+            unit="s",
+            peer="bare loop",
+            peers=statistics.median(b for _, b in first),
+            ratio=statistics.median(a / b for a, b in first),
+            ceiling=1.1,
+        ),
         Row(name="spawn to listening", ours=statistics.median(listening), unit="s", ceiling=0.4),
-        Row(name="memory after load, iris (PSS of the tree)", ours=statistics.median(a for a, _ in memory),
-            unit="MB", peer="bare loop", peers=statistics.median(b for _, b in memory),
-            ratio=statistics.median(a / b for a, b in memory), ceiling=1.15),
-        Row(name="import of the server before a model library", ours=min(float(t) for t, _ in done),
-            unit="s", ceiling=0.35),
-        Row(name="memory of the server before a model library", ours=min(float(m) for _, m in done),
-            unit="MB", ceiling=50.0),
-    ]  # fmt: skip
+        Row(
+            name="memory after load, iris (PSS of the tree)",
+            ours=statistics.median(a for a, _ in memory),
+            unit="MB",
+            peer="bare loop",
+            peers=statistics.median(b for _, b in memory),
+            ratio=statistics.median(a / b for a, b in memory),
+            ceiling=1.15,
+        ),
+        Row(
+            name="import of the server before a model library",
+            ours=min(float(t) for t, _ in done),
+            unit="s",
+            ceiling=0.35,
+        ),
+        Row(
+            name="memory of the server before a model library",
+            ours=min(float(m) for _, m in done),
+            unit="MB",
+            ceiling=50.0,
+        ),
+    ]
 
 
 def _spawn(arguments: list[str], port: int) -> tuple[float, float, float]:

@@ -192,7 +192,7 @@ def test_tensorflow_servings_rest(tensorflow: Server) -> None:
 
 
 def test_tensorflow_serving_client(tensorflow: Server) -> None:
-    run_client("tfs-client", "tensorflow_serving.py", tensorflow.grpc_port)
+    run_client("tfs-client", "tfs.py", tensorflow.grpc_port)
 
 
 def test_new_versions_are_picked_up_and_half_or_broken_ones_never_hurt(

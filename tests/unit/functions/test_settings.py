@@ -109,7 +109,10 @@ def test_byte_sizes(text: str, expected: int) -> None:
 def test_the_documentation_has_every_setting_with_its_default() -> None:
     text = (Path(__file__).parents[3] / "docs" / "model-server.md").read_text(encoding="utf-8")
     for option in OPTIONS:
-        assert f"| `{option.flag}` | `{option.env}` | {shown(option.default)} | {option.help} |" in text
+        assert (
+            f"| `{option.flag}` | `{option.env}` | {shown(option.default)} | {option.help} |"
+            in text
+        )
 
 
 def shown(default: object) -> str:
