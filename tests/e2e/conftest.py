@@ -33,6 +33,6 @@ def engine(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[l
 @pytest.fixture(scope="session")
 def demo_output(models: Path) -> str:
     """What one `turnout demo` printed; it ended with 0."""
-    done = local.turnout("demo", timeout_s=110)
+    done = local.turnout("demo", timeout_s=280)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

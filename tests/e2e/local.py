@@ -97,7 +97,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def turnout(
-    *argv: str | Path, cwd: Path = ROOT, timeout_s: float = 100, **more: str
+    *argv: str | Path, cwd: Path = ROOT, timeout_s: float = 200, **more: str
 ) -> "subprocess.CompletedProcess[str]":
     """One command to its end."""
     return subprocess.run(

@@ -7,7 +7,7 @@ import pytest
 
 from tests.e2e import local
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 GOOD = """\
 apiVersion: serving.kserve.io/v1beta1

@@ -7,7 +7,7 @@ import yaml
 
 from tests.e2e import knative_rules, local
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 INIT_CONTAINERS = "kubernetes.podspec-init-containers"
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e import local
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 
 def _sections(text: str) -> dict[str, str]:
@@ -89,7 +89,7 @@ def _interrupted(number: int, at: str, tmp_path: Path) -> tuple[int, str, set[in
             stderr=subprocess.STDOUT,
         )
         try:
-            local.wait_for(lambda: at in log.read_text(), 60, log.read_text)
+            local.wait_for(lambda: at in log.read_text(), 120, log.read_text)
             below = local.descendants(process.pid)
             process.send_signal(number)
             code = process.wait(40)

@@ -14,7 +14,7 @@ import pytest
 from knative.demo import s3, settings
 from tests.e2e import local
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 FOLDER = local.EXAMPLES / "animal-plant"
 MANIFESTS = (FOLDER / "models.yaml", FOLDER / "graph.yaml", FOLDER / "upload" / "trigger.yaml")
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e import local
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 NOT_RUN = re.compile(r"make (demo|test|install)|kn |turnout (compile|apply) |kubectl |$")
 
@@ -58,7 +58,7 @@ def test_every_command_of_the_tour_works_in_order(demo_output: str, tmp_path: Pa
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=110,
+            timeout=280,
             check=False,
         )
     finally:

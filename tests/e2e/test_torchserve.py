@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e import local
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 WORKER = """
 import base64, json, sys

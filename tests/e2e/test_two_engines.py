@@ -7,7 +7,7 @@ import pytest
 
 from tests.e2e import local
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 
 def test_two_engines_side_by_side_answer_for_themselves(models: Path, tmp_path: Path) -> None:
