@@ -102,10 +102,15 @@ class Origin:
         self.connections.discard(connection)
         if connection in self.idle:
             self.idle.remove(connection)
-        while self.waiting and self.waiting[0].cancelled:
-            self.waiting.popleft()
-        if self.waiting:
-            self.send(self.waiting.popleft())
+        self._serve_waiting()
+
+    def _serve_waiting(self) -> None:
+        """A place has become free without a connection to pass on: the next in line may dial."""
+        while self.waiting:
+            call = self.waiting.popleft()
+            if not call.cancelled:
+                self.send(call)
+                return
 
     def answered(self) -> None:
         """An answer came on a connection that cannot be used again."""
@@ -115,18 +120,33 @@ class Origin:
         try:
             connection = await asyncio.wait_for(self._connect(), self.pool.limits.connect_timeout_s)
         except TimeoutError:
-            call.failed(UpstreamError("cannot connect: timed out", kind="connect", retryable=True))
+            self._not_connected(call, "timed out")
         except (OSError, ssl.SSLError) as error:
-            reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-            call.failed(UpstreamError(f"cannot connect: {reason}", kind="connect", retryable=True))
+            reason = error.strerror if isinstance(error, OSError) else None
+            self._not_connected(call, reason or str(error))
         except UpstreamError as error:
-            call.failed(error)
+            self._not_connected(call, str(error))
         else:
+            if not connection.alive:
+                # Accepted and reset before we came to use it: `connection_lost` is behind us.
+                self._not_connected(call, "it was closed at once")
+                return
+            self._dialled()
             self.connections.add(connection)
             if call.cancelled:
                 self.release(connection)
             else:
                 call.transmit(connection)
+
+    def _dialled(self) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._dialling.discard(task)
+
+    def _not_connected(self, call: Outgoing, reason: str) -> None:
+        self._dialled()
+        call.failed(UpstreamError(f"cannot connect: {reason}", kind="connect", retryable=True))
+        self._serve_waiting()
 
     async def _connect(self) -> UpstreamConnection:
         loop = self.pool.loop
