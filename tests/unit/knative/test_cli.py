@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -218,3 +219,32 @@ def test_a_thousand_services_and_two_hundred_graphs(tmp_path: Path) -> None:
     assert done.stdout.count("kind: Service") == 1200
     assert float(cpu_s) < 3
     assert int(rss_kib) < 300 * 1024
+
+
+HEAVY = {
+    "kubernetes",
+    "flask",
+    "requests",
+    "uvloop",
+    "httptools",
+    "asyncio",
+    "numpy",
+    "jsonpath_ng",
+}
+
+
+def test_compiling_loads_nothing_heavy() -> None:
+    """What a whole compilation of models and a graph has loaded, not only its imports."""
+    program = (
+        "import json, sys; from knative.cli import main;"
+        f"code = main.run(['compile', {DOGS!r}, '-o', sys.argv[1]]);"
+        "print(json.dumps([code, sorted(sys.modules)]))"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, "-c", program, folder], capture_output=True, text=True, check=True
+        )
+    code, loaded = json.loads(done.stdout.splitlines()[-1])
+    assert code == 0
+    assert not HEAVY & set(loaded)
+    assert len(loaded) <= 220
