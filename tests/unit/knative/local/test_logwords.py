@@ -30,6 +30,13 @@ def test_only_the_last_lines() -> None:
     assert readable("") == ""
 
 
+def test_repetitions_are_shown_once() -> None:
+    again = json.dumps({"level": "INFO", "message": "fetching"})
+    assert readable("\n".join([again, again, again, "x", again])) == (
+        "INFO fetching\nx\nINFO fetching"
+    )
+
+
 def test_the_last_error_is_the_reason() -> None:
     assert last_error(TAIL) == "bucket not found"
     assert last_error("plain\n" + json.dumps(RECORDS[0])) == ""
