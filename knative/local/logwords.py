@@ -11,9 +11,12 @@ _GRAVE = frozenset({"ERROR", "CRITICAL", "FATAL"})
 
 
 def readable(tail: str, lines: int = 10) -> str:
-    """The last lines, each JSON record as `LEVEL message` with its exception; others as they
-    are."""
-    words = [_words(line) for line in tail.splitlines() if line.strip()]
+    """The last lines: JSON records as `LEVEL message` with their exception, others as they are.
+    What is said several times in a row is shown once."""
+    words: list[str] = []
+    for line in tail.splitlines():
+        if line.strip() and (said := _words(line)) not in words[-1:]:
+            words.append(said)
     return "\n".join("\n".join(words).splitlines()[-lines:])
 
 
