@@ -1,6 +1,7 @@
 """`python -m router_fn`: read settings, check the graph, serve it, drain on SIGTERM."""
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -79,6 +80,8 @@ async def serve(spec: graph.Graph, settings: Settings) -> int:
         logger.error("cannot listen on port %d: %s", settings.port, error.strerror or error)
         return container.EXIT_FAILED
     logger.info("serving on port %s", router.server.ports[0])
+    gc.collect()
+    gc.freeze()  # what is here now stays; a collection need not look at it again
     await stop.wait()
     await router.stop()
     return container.EXIT_OK

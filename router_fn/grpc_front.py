@@ -50,7 +50,10 @@ class GrpcExchange:
         self.head = head
         self.body = body
         self.on_abort: Any = None
+        self.on_answer: Any = None
+        """Called once, when the request is over."""
         self._future = future
+        future.add_done_callback(self._over)
 
     @property
     def open(self) -> bool:
@@ -64,6 +67,10 @@ class GrpcExchange:
 
     def drop(self) -> None:
         self.respond(500)
+
+    def _over(self, future: "asyncio.Future[tuple[int, bytes]]") -> None:
+        if self.on_answer is not None:
+            self.on_answer()
 
 
 class GrpcFront:

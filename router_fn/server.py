@@ -82,6 +82,7 @@ class Router:
             exchange_class = type("_Direct", (_Direct,), {"router": self})
         self.server = Server(self.handle, self._limits(), exchange_class)
         self._max_concurrency = graph.max_concurrency
+        self._apart = 0  # requests under way that came over gRPC
 
     def _bind(self, url: Url, step: Step) -> "Target | GrpcTarget":
         if url.scheme in ("grpc", "grpcs"):
@@ -204,7 +205,7 @@ class Router:
             else:
                 exchange.respond(503, b"shutting down\n", b"text/plain; charset=utf-8", _NOSNIFF)
             return
-        if self._max_concurrency is not None and self.server.in_flight > self._max_concurrency:
+        if self._max_concurrency is not None and self._crowded(self.server.in_flight):
             exchange.respond(
                 503, engine.error_body("too many requests at once"), JSON, b"Retry-After: 1\r\n"
             )
@@ -250,10 +251,22 @@ class Router:
             incoming.direct = self._single.head(incoming, head.length)
         return incoming
 
+    def _crowded(self, in_flight: int) -> bool:
+        """More requests at once than the graph allows; `in_flight` includes the one asking."""
+        return self._max_concurrency is not None and in_flight + self._apart > self._max_concurrency
+
     def run_apart(self, exchange: "GrpcExchange") -> None:
         """Run the graph for a request that did not come through the HTTP server."""
+        if self._crowded(self.server.in_flight + 1):
+            exchange.respond(503, engine.error_body("too many requests at once"))
+            return
+        self._apart += 1
+        exchange.on_answer = self._left
         incoming = self.read_head(exchange.head)
         self._make_run(self, cast("Exchange", exchange), incoming).start()
+
+    def _left(self) -> None:
+        self._apart -= 1
 
     def call_directly(self, direct: "_Direct") -> None:
         """Serve a direct request off the fast path: no connection yet, a chunked body, a second

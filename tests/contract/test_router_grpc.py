@@ -194,6 +194,18 @@ class TestFront:
                 call("ModelInfer")
         assert caught.value.code() is code
 
+    def test_the_concurrency_limit_counts_grpc_and_lets_go_again(self) -> None:
+        with upstream({"/m": fakes.after(0.5, says(V2_ANSWER))}) as up:
+            spec = sequence({"serviceUrl": up.url + "/m"}) | {"maxConcurrency": 1}
+            with front(spec) as (served, call), futures.ThreadPoolExecutor() as pool:
+                first = pool.submit(call, "ModelInfer")
+                fakes.wait_until(lambda: up.seen, "the first request is under way")
+                assert served.request().status == 503
+                with pytest.raises(grpc.RpcError):
+                    call("ModelInfer")
+                first.result()
+                assert served.request().status == 200
+
     def test_a_client_that_gives_up_cancels_the_graph(self) -> None:
         gone: list[bool] = []
         with upstream({"/m": lambda talk: gone.append(talk.client_gone())}) as up:
