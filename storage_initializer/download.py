@@ -449,7 +449,8 @@ class Engine:
 
     def _finish(self, file: File, found: str) -> None:
         status = file.path.stat()
-        if file.item.mode & 0o111:
+        own = status.st_nlink == 1 and not file.path.is_symlink()
+        if file.item.mode & 0o111 and own:  # a link's permissions are the source's
             file.path.chmod(0o755)
         record = FileRecord(
             file.item.path, status.st_size, file.item.version, found, status.st_mtime_ns

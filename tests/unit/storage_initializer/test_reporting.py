@@ -150,3 +150,35 @@ def test_file_system_errors_become_ours() -> None:
     full = from_os_error(OSError(28, "No space left on device"), "/mnt/models")
     assert "is full; enlarge the volume" in str(full)
     assert isinstance(from_os_error(OSError(13, "Permission denied", "/x"), "/y"), StorageError)
+
+
+@pytest.mark.parametrize("missing", ["nothing", "copy_file_range", "both"])
+def test_local_copies_work_without_the_quick_ways(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    import os
+
+    from storage_initializer.providers import local
+
+    def short(*_: object) -> int:
+        return 0  # what virtual file systems answer
+
+    if missing != "nothing":
+        monkeypatch.delattr(os, "copy_file_range")
+    if missing == "both":
+        monkeypatch.setattr(os, "sendfile", short)
+    data = os.urandom(3_000_000)
+    (tmp_path / "a").write_bytes(data)
+    local.copy_file(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == data
+
+
+def test_a_hard_linked_source_keeps_its_permissions(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "run").write_text("#!/bin/sh")
+    (tmp_path / "src" / "run").chmod(0o711)
+    settings = Settings.from_env(
+        {"STORAGE_PROGRESS_SECONDS": "0", "STORAGE_LOCAL_MODE": "hardlink"}
+    )
+    storage_initializer.fetch(str(tmp_path / "src"), tmp_path / "m", settings)
+    assert (tmp_path / "src" / "run").stat().st_mode & 0o777 == 0o711
