@@ -209,7 +209,7 @@ class Revision:
         self._reconcile()
         if self.want == 0:
             self._set_phase(Phase.INACTIVE, now)
-        elif desired > 0 or (not outcome.mark_inactive and self._phase is not Phase.INACTIVE):
+        elif desired > 0 or self._phase is not Phase.INACTIVE:
             self._update_phase(now)
         self._update_path(now)
 
