@@ -52,8 +52,6 @@ class Service:
     requests: int
     last_request: float
     """Wall-clock seconds; 0 before the first."""
-    created: float
-    """When its newest pod was created, wall-clock seconds; 0 at zero."""
     cold_starts: int
     cold: str
     """How its newest pod came up: `model fetched in 0.4 s, server ready 2.1 s after its start`."""
@@ -155,7 +153,6 @@ def _service(entry: Mapping[str, Any]) -> Service:
         pids=tuple(pid for pod in pods for pid in pod["pids"]),
         requests=sum(revision["requests"] for revision in revisions),
         last_request=max((revision["last_request"] or 0.0 for revision in revisions), default=0.0),
-        created=(pods[-1]["timeline"]["created"] or 0.0) if pods else 0.0,
         cold_starts=sum(revision["cold_starts"] for revision in revisions),
         cold=_cold(pods[-1]["timeline"]) if pods else "",
     )

@@ -32,13 +32,12 @@ def test_a_service_is_the_sum_of_its_revisions() -> None:
     service = engine._service(ENTRY)
     assert (service.name, service.steps, service.pods, service.pids) == ("digits", (), 1, (7, 8))
     assert (service.requests, service.cold_starts, service.last_request) == (5, 1, 103.0)
-    assert service.created == 100.0
     assert service.cold == "model fetched in 0.4 s, server ready 2.1 s after its start"
 
 
 def test_a_service_at_zero_has_no_pods_and_no_story() -> None:
     service = engine._service({**ENTRY, "revisions": [ENTRY["revisions"][1]]})  # type: ignore[index]
-    assert (service.pods, service.pids, service.created, service.cold) == (0, (), 0.0, "")
+    assert (service.pods, service.pids, service.cold) == (0, (), "")
 
 
 def test_a_graph_knows_which_services_it_may_call() -> None:
