@@ -29,7 +29,8 @@ LOG_KEYS = ("ts", "level", "unit", "logger", "message")
 """Keys every log line has, in this order; `exception` and extras follow when there are any."""
 
 _STANDARD_ATTRIBUTES = frozenset(
-    vars(logging.LogRecord("", 0, "", 0, "", (), None)) | {"message": "", "asctime": "", "taskName": ""}
+    vars(logging.LogRecord("", 0, "", 0, "", (), None))
+    | {"message": "", "asctime": "", "taskName": ""}
 )
 
 

@@ -14,7 +14,7 @@ CLOSURES = {
     "cli": {"pyyaml"},
     "s3": {"boto3", "botocore", "jmespath", "python-dateutil", "s3transfer", "six", "urllib3"},
     "functions": {
-        "blinker", "click", "flask", "gunicorn", "httptools", "itsdangerous", "jinja2",
+        "blinker", "click", "flask", "gunicorn", "itsdangerous", "jinja2",
         "markupsafe", "orjson", "uvloop", "werkzeug",
     },
 }  # fmt: skip
