@@ -66,16 +66,27 @@ class GrpcCodec(Codec):
         return from_response(result, call.payload)
 
 
-def message_bytes(message: Any) -> int:
-    """About how large a request is, without serialising it again."""
-    return sum(map(len, message.raw_input_contents)) or sum(
-        tensor.contents.ByteSize() for tensor in message.inputs if tensor.HasField("contents")
-    )
+class GrpcBody:
+    """A request message and its raw contents: each look at a bytes field copies it, so one look."""
+
+    __slots__ = ("message", "raw")
+
+    def __init__(self, message: Any) -> None:
+        self.message = message
+        self.raw: list[bytes] = list(message.raw_input_contents)
+
+    def size(self) -> int:
+        """About how many bytes the request has, without serialising it again."""
+        return sum(map(len, self.raw)) or sum(
+            tensor.contents.ByteSize()
+            for tensor in self.message.inputs
+            if tensor.HasField("contents")
+        )
 
 
-def to_request(message: Any) -> InferRequest:
+def to_request(body: GrpcBody) -> InferRequest:
     """Raises InvalidRequest."""
-    raw = message.raw_input_contents
+    message, raw = body.message, body.raw
     if not message.inputs:
         raise InvalidRequest("the request has no inputs")
     if raw and len(raw) != len(message.inputs):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from . import __version__, codec_grpc, faults, grpc_server, oip
-from .codec_grpc import GrpcCodec, GrpcRoute
+from . import __version__, faults, grpc_server, oip
+from .codec_grpc import GrpcBody, GrpcCodec, GrpcRoute
 from .engine import Engine
 from .errors import FunctionsError, LoadFailed, ModelNotReady
 from .model import Call
@@ -86,8 +86,8 @@ class InferenceService:
         try:
             entry = self.repository.ready_entry(request.model_name, request.model_version)
             route = GrpcRoute(request.model_name, request.model_version)
-            size = codec_grpc.message_bytes(request)
-            self.engine.execute(entry, self.codec, route, request, size, call, done)
+            body = GrpcBody(request)
+            self.engine.execute(entry, self.codec, route, body, body.size(), call, done)
             answer = await future
         except FunctionsError as error:
             if entry is not None:
