@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import publish, retry
+from . import digest, publish, retry
 from .client import Client
 from .context import Context
 from .destinations import Destination, Report, plan
@@ -325,8 +325,9 @@ class Fetch:
         links: dict[str, str] = {}
         for source in sources:
             if isinstance(source, FinishingSource):
-                source.finish(tree)
-                files = scan(tree)
+                tree = source.finish(tree)
+                if tree != staging.tree:
+                    files, links = scan(tree)
         single = len(records) == 1 and len(items) == 1
         if self._settings.unpack and single and is_archive(records[0].path):
             from . import archive
@@ -418,16 +419,20 @@ class Fetch:
         )
 
 
-def scan(tree: Path) -> list[FileRecord]:
-    """Records of what is in a tree, without digests."""
-    records = []
-    for directory, _, names in os.walk(tree):
-        for name in names:
+def scan(tree: Path) -> tuple[list[FileRecord], dict[str, str]]:
+    """Records and symbolic links of what is in a tree that was just written."""
+    records, links = [], {}
+    for directory, folders, names in os.walk(tree):
+        for name in [*folders, *names]:
             path = os.path.join(directory, name)
-            status = os.lstat(path)
             relative = os.path.relpath(path, tree)
-            records.append(FileRecord(relative, status.st_size, "", "", status.st_mtime_ns))
-    return records
+            if os.path.islink(path):
+                links[relative] = os.readlink(path)
+            elif name in names:
+                status = os.stat(path)
+                found = f"crc32:{digest.of_file(Path(path), 'crc32')}"
+                records.append(FileRecord(relative, status.st_size, "", found, status.st_mtime_ns))
+    return records, links
 
 
 def _is(path: Path, record: FileRecord) -> bool:

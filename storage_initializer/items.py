@@ -88,8 +88,8 @@ class CopySource(Source, Protocol):
 
 @runtime_checkable
 class FinishingSource(Source, Protocol):
-    def finish(self, tree: Path) -> None:
-        """Turn downloaded raw material (image layers) into the tree to publish."""
+    def finish(self, tree: Path) -> Path:
+        """The tree to publish, made of what was downloaded to `tree` (which stays as it is)."""
 
 
 @runtime_checkable

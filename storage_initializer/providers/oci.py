@@ -124,16 +124,17 @@ class RegistrySource(Located):
                 self._image.append(item)
             yield item
 
-    def finish(self, tree: Path) -> None:
-        """Apply an image's layers and keep `/models`."""
-        if self._image:
-            oci_layers.apply(
-                self.shown,
-                tree,
-                [tree / item.path for item in self._image],
-                self._context.settings,
-                self._context.control,
-            )
+    def finish(self, tree: Path) -> Path:
+        """Apply an image's layers and keep `/models`; an artifact is complete as it is."""
+        if not self._image:
+            return tree
+        return oci_layers.apply(
+            self.shown,
+            tree,
+            [tree / item.path for item in self._image],
+            self._context.settings,
+            self._context.control,
+        )
 
     def _manifest(self, reference: str) -> dict[str, Any]:
         url = f"{self._base}/manifests/{reference}"

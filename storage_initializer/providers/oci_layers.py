@@ -12,7 +12,7 @@ from storage_initializer.retry import Control
 from storage_initializer.settings import Settings
 
 RAW = ".turnout-layers"
-"""Where raw layers are staged, below the tree; gone before publication."""
+"""Where raw layers are staged, below the tree; never published."""
 ROOT = "models/"
 _OPAQUE = ".wh..wh..opq"
 _WHITEOUT = ".wh."
@@ -29,8 +29,10 @@ def check_media_types(where: str, layers: Sequence[Mapping[str, Any]]) -> None:
 
 def apply(
     where: str, tree: Path, layers: Sequence[Path], settings: Settings, control: Control
-) -> None:
-    """Replace the raw layers in `tree` by what they contain below `/models`."""
+) -> Path:
+    """What the layers contain below `/models`, in a directory beside `tree`."""
+    if {entry.name for entry in tree.iterdir()} != {RAW}:
+        raise StorageError(f"{where}: an image cannot share its destination with other sources")
     out = tree.parent / "image"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
@@ -42,21 +44,17 @@ def apply(
         max_ratio=settings.unpack_max_ratio,
         control=control,
     )
-    links: dict[str, str] = {}
     for layer in layers:
         try:
-            _apply_layer(layer, out, limits, links)
+            _apply_layer(layer, out, limits)
         except (tarfile.TarError, EOFError) as exc:
             raise UnsafeArchive(where, f"a layer is damaged: {exc}") from exc
     if not any(out.iterdir()):
         raise NotFound(where, "the image has no /models directory")
-    shutil.rmtree(tree / RAW)
-    for entry in list(out.iterdir()):
-        entry.rename(tree / entry.name)
-    out.rmdir()
+    return out
 
 
-def _apply_layer(layer: Path, out: Path, limits: Limits, links: dict[str, str]) -> None:
+def _apply_layer(layer: Path, out: Path, limits: Limits) -> None:
     extraction = Extraction(out, limits)
     with tarfile.open(layer, "r:*") as tar:
         for info in tar:

@@ -700,13 +700,17 @@ def test_hugging_face(tmp_path: Path) -> None:
 # --- OCI -----------------------------------------------------------------------------------------
 
 
-def layer(members: dict[str, bytes]) -> bytes:
+def layer(members: dict[str, bytes], links: Mapping[str, str] | None = None) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
         for name, data in members.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
+        for name, target in (links or {}).items():
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.SYMTYPE, target
+            tar.addfile(info)
     return packed.getvalue()
 
 
@@ -724,10 +728,15 @@ IMAGE = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 LAYERS = [
     layer({"etc/passwd": b"x", "models/1/weights.bin": DATA, "models/old.bin": b"old"}),
-    layer({"models/.wh.old.bin": b"", "models/config.json": b"{}", "models/1/extra": b"e"}),
+    layer(
+        {"models/.wh.old.bin": b"", "models/config.json": b"{}", "models/1/extra": b"e"},
+        {"models/latest": "1", "models/settings.json": "config.json"},
+    ),
 ]
 CONFIG = b"{}"
-MODEL = {"1/weights.bin": DATA, "config.json": b"{}", "1/extra": b"e"}
+MODEL = {
+    "1/weights.bin": DATA, "config.json": b"{}", "1/extra": b"e", "settings.json": b"{}",
+}  # fmt: skip
 
 
 def image_manifest() -> bytes:
