@@ -50,7 +50,8 @@ if kind == "one":
             file.write(bytes([index % 256]) + block[1:])
 elif kind == "small":
     for index in range(int(sys.argv[3])):
-        (root / f"{index:05d}.bin").write_bytes(block[index * 1000 : index * 1000 + int(sys.argv[4])])
+        start = index * 1000
+        (root / f"{index:05d}.bin").write_bytes(block[start : start + int(sys.argv[4])])
 else:
     for index in range(int(sys.argv[3])):
         (root / f"{index:05d}.bin").write_bytes(block[index : index + (int(sys.argv[4]) << 20)])
