@@ -3,7 +3,9 @@
 A new transitive dependency is somebody's decision, not a surprise: it shows up here as a diff.
 """
 
+import tomllib
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -20,6 +22,18 @@ CLOSURES = {
 }  # fmt: skip
 
 
+PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+
+
+def requirements(name: str, extra: str) -> list[Requirement]:
+    """What `name[extra]` asks for here; turnout's own from the file, not from a stale install."""
+    if name == "turnout":
+        lines = PROJECT["optional-dependencies"][extra] if extra else PROJECT["dependencies"]
+        return [Requirement(line) for line in lines]
+    found = [Requirement(line) for line in metadata.requires(name) or []]
+    return [r for r in found if not r.marker or r.marker.evaluate({"extra": extra})]
+
+
 def closure(extra: str) -> set[str]:
     """Canonical names of everything `pip install turnout[extra]` brings besides turnout itself."""
     found: set[str] = set()
@@ -30,10 +44,7 @@ def closure(extra: str) -> set[str]:
         if (name, wanted) in seen:
             continue
         seen.add((name, wanted))
-        for line in metadata.requires(name) or []:
-            requirement = Requirement(line)
-            if requirement.marker and not requirement.marker.evaluate({"extra": wanted}):
-                continue
+        for requirement in requirements(name, wanted):
             dependency = canonicalize_name(requirement.name)
             if dependency != "turnout":
                 found.add(dependency)
