@@ -1,7 +1,7 @@
 """What each entry point loads before it can serve: scale from zero starts with the imports.
 
-Counted in modules, which is deterministic; the time they take is a benchmark, not a test. Counts are
-taken above a bare interpreter of the same environment, so that an editable install's own import
+Counted in modules, which is deterministic; the time they take is a benchmark, not a test. Counts
+are taken above a bare interpreter of the same environment, so that an editable install's own import
 hooks (not in the images) do not count, plus the 31 modules a bare interpreter loads by itself.
 """
 

@@ -20,6 +20,17 @@ GRAPH = json.dumps(
     {"nodes": {"root": {"routerType": "Sequence", "steps": [{"serviceUrl": "http://m.test/"}]}}}
 )
 
+RUN_ALONE = """
+import json, runpy, sys
+# Hiding site-packages (-S) would hide third-party packages too: only this checkout must go.
+copy, checkout, unit, arguments = json.loads(sys.argv[1])
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
+kept = [p for p in sys.path if p and ("site-packages" in p or not p.startswith(checkout))]
+sys.path[:] = [copy, *kept]
+sys.argv = [unit, *arguments]
+runpy.run_module(unit, run_name="__main__", alter_sys=True)
+"""
+
 UNITS = {
     "router_fn": (("router_fn", *WIRE), ["--check", "--graph-json", GRAPH], 0),
     "functions": (("functions",), ["--help"], 0),
@@ -38,15 +49,9 @@ def test_a_unit_runs_with_only_its_own_folders(unit: str, tmp_path: Path) -> Non
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, target)
-    # -S would also hide the third-party packages; instead, drop the editable finder of this checkout.
-    program = (
-        "import sys, runpy; sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f).lower()];"
-        f"sys.path[:] = [{str(tmp_path)!r}] + [p for p in sys.path if p and not p.startswith({str(ROOT)!r}) or 'site-packages' in p];"
-        f"sys.argv = [{unit!r}, *{arguments!r}];"
-        f"runpy.run_module({unit!r}, run_name='__main__', alter_sys=True)"
-    )
+    task = json.dumps([str(tmp_path), str(ROOT), unit, arguments])
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", RUN_ALONE, task],
         cwd=tmp_path,
         env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
         capture_output=True,
