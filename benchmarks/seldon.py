@@ -1,4 +1,4 @@
-"""Seldon graphs: the conversion to TensorFlow Serving, and a graph of four nodes through the router."""
+"""Seldon graphs: conversion to TensorFlow Serving, and a graph of four nodes in the router."""
 
 import json
 import timeit

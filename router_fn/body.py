@@ -209,13 +209,15 @@ _SEGMENT = re.compile(
 def pick(path: str) -> Callable[[bytes], bytes]:
     """A function that cuts the part at `path` out of a JSON body.
 
-    `$.a.b`, `$.a[0]`, `$.a.0` and `$['a']` take a slice of the text as it stands. Any other text
-    that begins with `$` is a JSONPath: one match is passed on re-encoded, several as an array.
+    `a.b`, `$.a.b`, `$.a[0]`, `$.a.0` and `$['a']` take a slice of the text as it stands. Any other
+    text is a JSONPath: one match is passed on re-encoded, several as an array.
     The function raises `PickError` if the body is not JSON or has nothing there; `pick` itself
     raises ValueError for a JSONPath that cannot be parsed.
     """
     if path in ("", "$"):
         return _whole
+    if not path.startswith("$"):
+        path = f"$.{path}"
     segments = _plain_segments(path)
     if segments is not None:
         return _slicer(path, segments)

@@ -210,6 +210,8 @@ TABLE = (
         ("$", TABLE),
         ("", TABLE),
         ("$.predictions[0].p", b"0.90"),
+        ("predictions.0.p", b"0.90"),
+        ("n", b"null"),
         ("$.predictions.0.label", b'"dog"'),
         ("$['predictions'][1]", b'{"label":"cat"}'),
         ('$["a.b"]["c d"]', b"[1,[2.0]]"),
