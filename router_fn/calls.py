@@ -46,8 +46,8 @@ _STREAM_TYPES = (
 
 
 class Incoming:
-    """What the router derives from one distinct client head; kept with it
-    (`RequestHead.context`)."""
+    """What the router derives from the headers that go upstream; shared by all heads that forward
+    the same, and kept with each head (`RequestHead.context`)."""
 
     __slots__ = (
         "default_type",
@@ -58,13 +58,9 @@ class Incoming:
         "heads",
         "inflates",
         "prefixes",
-        "probe",
-        "wants_stream",
     )
 
-    def __init__(self, head: RequestHead, selected: Headers, *, probe: bool) -> None:
-        self.probe = probe
-        """The request is the readiness probe, not for the graph."""
+    def __init__(self, selected: Headers) -> None:
         self.headers: Headers = [
             (canonical(name), value)
             for name, value in selected
@@ -80,15 +76,18 @@ class Incoming:
             defaults.append((b"Accept-Encoding", b"gzip"))
         self.defaults = defaults
         self.forwarded = join(defaults + self.headers)
-        self.direct: bytes | None = None
-        """The ready request head of a one-step graph, when the length is known from the client's
-        head."""
         self.prefixes: dict[Target, bytes] = {}
         self.heads: dict[tuple[Target, int], bytes] = {}
-        self.wants_stream = any(
-            name.lower() == b"accept" and b"text/event-stream" in value.lower()
-            for name, value in head.headers
-        )
+        self.direct: dict[int, bytes] = {}
+        """The heads of a one-step graph's only target, by length."""
+
+
+def accepts_events(head: RequestHead) -> bool:
+    """The client would take its answer piece by piece."""
+    return any(
+        name.lower() == b"accept" and b"text/event-stream" in value.lower()
+        for name, value in head.headers
+    )
 
 
 class Target:
@@ -223,7 +222,7 @@ class Call(Wait[Reply]):
             mode == "Auto"
             and (
                 head.media_type.lower().startswith(_STREAM_TYPES)
-                or (head.chunked and self.incoming.wants_stream)
+                or (head.chunked and accepts_events(exchange.head))
             )
         ):
             return False

@@ -18,7 +18,7 @@ from functions.wire.http1 import Exchange, Limits, Server
 from functions.wire.http1_head import RequestHead, ResponseHead
 from router_fn import body as bodies
 from router_fn import engine, plan
-from router_fn.calls import Call, Incoming, Target
+from router_fn.calls import MAX_KEPT_HEADS, Call, Incoming, Target
 from router_fn.content import JSON, content_type
 from router_fn.errors import NoRouteMatched, RequestFailed, UpstreamError
 from router_fn.graph import Graph, Step
@@ -38,6 +38,12 @@ if TYPE_CHECKING:
     from router_fn.grpc_steps import GrpcTarget
 
 logger = logging.getLogger(__name__)
+
+MAX_KEPT_INCOMINGS = 64
+"""Distinct sets of forwarded headers remembered; most graphs forward nothing, which is one."""
+
+_PROBE = object()
+"""Context of a head that asks for readiness."""
 
 FLUSH_S = 0.2
 """How long the last spans may take to leave before the process ends."""
@@ -66,9 +72,7 @@ class Router:
         self.ready = True
         self.admin: Admin | None = None
         self.grpc_front: GrpcFront | None = None
-        self.export_head = Incoming(
-            RequestHead(b"POST", b"/", 1, []), _otlp_headers(settings.otlp_headers), probe=False
-        )
+        self.export_head = Incoming(_otlp_headers(settings.otlp_headers))
         """What goes with exported spans."""
         self._headers = _header_plan(graph, settings)
         self._returned = frozenset(
@@ -81,6 +85,7 @@ class Router:
         if self._single is not None or self._choose is not None:
             exchange_class = type("_Direct", (_Direct,), {"router": self})
         self.server = Server(self.handle, self._limits(), exchange_class)
+        self._incomings: dict[tuple[tuple[bytes, bytes], ...], Incoming] = {}
         self._max_concurrency = graph.max_concurrency
         self._apart = 0  # requests under way that came over gRPC
 
@@ -198,8 +203,7 @@ class Router:
         incoming = head.context
         if incoming is None:
             incoming = head.context = self.read_head(head)
-        incoming = cast("Incoming", incoming)
-        if incoming.probe:
+        if incoming is _PROBE:
             if self.ready:
                 exchange.respond(200)
             else:
@@ -210,10 +214,11 @@ class Router:
                 503, engine.error_body("too many requests at once"), JSON, b"Retry-After: 1\r\n"
             )
             return
+        incoming = cast("Incoming", incoming)
         body = exchange.body
         target = self._single
         if target is not None:
-            ready = incoming.direct
+            ready = incoming.direct.get(len(body)) or self._make_ready(target, incoming, len(body))
         elif self._choose is not None:
             step = self._choose(body)
             if step is None:
@@ -227,7 +232,7 @@ class Router:
         direct = cast("_Direct", exchange)
         direct.target = target
         idle = target.origin.idle
-        if idle and ready is not None and incoming.inflates:
+        if idle and incoming.inflates:
             connection = idle.pop()
             if connection.alive:
                 direct.connection = connection
@@ -240,16 +245,27 @@ class Router:
         """KServe's error object, with the error's status."""
         exchange.respond(error.status, engine.error_body(str(error)), JSON)
 
-    def read_head(self, head: RequestHead) -> Incoming:
-        """What this head means to us; done once per distinct head."""
-        path = head.target.partition(b"?")[0]
+    def read_head(self, head: RequestHead) -> object:
+        """What this head means: an Incoming, or that it is the probe. Once per distinct head."""
+        if head.target.startswith(_READY) and head.target.partition(b"?")[0] == _READY:
+            return _PROBE
         selected = self._headers(head.headers)
         if self.observer.tracer is not None:  # every call carries its own span's
             selected = [field for field in selected if field[0].lower() not in _TRACE_FIELDS]
-        incoming = Incoming(head, selected, probe=path == _READY)
-        if self._single is not None and incoming.inflates and not head.chunked:
-            incoming.direct = self._single.head(incoming, head.length)
+        key = tuple(selected)
+        incoming = self._incomings.get(key)
+        if incoming is None:
+            if len(self._incomings) >= MAX_KEPT_INCOMINGS:
+                self._incomings.clear()
+            incoming = self._incomings[key] = Incoming(selected)
         return incoming
+
+    def _make_ready(self, target: Target, incoming: Incoming, length: int) -> bytes:
+        """The only target's request head for this length, kept for the next of its kind."""
+        ready = target.head(incoming, length)
+        if len(incoming.direct) < MAX_KEPT_HEADS:
+            incoming.direct[length] = ready
+        return ready
 
     def _crowded(self, in_flight: int) -> bool:
         """More requests at once than the graph allows; `in_flight` includes the one asking."""
@@ -262,7 +278,7 @@ class Router:
             return
         self._apart += 1
         exchange.on_answer = self._left
-        incoming = self.read_head(exchange.head)
+        incoming = Incoming(self._headers(exchange.head.headers))
         self._make_run(self, cast("Exchange", exchange), incoming).start()
 
     def _left(self) -> None:

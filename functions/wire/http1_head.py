@@ -135,11 +135,17 @@ def parse_request_head(block: bytes) -> RequestHead:
     return head
 
 
+_REQUEST_NAME_LENGTHS = frozenset(
+    map(len, ("host", "content-length", "transfer-encoding", "connection", "expect"))
+)
+
+
 def _apply_request_fields(head: RequestHead) -> None:
     hosts = 0
     length: int | None = None
     for name, value in head.headers:
-        # Comparing lengths first would be faster still, but this runs once per distinct head.
+        if len(name) not in _REQUEST_NAME_LENGTHS:
+            continue  # most fields are not our business, and a length is read faster than a name
         match name.lower():
             case b"host":
                 hosts += 1

@@ -66,7 +66,7 @@ class SeldonHead(Incoming):
             for name, value in head.headers
             if name.lower() not in _OWN_HEADERS
         ]
-        super().__init__(head, forwarded, probe=False)
+        super().__init__(forwarded)
         self.default_type = False  # every message says its own
         self.path = head.target.partition(b"?")[0]
         path = unquote(self.path.decode("latin-1"))
