@@ -17,6 +17,9 @@ PREFERENCE = ("sha256", "crc64nvme", "crc32c", "crc32", "md5", "sha1", "gitsha1"
 pin and must be honoured; among the others the CRCs come first because they can be computed per
 range in parallel, at 2 GB/s and more, where MD5 needs the whole file in order at 0.7 GB/s."""
 
+MD5_OF_PARTS = "md5-of-parts-"
+"""Followed by the part size: the ETag of an S3 multipart upload (`STORAGE_VERIFY=full`)."""
+
 COMBINABLE = frozenset({"crc32"})
 """Algorithms whose value for a whole follows from the values of its parts."""
 
@@ -39,6 +42,35 @@ class Crc32:
 
     def hexdigest(self) -> str:
         return f"{self.value:08x}"
+
+
+class Md5OfParts:
+    """S3's ETag of a multipart upload: MD5 of the parts' MD5s, a dash, and their number."""
+
+    __slots__ = ("_digests", "_left", "_part", "_size")
+
+    def __init__(self, part_bytes: int) -> None:
+        self._size = self._left = part_bytes
+        self._part = hashlib.md5(usedforsecurity=False)
+        self._digests: list[bytes] = []
+
+    def update(self, data: bytes | bytearray | memoryview) -> None:
+        view = memoryview(data)
+        while view:
+            now = view[: self._left]
+            self._part.update(now)
+            self._left -= len(now)
+            view = view[len(now) :]
+            if not self._left:
+                self._digests.append(self._part.digest())
+                self._part, self._left = hashlib.md5(usedforsecurity=False), self._size
+
+    def hexdigest(self) -> str:
+        digests = list(self._digests)
+        if self._left < self._size:
+            digests.append(self._part.digest())
+        joined = hashlib.md5(b"".join(digests), usedforsecurity=False).hexdigest()
+        return f"{joined}-{len(digests)}"
 
 
 class _Native:
@@ -102,11 +134,16 @@ def choose(checks: Mapping[str, str], mode: str) -> tuple[str, str] | None:
     for algorithm in PREFERENCE:
         if algorithm in checks and new_for(algorithm, 0) is not None:
             return algorithm, checks[algorithm]
+    for algorithm, value in checks.items():
+        if algorithm.startswith(MD5_OF_PARTS):
+            return algorithm, value
     return None
 
 
 def new_for(algorithm: str, size: int) -> Hasher | None:
     """As `new`, for a file of `size` bytes: git hashes a header with the size first."""
+    if algorithm.startswith(MD5_OF_PARTS):
+        return Md5OfParts(int(algorithm.removeprefix(MD5_OF_PARTS)))
     if algorithm == "gitsha1":
         hasher = hashlib.sha1(usedforsecurity=False)
         hasher.update(b"blob %d\0" % size)

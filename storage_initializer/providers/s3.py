@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from posixpath import basename
 from urllib.parse import urlsplit
 
-from storage_initializer import retry
+from storage_initializer import digest, retry
 from storage_initializer.context import Context, refusal
 from storage_initializer.errors import (
     AccessDenied,
@@ -36,6 +36,7 @@ from .s3_sign import Signer, query_string, quote_key
 from .s3_xml import Page, error_code
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
+_MULTIPART = re.compile(r"[0-9a-f]{32}-(\d+)")
 _DNS_BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _CHECKSUMS = {
     "x-amz-checksum-crc64nvme": "crc64nvme",
@@ -298,7 +299,26 @@ class S3Source:
         encrypted = encrypted or "x-amz-server-side-encryption-customer-algorithm" in headers
         if encrypted:
             found.pop("md5", None)
+        elif self._context.settings.verify == "full":
+            found |= self._etag_of_parts(item)
         return found
+
+    def _etag_of_parts(self, item: Item) -> dict[str, str]:
+        """The ETag of a multipart upload, where all parts have the size of the first."""
+        etag = item.version.strip('"').lower()
+        count = _MULTIPART.fullmatch(etag)
+        if not count or item.size is None:
+            return {}
+        status, headers, _ = self._context.ask(
+            lambda: self._sign("HEAD", item.ref, {"partNumber": "1"}, {}),
+            ok=(200, 206, 400, 403, 404, 405, 416, 501),
+            explain=self._explain,
+        )
+        length = headers.get("content-length", "")
+        part = int(length) if status in (200, 206) and length.isdigit() else 0
+        if not part or -(-item.size // part) != int(count[1]):
+            return {}
+        return {f"{digest.MD5_OF_PARTS}{part}": etag}
 
     # -- refusals ----------------------------------------------------------------------------------
 

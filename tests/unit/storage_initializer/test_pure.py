@@ -184,6 +184,21 @@ def test_the_best_known_checksum_is_chosen() -> None:
     assert digest.choose({"md5": "1", "sha256": "3"}, "size") == ("sha256", "3")
 
 
+def test_multipart_etags_whatever_the_pieces() -> None:
+    data = random.Random(4).randbytes(2500)
+    md5s = b"".join(hashlib.md5(data[at : at + 1000]).digest() for at in (0, 1000, 2000))
+    expected = f"{hashlib.md5(md5s).hexdigest()}-3"
+    for step in (1, 7, 999, 1000, 1001, 2500):
+        hasher = digest.new_for(f"{digest.MD5_OF_PARTS}1000", 0)
+        assert hasher is not None
+        for at in range(0, len(data), step):
+            hasher.update(data[at : at + step])
+        assert hasher.hexdigest() == expected
+    assert digest.choose({f"{digest.MD5_OF_PARTS}1000": "x", "crc32": "y"}, "full") == (
+        "crc32", "y",
+    )  # fmt: skip
+
+
 def test_git_blob_names(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"hello\n")
     assert digest.of_file(tmp_path / "f", "gitsha1") == "ce013625030ba8dba906f756967f9e9ca394464a"
