@@ -33,11 +33,26 @@ HOOK_NAMES = frozenset(
 """A class or module with one of these is a model: KServe's, Seldon's and TorchServe's spellings."""
 
 
+_model_directories: set[Path] = set()
+"""Where models of this process came from; only their modules are ever forgotten."""
+
+
 def add_to_path(directory: Path) -> None:
-    """Let user code import its neighbours. First in the path, as a script's own folder is."""
+    """Let user code import its neighbours: first in the path, as a script's own folder is.
+
+    A module of the same name that another model brought is forgotten, so that this one imports its
+    own (the other keeps the objects it holds).
+    """
     entry = str(directory)
-    if entry not in sys.path:
-        sys.path.insert(0, entry)
+    if entry in sys.path:
+        sys.path.remove(entry)
+    sys.path.insert(0, entry)
+    importlib.invalidate_caches()
+    for file in directory.glob("*.py"):
+        loaded = getattr(sys.modules.get(file.stem), "__file__", None)
+        if loaded is not None and Path(loaded).parent in _model_directories - {directory}:
+            del sys.modules[file.stem]
+    _model_directories.add(directory)
 
 
 def load_object(reference: str, base: Path) -> Any:

@@ -11,7 +11,9 @@ VERBS = ("predict", "explain")
 
 def check_lists(payload: Any) -> str | None:
     """KServe's one check of a V1 body, before any hook runs: the problem, or None."""
-    if isinstance(payload, Mapping):
+    if type(payload) is dict:
+        if type(payload.get("instances")) is list and "inputs" not in payload:
+            return None  # nearly every request
         for key in ("instances", "inputs"):
             if key in payload and not isinstance(payload[key], list):
                 if key == "inputs" and isinstance(payload[key], Mapping):
@@ -22,6 +24,10 @@ def check_lists(payload: Any) -> str | None:
 
 def instances_of(payload: Any) -> tuple[list[Any] | None, str | None]:
     """`inputs` (it wins) or `instances` of a body: (list, None) or (None, problem)."""
+    if type(payload) is dict and "inputs" not in payload:
+        rows = payload.get("instances")
+        if type(rows) is list:
+            return rows, None
     if not isinstance(payload, Mapping):
         return None, 'the body must be a JSON object with "instances"'
     problem = check_lists(payload)

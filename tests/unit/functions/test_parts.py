@@ -190,6 +190,18 @@ def test_references_to_user_code(tmp_path: Path) -> None:
         loader.load_object("nowhere_to_be_found:C", tmp_path)
 
 
+def test_models_with_modules_of_the_same_name_keep_apart(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "same_name_here.py").write_text(f"WHO = {name!r}")
+        source = "import same_name_here\ndef predict(x): return same_name_here.WHO\n"
+        (tmp_path / name / "model_of_same_name.py").write_text(source)
+    files = [tmp_path / name / "model_of_same_name.py" for name in ("one", "two")]
+    first, second = (loader.load_file(file) for file in files)
+    assert (first.predict(0), second.predict(0)) == ("one", "two")
+    assert json.__name__ == "json"  # nothing else is forgotten
+
+
 # --- JSON and events
 
 
