@@ -253,9 +253,10 @@ class S3Source:
 
     def request(self, item: Item, start: int, stop: int | None) -> Request:
         headers = {}
-        if item.version:
-            headers["If-Match"] = item.version
         if start or stop is not None:
+            # A whole object needs no condition: its answer's ETag is compared anyway.
+            if item.version:
+                headers["If-Match"] = item.version
             headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
         else:
             headers["x-amz-checksum-mode"] = "ENABLED"
