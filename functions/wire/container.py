@@ -62,7 +62,7 @@ class JsonLogFormatter(logging.Formatter):
 
 
 def configure_logging(unit: str, *, level: str = "INFO", stream: TextIO | None = None) -> None:
-    """Send every logger of this process to `stream` (stderr) as JSON lines. Called by `__main__` only."""
+    """Send every logger of this process to `stream` (stderr) as JSON lines; only for `__main__`."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonLogFormatter(unit))
     root = logging.getLogger()
