@@ -46,7 +46,10 @@ def request_of(body: bytes, signature_name: str) -> Request:
         raise SeldonError("the request must be a JSON object", status=400)
     meta = members(fields.get(b"meta", b"{}"))
     if b"data" in fields:
-        kind, instances = _instances(members(fields[b"data"]))
+        try:
+            kind, instances = _instances(members(fields[b"data"]))
+        except ValueError as error:
+            raise SeldonError(f"data cannot be read: {error}", status=400) from error
         signature = json.dumps(signature_name, ensure_ascii=False).encode()
         upstream = compose({b"instances": instances, b"signature_name": signature})
         return Request(upstream, kind, meta)
@@ -188,7 +191,11 @@ def answer_of(
     predictions = fields.get(b"predictions")
     if predictions is None or predictions[:1] != b"[":
         return 502, failure(502, "TensorFlow Serving answered no predictions", _UPSTREAM)
-    return 200, compose({b"data": _data(request.kind, predictions), b"meta": meta})
+    try:
+        data = _data(request.kind, predictions)
+    except ValueError as error:
+        return 502, failure(502, f"the predictions cannot be read: {error}", _UPSTREAM)
+    return 200, compose({b"data": data, b"meta": meta})
 
 
 def _error_status(status: int) -> int:

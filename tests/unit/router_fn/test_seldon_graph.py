@@ -1,12 +1,16 @@
 """The grammar of Seldon graphs: what is refused, and with which words; URLs and messages."""
 
+import contextlib
 import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from router_fn.errors import GraphError
-from router_fn.seldon import graph, messages
+from router_fn.seldon import builtins, graph, messages
+from router_fn.seldon.messages import SeldonError
 from router_fn.seldon.paths import Paths, Wanted
 
 MODEL = {"name": "m", "serviceUrl": "http://m"}
@@ -209,3 +213,27 @@ def test_the_error_body_carries_the_status() -> None:
     assert json.loads(messages.failure(504, "late")) == {
         "status": {"code": 504, "info": "late", "status": "FAILURE"}
     }
+
+
+TEXTS = st.binary(max_size=60) | st.text(alphabet='{}[]":,datnrymelops0129-.e ', max_size=60).map(
+    str.encode
+)
+
+
+@given(TEXTS | st.sampled_from([b"[" * 9000, b'{"response":{"meta":' + b"[" * 9000]))
+def test_no_text_makes_a_reader_raise(text: bytes) -> None:
+    messages.members(text)
+    messages.with_meta(text, {"r": 1}, {"m": "i"})
+    assert isinstance(messages.nodes_of_feedback(text), set)
+    route = messages.chosen_route(text, "r")
+    assert route is None or isinstance(route, int)
+    with contextlib.suppress(ValueError):
+        assert isinstance(messages.route_of(text), int)
+    for convert in (messages.tensorflow_request, messages.v2_request):
+        with contextlib.suppress(ValueError):
+            convert(text)
+    for body in (text, b'{"data":' + text + b"}"):
+        with contextlib.suppress(SeldonError):
+            builtins.average([body, body])
+        with contextlib.suppress(SeldonError):
+            builtins.simple_model(body)
