@@ -5,6 +5,7 @@ find its input again, or else sees from the mark on the copy that the move was c
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +16,19 @@ from .event import Event
 from .objects import MARK, ObjectStore, Stored
 from .request import describe_object
 from .spec import Action, SinkSpec
-from .storage import ObjectRef
+from .storage import SWEPT_FLOOR, ObjectRef
 from .template import Body, Text
 
 EVENT_MARK = "turnout-event"
 """User metadata: which piece of work made this object; tells a finished move from a missing
 input."""
+
+WRITTEN_MARK = "turnout-written"
+"""User metadata: the second in which the input was written, where the producer's sequencer is a
+time."""
+
+SWEPT_MARK = "turnout-swept"
+"""User metadata: made because of a sweep, which knows the input's time to the second only."""
 
 _MAX_TAG_VALUE = 256
 _JSON = "application/json"
@@ -79,7 +87,7 @@ class Effects:
         `Refused` or `TryAgain`.
         """
         result = self._spec.result
-        marks = {MARK: self._spec.name, EVENT_MARK: key}
+        marks = {MARK: self._spec.name, EVENT_MARK: key, **_time_marks(event, about)}
         made: list[str] = []
         if result.write is not None:
             bucket = self._bucket(result.write.bucket, about, documents)
@@ -148,7 +156,7 @@ class Effects:
             return
         except ObjectGone:  # there is an object: ours, or the result of an earlier upload
             present = self._store.head(bucket, name)
-        if present.metadata.get(EVENT_MARK) == marks[EVENT_MARK]:
+        if _is_same(present.metadata, marks):
             return
         try:
             self._store.put(bucket, name, content, _JSON, marks, if_etag=present.etag)
@@ -158,7 +166,7 @@ class Effects:
     def _is_ours(self, bucket: str, name: str, marks: Mapping[str, str]) -> bool:
         """Whether an interrupted run of the same work made this object already."""
         try:
-            return self._store.head(bucket, name).metadata.get(EVENT_MARK) == marks[EVENT_MARK]
+            return _is_same(self._store.head(bucket, name).metadata, marks)
         except ObjectGone:
             return False
 
@@ -196,6 +204,27 @@ class Effects:
         body = answer.body if answer.is_json else json.dumps(answer.body.decode("latin-1")).encode()
         prefix = json.dumps(head, ensure_ascii=False).encode("utf-8", "replace")
         return prefix[:-1] + b', "answer": ' + body + b"}"
+
+
+def _time_marks(event: Event, about: ObjectRef | None) -> dict[str, str]:
+    if about is None or not event.source.startswith("seaweedfs:"):
+        return {}
+    if not about.sequencer or not re.fullmatch(r"[0-9A-Fa-f]{16}", about.sequencer):
+        return {}
+    marks = {WRITTEN_MARK: str(int(about.sequencer, 16) // 1_000_000_000)}
+    if SWEPT_FLOOR in event.attributes:
+        marks[SWEPT_MARK] = "true"
+    return marks
+
+
+def _is_same(present: Mapping[str, str], marks: Mapping[str, str]) -> bool:
+    """Whether an object was made by this very work, or by a sweep's (or the original's) double of
+    it."""
+    if present.get(EVENT_MARK) == marks[EVENT_MARK]:
+        return True
+    swept = SWEPT_MARK in present or SWEPT_MARK in marks
+    written = marks.get(WRITTEN_MARK)
+    return swept and written is not None and present.get(WRITTEN_MARK) == written
 
 
 def object_documents(event: Event, about: ObjectRef | None, answer: Answer) -> dict[str, Any]:

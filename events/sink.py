@@ -166,7 +166,7 @@ class Sink:
             last = self._journal.last_sequencer(order.object_id)
             if keys.is_newer(last, order.sequencer):
                 return _ignored("a newer event of this object has been dealt with")
-            floor = event.attributes.get(sweep.FLOOR)
+            floor = event.attributes.get(storage.SWEPT_FLOOR)
             if last is not None and floor is not None and last >= str(floor):
                 return _ignored("the upload a sweep found has been dealt with")
             return self._run_ordered(event, about, work_keys, deadline, order)

@@ -13,6 +13,9 @@ from .errors import InvalidEvent
 from .event import Event, is_json_media
 from .sources import keys
 
+SWEPT_FLOOR = "sweptfrom"
+"""Extension of an event a sweep made: the sequencer of the beginning of the second of the write."""
+
 _PREFIXES = ("com.amazonaws.s3.", "com.amazonaws.s3:", "com.amazonaws.")
 
 

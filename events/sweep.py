@@ -23,13 +23,11 @@ from .objects import Listed, ObjectStore
 from .sender import Sender
 from .sources import s3
 from .spec import ObjectFilter
+from .storage import SWEPT_FLOOR
 
 logger = logging.getLogger(__name__)
 
 SOURCE = "seaweedfs:s3"
-FLOOR = "sweptfrom"
-"""Extension of a swept event: the sequencer of the beginning of its second."""
-
 PUBLISHERS = 8
 """Events published at once: a broker answers each when it is on disk."""
 
@@ -72,7 +70,7 @@ def event_of(bucket: str, found: Listed) -> Event:
             },
         },
     }
-    return s3.from_record(record).with_attributes(**{FLOOR: f"{floor_ns:016X}"})
+    return s3.from_record(record).with_attributes(**{SWEPT_FLOOR: f"{floor_ns:016X}"})
 
 
 class Sweeper:

@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 
 from events import spec, storage
+from events.errors import TryAgain
 from events.event import Event
 from events.gate import KeyedLocks
 from events.journal import Order
@@ -105,6 +106,26 @@ def test_an_original_and_a_swept_event_run_once(order: str) -> None:
     assert world.sink.handle(one).kind == "replied"
     assert world.sink.handle(two).kind == "ignored"
     assert len(world.client.calls) == 1
+
+
+@pytest.mark.parametrize("order", ["original first", "swept first"])
+def test_a_swept_double_of_an_interrupted_run_writes_no_second_result(order: str) -> None:
+    memory = journal()
+    result = {"write": {"bucket": "answers", "key": "{object.key}.json"}}
+    world = World({"source": SWEPT["source"], "result": result}, memory=memory)
+    world.store.load("mnist", "a.png")
+    one, two = (original(), swept()) if order == "original first" else (swept(), original())
+    done = memory.done
+
+    def crash(*args: Any, **kwargs: Any) -> None:
+        raise TryAgain("the process dies here")
+
+    memory.done = crash  # type: ignore[method-assign]
+    assert world.sink.handle(one).status == 503
+    memory.done = done  # type: ignore[method-assign]
+    written = world.store.objects["answers", "a.png.json"]
+    assert world.sink.handle(two).status == 204
+    assert world.store.objects["answers", "a.png.json"] is written
 
 
 def test_a_swept_event_is_an_object_event_like_any_other() -> None:
