@@ -1,5 +1,6 @@
 """HTTP/2 through the gateway: real gRPC, both protocols on both sides, many streams."""
 
+import shutil
 import socket
 import subprocess
 import time
@@ -14,6 +15,8 @@ import h2.events
 import pytest
 
 from tests.fakes_engine import Engine, running, service, until
+
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 
 ENDS = (h2.events.StreamReset, h2.events.StreamEnded, h2.events.ConnectionTerminated)
 
@@ -150,6 +153,7 @@ def test_grpc_through_the_gateway_as_a_proxy(
         assert channel.unary_unary("/test.Echo/Unary")(b"p", timeout=20) == b"p|"
 
 
+@needs_curl
 def test_http2_client_of_an_http1_service(engine: Engine) -> None:
     command = [
         "curl", "-sS", "--http2-prior-knowledge", "-H", "Host: echo.default.example.com",
@@ -181,6 +185,7 @@ def test_unknown_host_over_http2(engine: Engine) -> None:
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
+@needs_curl
 def test_streams_under_way_finish_when_the_engine_stops(tmp_path: Path) -> None:
     with running(tmp_path, service("echo")) as engine:
         engine.call("echo")
