@@ -18,6 +18,15 @@ from benchmarks.harness import Options, Row, Service
 
 TITLE = "Router"
 
+NOTES = """
+How to read this: nginx and the router take turns on one core; wrk and the upstream (a second nginx)
+have the other. Ratios are medians over the rounds. The router spends its time in Python, nginx in
+the kernel, so busy neighbours (caches, the second hyper-thread) cost the router more than nginx:
+look at the load in the line above before comparing two runs. Requests and answers are 1 KB of JSON
+numbers, every answer is checked to be JSON, and wrk's clients repeat their request head, as
+keep-alive clients do; a head never seen before costs the router about 10 us more.
+"""
+
 _PREDICTIONS = [round(0.0001 * i, 4) for i in range(130)]
 ANSWER = json.dumps({"predictions": [_PREDICTIONS]}).encode()
 """What the upstream always says: about 1 KB of JSON."""
