@@ -455,7 +455,7 @@ def _photographs(work: Path, options: Options) -> list[Row]:
         for clients in (1, 8):
             pairs = [
                 (
-                    wrk(server, options, clients=clients, body=content, path=path).per_second,
+                    _images(server, options, clients, content, path),
                     raw(one_core, 1),
                 )
                 for _ in range(options.rounds)
@@ -477,10 +477,7 @@ def _photographs(work: Path, options: Options) -> list[Row]:
     for name, extra in (("two cores", ()), ("two cores, two workers", ("--workers", "2"))):
         with ours(*arguments, *extra, core=both) as server:
             _wait_ready(server.port)
-            found = [
-                wrk(server, options, clients=8, body=content, path=path).per_second
-                for _ in range(options.rounds)
-            ]
+            found = [_images(server, options, 8, content, path) for _ in range(options.rounds)]
             value = statistics.median(found)
             rows.append(
                 Row(
@@ -495,6 +492,13 @@ def _photographs(work: Path, options: Options) -> list[Row]:
                 )
             )
     return rows
+
+
+def _images(server: Service, options: Options, clients: int, body: bytes, path: str) -> float:
+    load = wrk(server, options, clients=clients, body=body, path=path)
+    if load.errors:
+        raise RuntimeError(f"{load.errors} requests failed")
+    return load.per_second
 
 
 def _cat() -> bytes:

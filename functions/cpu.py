@@ -8,6 +8,10 @@ here. No I/O at import.
 import math
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .settings import Settings
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 
@@ -65,6 +69,21 @@ def _read_v1(directory: Path) -> float | None:
     except (OSError, ValueError):
         return None
     return quota / period if quota > 0 and period > 0 else None
+
+
+def library_threads(settings: "Settings") -> int:
+    """Threads for one call of a numeric library: the override, else this process's share of the
+    quota.
+
+    OMP_NUM_THREADS counts as a quota: an engine without cgroups sets it in place of one.
+    """
+    if settings.cpu_threads:
+        return settings.cpu_threads
+    usable = usable_cpus()
+    declared = settings.environ.get("OMP_NUM_THREADS", "")
+    if declared.isdecimal() and int(declared) > 0:
+        usable = min(usable, int(declared))
+    return max(1, usable // settings.workers)
 
 
 def usable_cpus(quota: float | None = None) -> int:

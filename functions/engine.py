@@ -8,6 +8,7 @@ loop.
 import time
 from typing import TYPE_CHECKING, Any
 
+from . import answers
 from .errors import FunctionsError, Overloaded
 from .execution import INLINE_BODY_BYTES, Done, Runner
 from .model import Call, Item, ServedModel
@@ -29,6 +30,11 @@ class Codec:
 
     def __init__(self, settings: "Settings") -> None:
         self.settings = settings
+
+    def refuse(self, error: FunctionsError) -> Any:
+        """The answer to a request that failed; the flat `{"error": ...}` unless a protocol
+        differs."""
+        return answers.from_error(error)
 
     def decode(self, body: Any, route: Any, call: Call) -> Any:
         raise NotImplementedError

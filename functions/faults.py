@@ -84,4 +84,6 @@ def classify(exc: BaseException, model: str, request_id: str = "") -> FunctionsE
         exc_info=exc,
         extra={"model": model, "correlation_id": correlation_id, "request_id": request_id},
     )
-    return ModelFailed(model, correlation_id)
+    failed = ModelFailed(model, correlation_id)
+    failed.__cause__ = exc
+    return failed

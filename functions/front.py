@@ -34,8 +34,8 @@ class Route:
     """What a request head means. Shared by all requests with this head; never changed."""
 
     __slots__ = (
-        "codec", "headers", "is_json", "json_length", "label", "model", "request_id", "serve",
-        "verb", "version",
+        "codec", "headers", "is_json", "json_length", "label", "model", "query", "request_id",
+        "serve", "verb", "version",
     )  # fmt: skip
 
     def __init__(self, serve: Callable[[Exchange, "Route"], None], head: RequestHead) -> None:
@@ -45,6 +45,7 @@ class Route:
         self.verb = ""
         self.version = ""
         self.label = ""
+        self.query: bytes | None = None
         self.headers = {
             name.decode("latin-1").lower(): value.decode("latin-1") for name, value in head.headers
         }
@@ -83,6 +84,10 @@ class Front:
         method = head.method
         if "tensorflow" in self.protocols and path.lower().startswith("/v1/"):
             return self._resolve_tensorflow(head, path)
+        if "seldon" in self.protocols:
+            route = self._resolve_seldon(head, path)
+            if route is not None:
+                return route
         if method in (b"GET", b"HEAD"):
             if path in ("/readyz", "/v2/health/ready"):
                 return Route(self.readyz, head)
@@ -106,6 +111,24 @@ class Front:
                 route.version = unquote(parts[2]) if len(parts) == 4 else ""
                 return route
         return Route(self.cold, head)
+
+    def _resolve_seldon(self, head: RequestHead, path: str) -> Route | None:
+        """Seldon's paths name no model: they are for the main one."""
+        from . import seldon_rest
+
+        verb = seldon_rest.PATHS.get(path)
+        query = None
+        if head.method == b"GET":
+            query = seldon_rest.query_json(head.target)
+            verb = verb if query else seldon_rest.READS.get(path)
+        elif head.method != b"POST":
+            verb = None
+        if verb is None:
+            return None
+        route = Route(self.predict, head)
+        route.codec = seldon_rest.SeldonCodec(self.repository.settings)
+        route.model, route.verb, route.query = self.repository.settings.model_name, verb, query
+        return route
 
     def _resolve_tensorflow(self, head: RequestHead, path: str) -> Route:
         """Everything under /v1/ is TensorFlow Serving's when that protocol is on."""
@@ -199,15 +222,15 @@ class Front:
             entry = self.repository.ready_entry(route.model, route.version)
             self._call(exchange, entry, route, codec)
         except FunctionsError as error:
-            self.respond(exchange, answers.from_error(error))
+            self.respond(exchange, codec.refuse(error))
 
     def _call(self, exchange: Exchange, entry: "Entry", route: Route, codec: Codec) -> None:
-        body = exchange.body
+        body = exchange.body if exchange.body or route.query is None else route.query
         call = Call(dict(route.headers), route.request_id)
 
         def done(answer: Any, error: BaseException | None) -> None:
             if error is not None:
-                answer = answers.from_error(faults.classify(error, entry.name, call.request_id))
+                answer = codec.refuse(faults.classify(error, entry.name, call.request_id))
             entry.metrics.observe(codec.name, getattr(answer, "status", 200), call.timings)
             self.respond(exchange, answer)
             if self.payload_log is not None:

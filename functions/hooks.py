@@ -58,6 +58,14 @@ def trimmed(hook: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def takes_keyword(hook: Callable[..., Any], name: str) -> bool:
+    """The hook names this parameter."""
+    try:
+        return name in inspect.signature(hook).parameters
+    except (TypeError, ValueError):
+        return False
+
+
 def is_async(hook: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(
         getattr(hook, "__call__", None)  # noqa: B004 - an object with an async __call__

@@ -87,8 +87,11 @@ OPTIONS: tuple[o.Option, ...] = (
         name="protocol",
         env="FUNCTIONS_PROTOCOL",
         default=("v1", "v2"),
-        parse=o.choices("v1", "v2", "tensorflow", "grpc-v2", "grpc-v1"),
-        help="protocols to serve; grpc-v1 is TensorFlow Serving's",
+        parse=o.choices("v1", "v2", "tensorflow", "seldon", "grpc-v2", "grpc-v1"),
+        help=(
+            "protocols to serve; grpc-v1 is TensorFlow Serving's, seldon its Python wrapper's"
+            " REST API"
+        ),
     ),
     o.Option(
         name="host",

@@ -7,6 +7,7 @@ trace).
 """
 
 import logging
+import socket
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,15 @@ POOL = 100
 RETRY_WAIT_S = 0.1
 
 
+class _NoDelayAdapter(HTTPAdapter):
+    """urllib3 drops TCP_NODELAY when it talks through a proxy, and a request leaves in two segments
+    (head, body): with Nagle and delayed ACKs that is 40 ms a call."""
+
+    def proxy_manager_for(self, proxy: Any, **proxy_kwargs: Any) -> Any:
+        proxy_kwargs["socket_options"] = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
+        return super().proxy_manager_for(proxy, **proxy_kwargs)
+
+
 class Predictor:
     """Stands in for `predict` of a class that has none."""
 
@@ -51,7 +61,7 @@ class Predictor:
         host = settings.predictor_host
         self.base = host.rstrip("/") if "://" in host else f"http://{host}"
         self.session = requests.Session()
-        adapter = HTTPAdapter(pool_connections=1, pool_maxsize=POOL)
+        adapter = _NoDelayAdapter(pool_connections=1, pool_maxsize=POOL)
         self.session.mount("http://", adapter)
         self.session.mount("https://", adapter)
 

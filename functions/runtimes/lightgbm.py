@@ -23,7 +23,7 @@ def build(name: str, directory: Path, settings: "Settings") -> ServedModel:
     file = one_model(directory, SUFFIXES)
     import lightgbm
 
-    threads = settings.cpu_threads or max(1, cpu.usable_cpus() // settings.workers)
+    threads = cpu.library_threads(settings)
     try:
         booster = lightgbm.Booster(model_file=str(file))
     except lightgbm.basic.LightGBMError as exc:

@@ -117,9 +117,7 @@ def build(name: str, directory: Path, settings: "Settings") -> ServedModel:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = settings.cpu_threads or max(
-        1, cpu.usable_cpus() // settings.workers
-    )
+    options.intra_op_num_threads = cpu.library_threads(settings)
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:

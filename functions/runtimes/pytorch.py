@@ -34,16 +34,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def limit_threads(settings: "Settings", threads_hint: int = 0) -> int:
+def limit_threads(settings: "Settings") -> int:
     """Let torch use the container's CPU quota (or the override), and say so in the log."""
     try:
         import torch
     except ImportError as exc:
         raise MissingExtra("torch", "pytorch") from exc
-    # torch's own default knows OMP_NUM_THREADS, which an engine without cgroups sets instead
-    # of a quota.
-    usable = min(torch.get_num_threads(), cpu.usable_cpus())
-    threads = settings.cpu_threads or threads_hint or max(1, usable // settings.workers)
+    threads = cpu.library_threads(settings)
     torch.set_num_threads(threads)
     with contextlib.suppress(RuntimeError):  # already fixed by an earlier model of this process
         torch.set_num_interop_threads(1)

@@ -7,7 +7,6 @@ over the plain hooks. A class with only `transform_input` (a transformer) answer
 load.
 """
 
-import inspect
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -99,20 +98,12 @@ def _stage(target: Any, stage: str) -> tuple[str, Callable[[Any, list[str]], Any
     plain = hooks.find(target, stage)
     if plain is None:
         return None
-    takes_meta = _takes_keyword(plain, "meta")
+    takes_meta = hooks.takes_keyword(plain, "meta")
     trimmed = hooks.trimmed(plain)
     if not takes_meta:
         return stage, lambda values, names: trimmed(values, names)
     with_meta = plain
     return stage, lambda values, names: with_meta(values, names, meta={})
-
-
-def _takes_keyword(hook: Callable[..., Any], name: str) -> bool:
-    try:
-        parameters = inspect.signature(hook).parameters
-    except (TypeError, ValueError):
-        return False
-    return name in parameters
 
 
 def _wrap(values: Any, names: list[str]) -> dict[str, Any]:

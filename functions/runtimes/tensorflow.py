@@ -115,7 +115,7 @@ class TensorFlowModel(GraphModel):
     def __init__(self, name: str, base: Path, settings: "Settings") -> None:
         self.name = name
         self.base = base
-        self.threads = settings.threads or max(1, cpu.usable_cpus() // settings.workers)
+        self.threads = settings.threads or cpu.library_threads(settings)
         self._policy = Policy.parse(settings.version_policy)
         self._settling = Settling()
         self._lock = threading.Lock()
@@ -272,7 +272,7 @@ class TensorFlowModel(GraphModel):
 def build(name: str, directory: Path, settings: "Settings") -> ServedModel:
     import tensorflow as tf
 
-    threads = settings.cpu_threads or max(1, cpu.usable_cpus() // settings.workers)
+    threads = cpu.library_threads(settings)
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)

@@ -23,7 +23,7 @@ def build(name: str, directory: Path, settings: "Settings") -> ServedModel:
     file = one_model(directory, SUFFIXES)
     import xgboost
 
-    threads = settings.cpu_threads or max(1, cpu.usable_cpus() // settings.workers)
+    threads = cpu.library_threads(settings)
     try:
         booster = xgboost.Booster({"nthread": threads}, model_file=str(file))
     except xgboost.core.XGBoostError as exc:

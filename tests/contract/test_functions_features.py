@@ -494,3 +494,21 @@ def test_a_dead_logger_never_delays_an_answer(tmp_path: Path) -> None:
             lambda: [r for r in server.logged("message") if "cannot be logged" in r["message"]],
             "the warning",
         )
+
+
+def test_seldons_api_over_http(tmp_path: Path) -> None:
+    write_model(tmp_path, "class M:\n  def predict(self, X, names, meta=None): return X\n")
+    environ = {"PREDICTIVE_UNIT_ID": "clf", "PREDICTIVE_UNIT_IMAGE": "img/clf:1.0"}
+    arguments = ["--model-dir", str(tmp_path), "--protocol", "seldon,v1"]
+    with serving(*arguments, environ=environ) as server:
+        reply = server.post("/api/v1.0/predictions", {"data": {"ndarray": [[1, 2]]}})
+        assert reply.json() == {
+            "data": {"names": ["t:0", "t:1"], "ndarray": [[1, 2]]},
+            "meta": {"requestPath": {"clf": "img/clf:1.0"}},
+        }
+        assert server.get("/predict?json=%7B%22strData%22%3A%22q%22%7D").json()["strData"] == "q"
+        assert server.get("/health/ping").body == b"pong"
+        bad = server.post("/predict", b"not json")
+        assert (bad.status, bad.json()["status"]["reason"]) == (400, "MICROSERVICE_BAD_DATA")
+        assert server.get("/nope").status == 404
+        assert server.post("/v1/models/model:predict", {"instances": [1]}).status == 200

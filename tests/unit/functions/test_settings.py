@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from functions import cpu
 from functions.errors import ConfigurationError
 from functions.settings import OPTIONS, Settings
 
@@ -121,3 +122,16 @@ def shown(default: object) -> str:
     if isinstance(default, tuple):
         return "`" + ",".join(default) + "`"
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+@pytest.mark.parametrize(
+    ("environ", "arguments", "expected"),
+    [
+        ({"OMP_NUM_THREADS": "1"}, [], 1),
+        ({"OMP_NUM_THREADS": "1"}, ["--cpu-threads", "7"], 7),
+        ({"OMP_NUM_THREADS": "x", "FUNCTIONS_WORKERS": "256"}, [], 1),
+    ],
+)
+def test_library_threads(environ: dict[str, str], arguments: list[str], expected: int) -> None:
+    settings = Settings.from_env(environ, ["--model-dir", "/m", *arguments])
+    assert cpu.library_threads(settings) == expected
