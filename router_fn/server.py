@@ -307,14 +307,11 @@ _NOSNIFF = b"X-Content-Type-Options: nosniff\r\n"
 
 
 def _is_direct(step: engine.StepPlan) -> bool:
-    """The step is a plain call of one of our own targets, with no time limit of its own."""
+    """The step is a plain call of one of our own targets, with no time limit to watch."""
     leaf = step.leaf
-    return (
-        leaf is not None
-        and step.plain
-        and leaf.timeout_s is None
-        and isinstance(leaf.target, Target)
-    )
+    if leaf is None or not step.plain or leaf.timeout_s is not None:
+        return False
+    return isinstance(leaf.target, Target) and leaf.target.timeout_s is None
 
 
 class _Direct(Exchange):

@@ -221,6 +221,20 @@ class TestPolicies:
         assert "root/slow" in answer.json["cause"]
         assert "0.1 s" in answer.json["cause"]
 
+    @pytest.mark.parametrize("kind", ["Sequence", "Switch"])
+    def test_service_client_limits_one_step_graphs_on_pooled_connections_too(
+        self, kind: str
+    ) -> None:
+        with upstream({"/a": in_turn(echo, after(2.5, echo))}) as up:
+            spec = graph(
+                node(
+                    kind,
+                    {"serviceUrl": up.url + "/a", "condition": "" if kind == "Sequence" else "a"},
+                )
+            )
+            with router(spec | {"routerTimeouts": {"serviceClient": 1}}) as served:
+                assert [served.request(body=b'{"a":1}').status for _ in range(2)] == [200, 500]
+
     def test_the_graphs_deadline_is_504(self) -> None:
         with upstream({"/slow": after(1.0, echo)}) as up:
             spec = sequence({"serviceUrl": up.url + "/slow"}) | {"timeoutSeconds": 0.1}
