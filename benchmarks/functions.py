@@ -2,8 +2,10 @@
 
 The measured server has one core, load comes from another. Ratios are against the least that could
 be done around the same library call (`_functions_bare.py`), and against KServe's and Seldon's
-servers in virtual environments under `.venvs/` (`make bench-peers` installs them; rows without
-their peer are left out).
+servers in virtual environments under `.venvs/` (rows whose peer is not there are left out):
+
+    python -m venv .venvs/kserve && .venvs/kserve/bin/pip install kserve scikit-learn==1.9.1
+    python -m venv .venvs/mlserver && .venvs/mlserver/bin/pip install mlserver mlserver-sklearn
 """
 
 import contextlib

@@ -1,7 +1,6 @@
 """The `sklearn` runtime: one pickled or joblib-dumped estimator.
 
-Loading a pickle runs code from it. `--allow-pickle false` refuses; skops files are not pickles and
-are loaded with their own trust check.
+Loading a pickle runs code from it; `--allow-pickle false` refuses.
 """
 
 import importlib.util
