@@ -95,6 +95,10 @@ KSERVE_S3_PREFIX = "serving.kserve.io/s3-"
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 """kubectl's own bookkeeping; copying it to a template makes a new revision for nothing."""
 
+# --- Seldon's -----------------------------------------------------------------------------------
+SELDON_DEPLOYMENT = "seldon-deployment-id"
+"""Label on every Service and pod of a SeldonDeployment: its name."""
+
 # --- Knative's ----------------------------------------------------------------------------------
 KNATIVE_VISIBILITY = "networking.knative.dev/visibility"
 CLUSTER_LOCAL = "cluster-local"

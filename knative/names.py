@@ -52,6 +52,11 @@ def explainer(name: str) -> str:
     return bounded(f"{name}-explainer")
 
 
+def seldon_node(deployment: str, predictor: str, node: str) -> str:
+    """Service of a node of a SeldonDeployment (Seldon's own naming)."""
+    return bounded(f"{deployment}-{predictor}-{node}")
+
+
 def graph_config(name: str) -> str:
     """ConfigMap with the JSON of a graph too large for an environment variable."""
     return bounded(f"{name}-graph", 253)

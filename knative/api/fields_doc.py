@@ -3,7 +3,15 @@
 from collections.abc import Iterator, Mapping
 
 from knative import keys
-from knative.api import inference_graph, inference_service, kinds, knative_service, serving_runtime
+from knative.api import (
+    inference_graph,
+    inference_service,
+    kinds,
+    knative_service,
+    seldon,
+    seldon_words,
+    serving_runtime,
+)
 from knative.api.schema import Field, Lazy, Listing, Obj, Table, Type, Verdict
 
 HEADER = """\
@@ -29,6 +37,7 @@ SECTIONS: tuple[tuple[str, str, Mapping[str, Field]], ...] = (
         "serving.kserve.io/v1alpha1",
         serving_runtime.SPEC.fields,
     ),
+    ("SeldonDeployment", "machinelearning.seldon.io/v1, v1alpha2, v1alpha3", seldon.SPEC.fields),
     ("Service", "serving.knative.dev/v1, passed through", knative_service.SPEC.fields),
 )
 
@@ -68,6 +77,9 @@ ANNOTATIONS: tuple[tuple[str, str, str], ...] = (
         "and -usehttps, -region, -verifyssl,"
         " -usevirtualbucket, -useaccelerate, -useanoncredential, -cabundle, -cabundle-configmap",
     ),
+    (seldon_words.REST_TIMEOUT, "milliseconds", "time limit of each call of a node"),
+    (seldon_words.NO_STORAGE_INITIALIZER, "`true`", "Triton reads its repository from modelUri"),
+    (f"{seldon_words.ENGINE_PREFIX}…", "", "`seldon.io/engine-some-name` is env SOME_NAME"),
     (keys.ROLLOUT_DURATION, "a duration", "moves to the Service's own annotations"),
     (
         f"{keys.AUTOSCALING}…",

@@ -14,6 +14,7 @@ from knative.api import (
     inference_service,
     knative_service,
     schema,
+    seldon,
     serving_runtime,
 )
 from knative.api.identify import METADATA
@@ -37,6 +38,12 @@ def documents() -> dict[str, JSON]:
             True,
         ),
         ("ServingRuntime", ("serving.kserve.io/v1alpha1",), serving_runtime.FIELDS, False),
+        (
+            "SeldonDeployment",
+            tuple(f"machinelearning.seldon.io/{v}" for v in ("v1", "v1alpha2", "v1alpha3")),
+            seldon.FIELDS,
+            False,
+        ),
         ("Service", ("serving.knative.dev/v1",), knative_service.FIELDS, False),
     )
     return {

@@ -81,6 +81,12 @@ KINDS: tuple[Kind, ...] = (
         "knative.api.serving_runtime",
         "knative.api.serving_runtime",
     ),
+    Kind(
+        "SeldonDeployment",
+        tuple(f"machinelearning.seldon.io/{v}" for v in ("v1", "v1alpha2", "v1alpha3")),
+        "knative.api.seldon",
+        "knative.resources.seldon",
+    ),
     Kind("Service", ("serving.knative.dev/v1",), "knative.api.knative_service", _UNCHANGED),
     Kind("Broker", ("eventing.knative.dev/v1",), "knative.api.eventing_broker", _UNCHANGED),
     Kind("Trigger", ("eventing.knative.dev/v1",), "knative.api.eventing_trigger", _UNCHANGED),

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from knative import keys
+from knative.api.problems import Path
 from knative.api.resource import Resource
 from knative.resources import container
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 JSON = Any
 Object = dict[str, JSON]
 
+_ACCOUNT: Path = ("spec", "predictor", "serviceAccountName")
 _SECRETS_DIR = "/var/secrets"
 _GCP_KEY = "gcloud-application-credentials.json"
 _S3_SETTINGS = {
@@ -66,8 +68,10 @@ class Credentials:
     volumes: list[Object] = field(default_factory=list)
 
 
-def collect(resource: Resource, context: "Context", account: str) -> Credentials:
-    """Credentials for an InferenceService whose component runs as ServiceAccount `account`."""
+def collect(
+    resource: Resource, context: "Context", account: str, path: Path = _ACCOUNT
+) -> Credentials:
+    """Credentials for a component that runs as ServiceAccount `account`, which `path` names."""
     found = Credentials()
     settings = _settings(resource.annotations)
     named = resource.annotations.get(keys.KSERVE_STORAGE_SECRET)
@@ -78,18 +82,18 @@ def collect(resource: Resource, context: "Context", account: str) -> Credentials
         else:
             settings = {**_of_secret(secret, found), **settings}
     elif account:
-        settings = {**_of_account(resource, context, account, found), **settings}
+        settings = {**_of_account(resource, context, account, found, path), **settings}
     found.env[:0] = container.env(**settings)
     return found
 
 
 def _of_account(
-    resource: Resource, context: "Context", account: str, found: Credentials
+    resource: Resource, context: "Context", account: str, found: Credentials, path: Path
 ) -> dict[str, str]:
     service_account = context.find_sound("ServiceAccount", resource.namespace, account)
     if service_account is None:
         context.report(resource).note(
-            ("spec", "predictor", "serviceAccountName"),
+            path,
             f"the secrets of {account} are not in the input, so the fetcher gets none of them; add"
             f" the ServiceAccount and its Secret, or name it in {keys.KSERVE_STORAGE_SECRET}",
         )

@@ -25,8 +25,9 @@ def service_url(context: "Context", caller: Resource, name: str, path: Path) -> 
     if target is not None:
         return _of_inference_service(context, caller, target, path)
     for kind in _CALLABLE[1:]:
-        if context.find(kind, namespace, name) is not None:
-            return names.url(name, namespace)
+        found = context.find(kind, namespace, name)
+        if found is not None:
+            return names.url(name, namespace, _path(context, found))
     known = [
         r.name
         for r in context.resources.values()
@@ -53,6 +54,15 @@ def _of_inference_service(
     return names.url(
         target.name, target.namespace, names.predict_path(protocol.model_name(target), spoken)
     )
+
+
+def _path(context: "Context", target: Resource) -> str:
+    """Graphs and plain Services are called at their root, Seldon's at their inference path."""
+    if target.kind != "SeldonDeployment" or context.report(target).failed:
+        return ""
+    from knative.resources import seldon_paths
+
+    return seldon_paths.inference_path(target)
 
 
 def called_services(resources: Iterable[Resource]) -> set[tuple[str, str]]:

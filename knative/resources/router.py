@@ -3,6 +3,7 @@ graph."""
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from knative import keys, names
@@ -30,7 +31,28 @@ def make(resource: Resource, context: "Context") -> list[Object]:
     visibility.check_annotations(resource, context)
     if visibility.is_stopped(resource, context):
         return []
-    text = json.dumps(_resolved(resource, context), ensure_ascii=False, indent=2)
+    overrides = {"resources": resource.spec["resources"]} if resource.spec.get("resources") else {}
+    return make_router(
+        resource,
+        context,
+        _resolved(resource, context),
+        component=resource.spec,
+        overrides=overrides,
+        labels={keys.GRAPH: resource.name, keys.INFERENCE_GRAPH: resource.name},
+    )
+
+
+def make_router(
+    resource: Resource,
+    context: "Context",
+    graph: Object,
+    *,
+    component: Mapping[str, JSON],
+    overrides: Mapping[str, JSON],
+    labels: Mapping[str, str],
+) -> list[Object]:
+    """The Service that runs `graph`; `overrides` are container fields over the router's own."""
+    text = json.dumps(graph, ensure_ascii=False, indent=2)
     small = len(text.encode()) <= MAX_ENV_BYTES
     extra: list[Object] = []
     router: Object = {
@@ -53,14 +75,13 @@ def make(resource: Resource, context: "Context") -> list[Object]:
         volumes.append({"name": "graph", "configMap": {"name": names.graph_config(resource.name)}})
         annotations[keys.GRAPH_DIGEST] = hashlib.sha256(text.encode()).hexdigest()[:16]
         extra.append(_config_map(resource, text))
-    overrides = {"resources": resource.spec["resources"]} if resource.spec.get("resources") else {}
     part = Part(
         name=resource.name,
         unit="router-fn",
-        component={**resource.spec, "automountServiceAccountToken": False},
+        component={**component, "automountServiceAccountToken": False},
         containers=[container.merge(router, overrides)],
         volumes=volumes,
-        labels={keys.GRAPH: resource.name, keys.INFERENCE_GRAPH: resource.name},
+        labels=labels,
         annotations=annotations,
         public=visibility.is_public(resource, context),
     )

@@ -49,6 +49,8 @@ class Order:
     """Where the wish is in the manifest, for messages."""
     account: str = ""
     """ServiceAccount whose secrets the fetcher may use."""
+    account_path: Path = ()
+    """Where the manifest names the account; empty: the predictor's field."""
     own_server: bool = False
     """The container is ours and can fetch by itself."""
     env: Sequence[Object] = ()
@@ -142,7 +144,8 @@ def _claim(volume: str, text: str, directory: str, *, writable: bool) -> Deliver
 def _fetch(
     sources: Sequence[Source], resource: Resource, context: "Context", order: Order
 ) -> Delivery:
-    credentials = access.collect(resource, context, order.account)
+    account_path = [order.account_path] if order.account_path else []
+    credentials = access.collect(resource, context, order.account, *account_path)
     credentials.env += order.env
     size = resource.annotations.get(keys.MODEL_SIZE, "")
     scratch = {"name": names.MODEL_VOLUME, "emptyDir": {"sizeLimit": size} if size else {}}

@@ -1,0 +1,284 @@
+"""The serving container of a Seldon node: our own server, a stock container, or the user's image.
+
+Every one listens on one port. Ours reads $PORT; Seldon's images read
+PREDICTIVE_UNIT_HTTP_SERVICE_PORT, so that the user's images keep working unmodified.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from knative import names
+from knative.api import core, seldon_routing
+from knative.api import seldon_words as words
+from knative.options import Profile
+from knative.resources import container, runtimes, seldon_stock, servers, storage
+from knative.resources.seldon_site import Site
+
+JSON = Any
+Object = dict[str, JSON]
+
+NODE_PORT = 9000
+"""Where Seldon's first container listens (spec/seldon_tfserving 1.4)."""
+
+_DEFAULT_METHOD = "predict_proba"
+"""What SKLEARN_SERVER calls under the Seldon protocol unless told otherwise (5)."""
+
+_BROKER = "http://broker-ingress.knative-eventing.svc.cluster.local"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeServer:
+    """What serves a node."""
+
+    unit: str
+    serving: Object
+    delivery: storage.Delivery
+    protocol: str = ""
+    """`tensorflow` when the router must translate for it."""
+
+
+def make(site: Site) -> NodeServer:
+    """The server of a node."""
+    known = words.SERVERS.get(site.node.implementation)
+    if known is None or site.given.get("image"):
+        return _users(site)
+    if site.tfserving is not None or not known.runtime or _wants_stock(site):
+        return _stock(site)
+    return _own(site, known)
+
+
+def _wants_stock(site: Site) -> bool:
+    return runtimes.wants_stock(site.resource, site.context)
+
+
+# --- our own server -------------------------------------------------------------------------------
+
+
+def _own(site: Site, known: words.Server) -> NodeServer:
+    """`python -m functions` with the runtime of a prepackaged server."""
+    translated = site.node.implementation == "TENSORFLOW_SERVER" and site.protocol == "seldon"
+    spoken = "tensorflow" if translated else site.protocol
+    image = site.context.options.image("functions", known.runtime)
+    delivery = deliver(site, own_server=True)
+    base = _functions(site, image, delivery)
+    base["args"] = [
+        *("--model-name", site.node.name),
+        *("--model-dir", names.MODEL_DIR),
+        *("--runtime", known.runtime),
+        *("--protocol", spoken),
+        *_params(site, known),
+    ]
+    serving = container.merge(base, plain(site.given))
+    protocol = "tensorflow" if translated else ""
+    return NodeServer(unit="functions", serving=serving, delivery=delivery, protocol=protocol)
+
+
+def _functions(site: Site, image: str, delivery: storage.Delivery) -> Object:
+    return {
+        "name": site.node.name,
+        "image": image,
+        "command": ["python", "-m", "functions"],
+        "env": [*node_env(site, image), *delivery.env, *_logger(site)],
+        "envFrom": delivery.env_from,
+        "ports": container.ports(),
+        "readinessProbe": container.ready_probe(),
+        "resources": container.copied(container.SERVER_RESOURCES),
+        "securityContext": dict(container.HARDENED),
+        "volumeMounts": [*delivery.mounts, container.tmp_mount()],
+    }
+
+
+def _params(site: Site, known: words.Server) -> list[str]:
+    """Parameters of our runtime; those of Seldon's own TensorFlow proxy are the router's."""
+    if known.runtime == "tensorflow":
+        return []
+    given = {p["name"]: p["value"] for p in seldon_routing.parameters(site.node.unit)}
+    if known.runtime == "sklearn" and site.protocol == "seldon":
+        given.setdefault("method", _DEFAULT_METHOD)
+    if known.runtime == "huggingface":
+        given.pop("pretrained_model", None)
+    return [word for key, value in given.items() for word in ("--param", f"{key}={value}")]
+
+
+def _logger(site: Site) -> list[Object]:
+    logger = site.node.unit.get("logger")
+    if not logger:
+        return []
+    url = logger.get("url") or f"{_BROKER}/{site.resource.namespace}/default"
+    return container.env(FUNCTIONS_LOGGER_URL=url, FUNCTIONS_LOGGER_MODE=logger["mode"])
+
+
+# --- stock containers -----------------------------------------------------------------------------
+
+
+def _stock(site: Site) -> NodeServer:
+    """The container that Seldon itself would start, with one port."""
+    _refuse_logger(site)
+    raw = seldon_stock.is_raw(site)
+    delivery = storage.Delivery() if raw else deliver(site, own_server=False)
+    given = site.tfserving.container if site.tfserving is not None else site.given
+    stock = seldon_stock.container_of(site, given, raw=raw)
+    port = stock.port
+    base: Object = {
+        **stock.fields,
+        "name": site.node.name,
+        "env": [*node_env(site, stock.fields["image"], port), *stock.env],
+        "envFrom": _secret(site) if raw else [],
+        "ports": [{"containerPort": port}],
+        "resources": container.copied(container.SERVER_RESOURCES),
+        "securityContext": dict(container.GUARDED),
+        "volumeMounts": delivery.mounts,
+    }
+    user = {k: v for k, v in plain(given).items() if k != "args"}
+    translated = site.node.implementation == "TENSORFLOW_SERVER" and site.protocol == "seldon"
+    return NodeServer(
+        unit="custom",
+        serving=container.merge(base, {**user, "name": site.node.name}),
+        delivery=delivery,
+        protocol="tensorflow" if translated else "",
+    )
+
+
+# --- the user's own containers --------------------------------------------------------------------
+
+
+def _users(site: Site) -> NodeServer:
+    """The container that a graph node is called like."""
+    given = plain(site.given)
+    if servers.is_ours(given):
+        return _users_functions(site, given)
+    _refuse_logger(site)
+    delivery = deliver(site, own_server=False)
+    port = _http_port(site.given)
+    base: Object = {
+        "name": site.node.name,
+        "env": node_env(site, str(given.get("image") or ""), port),
+        "ports": [{"containerPort": port}],
+        "resources": container.copied(container.SERVER_RESOURCES),
+        "securityContext": dict(container.GUARDED),
+        "volumeMounts": delivery.mounts,
+    }
+    return NodeServer(unit="custom", serving=container.merge(base, given), delivery=delivery)
+
+
+def _users_functions(site: Site, given: Object) -> NodeServer:
+    """A user class on our server: name, protocol and directory are ours unless given."""
+    delivery = deliver(site, own_server=True)
+    image = str(given.get("image") or site.context.options.image("functions", "python"))
+    base = _functions(site, image, delivery)
+    del base["command"]
+    wanted = [("--model-name", site.node.name), ("--protocol", site.protocol)]
+    if site.node.unit.get("modelUri"):
+        wanted.append(("--model-dir", names.MODEL_DIR))
+    told = [w for w in wanted if not container.flag_value(given, w[0])]
+    given["args"] = [*(given.get("args") or []), *(word for pair in told for word in pair)]
+    serving = container.merge(base, given)
+    return NodeServer(unit="functions", serving=serving, delivery=delivery)
+
+
+def _http_port(given: Mapping[str, JSON]) -> int:
+    """The port called `http`, else the first that is not for gRPC or metrics, else 9000."""
+    ports = given.get("ports") or []
+    named = [p for p in ports if p.get("name") == "http"]
+    others = [p for p in ports if p.get("name") not in ("grpc", "metrics")]
+    return int((named or others or [{"containerPort": NODE_PORT}])[0]["containerPort"])
+
+
+def plain(given: Mapping[str, JSON]) -> Object:
+    """A container without ports, lifecycle, and names of ports in its probes.
+
+    Knative probes the serving port unless a number says otherwise.
+    """
+    kept = {k: v for k, v in given.items() if k in core.CONTAINER.fields and k not in _NOT_CARRIED}
+    for probe in ("readinessProbe", "livenessProbe", "startupProbe"):
+        if kept.get(probe):
+            kept[probe] = _portless(kept[probe])
+    return kept
+
+
+_NOT_CARRIED = ("ports", "lifecycle")
+
+
+def _portless(probe: Mapping[str, JSON]) -> Object:
+    result = dict(probe)
+    for action in ("httpGet", "tcpSocket"):
+        fields = result.get(action)
+        if isinstance(fields, dict) and isinstance(fields.get("port"), str):
+            result[action] = {k: v for k, v in fields.items() if k != "port"}
+    return result
+
+
+def _refuse_logger(site: Site) -> None:
+    if site.node.unit.get("logger"):
+        site.context.report(site.resource).warning(
+            (*site.node.path, "logger"),
+            "has no effect: only Turnout's own server sends payloads to a Broker",
+        )
+
+
+# --- model files ----------------------------------------------------------------------------------
+
+
+def deliver(site: Site, *, own_server: bool) -> storage.Delivery:
+    """Delivery of a node's modelUri, with the secret and the image that the node names."""
+    unit = site.node.unit
+    uri = unit.get("modelUri") or _pretrained(site)
+    if not uri:
+        return storage.Delivery()
+    image = unit.get("storageInitializerImage")
+    order = storage.Order(
+        sources=[(uri, names.MODEL_DIR)],
+        path=(*site.node.path, "modelUri"),
+        account=unit.get("serviceAccountName") or site.pod.get("serviceAccountName") or "",
+        account_path=(*site.node.path, "serviceAccountName"),
+        own_server=own_server and not image,
+    )
+    delivery = storage.deliver(site.resource, site.context, order)
+    fetchers = delivery.init_containers
+    if not fetchers and site.context.options.profile is Profile.STOCK and delivery.env:
+        return replace(delivery, env_from=[*delivery.env_from, *_secret(site)])
+    return replace(delivery, init_containers=[_fetcher(site, f, image) for f in fetchers])
+
+
+def _fetcher(site: Site, fetcher: Object, image: str | None) -> Object:
+    env_from = [*(fetcher.get("envFrom") or []), *_secret(site)]
+    changed = {**fetcher, "envFrom": env_from}
+    if image:  # somebody else's program, with Seldon's arguments: SOURCE DIRECTORY
+        changed |= {"image": image, "securityContext": dict(container.GUARDED)}
+        del changed["command"]
+    return container.tidy(changed)
+
+
+def _secret(site: Site) -> list[Object]:
+    name = site.node.unit.get("envSecretRefName")
+    return [{"secretRef": {"name": name}}] if name else []
+
+
+def _pretrained(site: Site) -> str:
+    """HUGGINGFACE_SERVER without modelUri names a model of the hub in a parameter."""
+    if site.node.implementation != "HUGGINGFACE_SERVER":
+        return ""
+    given = {p["name"]: p["value"] for p in site.node.unit.get("parameters") or []}
+    return f"hf://{given['pretrained_model']}" if given.get("pretrained_model") else ""
+
+
+def node_env(site: Site, image: str, port: int = container.DEFAULT_PORT) -> list[Object]:
+    """Seldon's environment contract (spec/seldon_tfserving 4, 7.1)."""
+    parameters = seldon_routing.parameters(site.node.unit)
+    if site.node.implementation and site.protocol == "seldon":  # as Seldon's operator does (5)
+        parameters.append({"name": "model_uri", "value": names.MODEL_DIR, "type": "STRING"})
+    values = {
+        "PREDICTIVE_UNIT_SERVICE_PORT": str(port),
+        "PREDICTIVE_UNIT_HTTP_SERVICE_PORT": str(port),
+        "PREDICTIVE_UNIT_PARAMETERS": json.dumps(parameters, ensure_ascii=False),
+        "PREDICTIVE_UNIT_ID": site.node.name,
+        "PREDICTIVE_UNIT_IMAGE": image,
+        "PREDICTOR_ID": site.predictor["name"],
+        "PREDICTOR_LABELS": json.dumps(
+            seldon_routing.labels(site.predictor), ensure_ascii=False, sort_keys=True
+        ),
+        "SELDON_DEPLOYMENT_ID": site.resource.name,
+    }
+    return container.env(**values)

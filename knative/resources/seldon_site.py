@@ -1,0 +1,63 @@
+"""Where a node of a SeldonDeployment stands: its predictor, its container, its pod's fields."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from knative.api import seldon_words as words
+from knative.api.problems import Path
+from knative.api.resource import Resource
+
+if TYPE_CHECKING:
+    from knative.compiler import Context
+
+JSON = Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """One node that needs a Service."""
+
+    resource: Resource
+    context: "Context"
+    predictor: Mapping[str, JSON]
+    path: Path
+    """Of the predictor."""
+    node: words.Node
+    bound: words.Bound | None
+    """The container of the node's name."""
+    tfserving: words.Bound | None = None
+    """The container `tfserving` beside a TENSORFLOW_SERVER: the user's own TensorFlow Serving."""
+
+    @property
+    def protocol(self) -> str:
+        """seldon, tensorflow or v2."""
+        return words.protocol_of(self.resource.spec)
+
+    @property
+    def index(self) -> int:
+        """Which of componentSpecs shapes the pod: the container's, else the first (1.4)."""
+        return self.bound.component if self.bound is not None else 0
+
+    @property
+    def component(self) -> Mapping[str, JSON]:
+        """That entry of componentSpecs."""
+        listed = self.predictor.get("componentSpecs") or []
+        found: Mapping[str, JSON] = listed[self.index] if listed else {}
+        return found
+
+    @property
+    def pod(self) -> Mapping[str, JSON]:
+        """Its pod spec."""
+        found: Mapping[str, JSON] = self.component.get("spec") or {}
+        return found
+
+    @property
+    def given(self) -> Mapping[str, JSON]:
+        """The node's container as the user wrote it."""
+        return self.bound.container if self.bound is not None else {}
+
+    @property
+    def uses_tfserving(self) -> bool:
+        """Whether the user brought a TensorFlow Serving container for this node."""
+        return self.tfserving is not None

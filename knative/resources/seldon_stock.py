@@ -1,0 +1,119 @@
+"""The containers Seldon itself starts for prepackaged servers, with one serving port each.
+
+Images and arguments are those of Seldon Core 1.17 (spec/seldon_tfserving 5); a container in
+componentSpecs replaces them. They are used when asked for (annotation `turnout.dev/runtime: stock`)
+and where we have no runtime of our own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from knative import names
+from knative.api import seldon_routing
+from knative.api import seldon_words as words
+from knative.resources import container
+from knative.resources.seldon_site import Site
+
+JSON = Any
+Object = dict[str, JSON]
+
+_WRAPPER_PORT = 9000
+_TRITON = "nvcr.io/nvidia/tritonserver:21.08-py3"
+_TENSORFLOW = "tensorflow/serving:2.1.0"
+_WRAPPERS = {
+    "SKLEARN_SERVER": "seldonio/sklearnserver:1.17.1",
+    "XGBOOST_SERVER": "seldonio/xgboostserver:1.17.1",
+    "MLFLOW_SERVER": "seldonio/mlflowserver:1.17.1",
+}
+_MLSERVERS = {
+    "SKLEARN_SERVER": ("sklearn", "mlserver_sklearn.SKLearnModel"),
+    "XGBOOST_SERVER": ("xgboost", "mlserver_xgboost.XGBoostModel"),
+    "MLFLOW_SERVER": ("mlflow", "mlserver_mlflow.MLflowRuntime"),
+    "HUGGINGFACE_SERVER": ("huggingface", "mlserver_huggingface.HuggingFaceRuntime"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stock:
+    """A stock container: image, args and the like, and the port it listens on."""
+
+    fields: Object
+    env: list[Object] = field(default_factory=list)
+    port: int = container.DEFAULT_PORT
+
+
+def is_raw(site: Site) -> bool:
+    """Whether Triton reads its repository straight from modelUri (1.8)."""
+    wanted = seldon_routing.annotations(site.resource).get(words.NO_STORAGE_INITIALIZER)
+    return wanted == "true" and site.node.implementation == "TRITON_SERVER"
+
+
+def container_of(site: Site, given: Mapping[str, JSON], *, raw: bool) -> Stock:
+    """The stock container of a node; args in `given` replace its own, an image too."""
+    kind = site.node.implementation
+    if kind == "TENSORFLOW_SERVER":
+        stock = _tensorflow(site, given)
+    elif kind == "TRITON_SERVER":
+        stock = _triton(site, raw=raw)
+    elif site.protocol == "v2":
+        stock = _mlserver(site, kind)
+    else:
+        stock = Stock(fields={"image": _WRAPPERS[kind]}, port=_WRAPPER_PORT)
+    if given.get("args"):
+        stock.fields["args"] = list(given["args"])
+    return stock
+
+
+def _tensorflow(site: Site, given: Mapping[str, JSON]) -> Stock:
+    args = [
+        f"--rest_api_port={container.DEFAULT_PORT}",
+        f"--model_name={site.node.name}",
+        f"--model_base_path={names.MODEL_DIR}",
+    ]
+    port = container.flag_value(given, "--rest_api_port")
+    if given.get("args") and not port:
+        site.context.report(site.resource).error(
+            site.tfserving.path if site.tfserving is not None else site.node.path,
+            "the arguments of tensorflow serving need --rest_api_port: it is called over REST",
+        )
+    number = int(port) if port.isdigit() else container.DEFAULT_PORT
+    probe = {"httpGet": {"path": f"/v1/models/{site.node.name}"}}
+    fields: Object = {"image": _TENSORFLOW, "args": args, "readinessProbe": probe}
+    return Stock(fields=fields, port=number)
+
+
+def _triton(site: Site, *, raw: bool) -> Stock:
+    repository = site.node.unit["modelUri"] if raw else names.MODEL_DIR
+    given = [(p["name"], p["value"]) for p in site.node.unit.get("parameters") or []]
+    args = [
+        "tritonserver",
+        "--grpc-port=9500",
+        f"--http-port={container.DEFAULT_PORT}",
+        f"--model-repository={repository}",
+    ]
+    strict = dict(given).get("strict_model_config", "false")
+    args.append(f"--strict-model-config={strict}")
+    if raw:
+        for name, value in given:
+            if name in ("model_control_mode", "load_model"):
+                args.append(f"--{name.replace('_', '-')}={value}")
+    probe = {"httpGet": {"path": "/v2/health/ready"}}
+    return Stock(fields={"image": _TRITON, "args": args, "readinessProbe": probe})
+
+
+def _mlserver(site: Site, kind: str) -> Stock:
+    flavour, implementation = _MLSERVERS[kind]
+    env = container.env(
+        MLSERVER_HTTP_PORT=str(container.DEFAULT_PORT),
+        MLSERVER_GRPC_PORT="9500",
+        MLSERVER_METRICS_PORT="6000",
+        MLSERVER_METRICS_ENDPOINT="/metrics",
+        MLSERVER_MODEL_NAME=site.node.name,
+        MLSERVER_MODEL_VERSION="v1",
+        MLSERVER_MODEL_URI=names.MODEL_DIR,
+        MLSERVER_MODEL_IMPLEMENTATION=implementation,
+    )
+    probe = {"httpGet": {"path": "/v2/health/ready"}}
+    image = f"seldonio/mlserver:1.3.5-{flavour}"
+    return Stock(fields={"image": image, "readinessProbe": probe}, env=env)
