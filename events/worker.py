@@ -49,15 +49,20 @@ class EventsWorker(Worker):  # type: ignore[misc]
         )
         server = Server(front, limits)
         await server.listen(sockets=[listener.sock for listener in self.sockets])
-        beating = loop.create_task(self._beat())
+        beating = loop.create_task(self._beat(stop))
         await stop.wait()
         logger.info("draining")
         await server.drain(settings.drain_s)
         beating.cancel()
 
-    async def _beat(self) -> None:
+    async def _beat(self, stop: asyncio.Event) -> None:
+        """Show the master that the loop turns; without a master (killed), finish as if told to."""
         while True:
             self.notify()
+            if os.getppid() != self.ppid:
+                logger.warning("the master process is gone; stopping")
+                stop.set()
+                return
             await asyncio.sleep(HEARTBEAT_S)
 
 

@@ -464,6 +464,17 @@ def test_asynchronous_requests(tmp_path: Path, store: str) -> None:
             assert program.request("GET", url)[0] == 404
 
 
+def test_a_killed_master_leaves_no_worker_behind(tmp_path: Path) -> None:
+    with running(tmp_path, "adapter", K_SINK="http://127.0.0.1:9/") as program:
+        program.process.kill()
+        program.process.wait(10)
+        deadline = time.monotonic() + 20
+        with pytest.raises(ConnectionRefusedError):  # nobody holds the port any more
+            while time.monotonic() < deadline:
+                program.request("GET", "/readyz")
+                time.sleep(0.1)
+
+
 # --- configuration --------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("arguments", "environ", "named"),
