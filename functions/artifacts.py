@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 import tempfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,9 +39,8 @@ def fetch_if_empty(uri: str, directory: Path, environ: Mapping[str, str]) -> Non
     """
     if not is_empty(directory):
         return
-    lock = (
-        Path(tempfile.gettempdir()) / f"turnout-fetch-{abs(hash(str(directory.absolute()))):x}.lock"
-    )
+    mark = zlib.crc32(str(directory.absolute()).encode())
+    lock = Path(tempfile.gettempdir()) / f"turnout-fetch-{mark:x}.lock"
     with lock.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         if not is_empty(directory):
