@@ -57,9 +57,12 @@ def _wants_stock(site: Site) -> bool:
 
 
 def _own(site: Site, known: words.Server) -> NodeServer:
-    """`python -m functions` with the runtime of a prepackaged server."""
-    translated = site.node.implementation == "TENSORFLOW_SERVER" and site.protocol == "seldon"
-    spoken = "tensorflow" if translated else site.protocol
+    """`python -m functions` with the runtime of a prepackaged server.
+
+    Under the Seldon protocol the router translates: it asks `/v1/models/NODE:predict`.
+    """
+    translated = site.protocol == "seldon"
+    rows = "tensorflow" if known.runtime == "tensorflow" else "v1"
     image = site.context.options.image("functions", known.runtime)
     delivery = deliver(site, own_server=True)
     base = _functions(site, image, delivery)
@@ -67,7 +70,7 @@ def _own(site: Site, known: words.Server) -> NodeServer:
         *("--model-name", site.node.name),
         *("--model-dir", names.MODEL_DIR),
         *("--runtime", known.runtime),
-        *("--protocol", spoken),
+        *("--protocol", rows if translated else site.protocol),
         *_params(site, known),
     ]
     serving = container.merge(base, plain(site.given))
@@ -91,15 +94,12 @@ def _functions(site: Site, image: str, delivery: storage.Delivery) -> Object:
 
 
 def _params(site: Site, known: words.Server) -> list[str]:
-    """Parameters of our runtime; those of Seldon's own TensorFlow proxy are the router's."""
-    if known.runtime == "tensorflow":
-        return []
-    given = {p["name"]: p["value"] for p in seldon_routing.parameters(site.node.unit)}
-    if known.runtime == "sklearn" and site.protocol == "seldon":
-        given.setdefault("method", _DEFAULT_METHOD)
-    if known.runtime == "huggingface":
-        given.pop("pretrained_model", None)
-    return [word for key, value in given.items() for word in ("--param", f"{key}={value}")]
+    """Seldon's defaults that are not ours; given parameters arrive by PREDICTIVE_UNIT_PARAMETERS,
+    and an argument would win over them."""
+    given = {p["name"] for p in site.node.unit.get("parameters") or []}
+    if known.runtime == "sklearn" and site.protocol == "seldon" and "method" not in given:
+        return ["--param", f"method={_DEFAULT_METHOD}"]
+    return []
 
 
 def _logger(site: Site) -> list[Object]:
