@@ -78,7 +78,7 @@ def _graph(name: str, options: Options) -> Row:
                 lambda: wrk(peer, options, clients=16, body=MESSAGE, path=path),
                 options,
             )
-            return throughput_row(name, mine, theirs, peer="one nginx hop", floor=0.1)
+            return throughput_row(name, mine, theirs, peer="one nginx hop", floor=0.06)
 
 
 @contextmanager
