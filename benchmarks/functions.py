@@ -476,7 +476,7 @@ def _photographs(work: Path, options: Options) -> list[Row]:
             )
         single = rows[-1].ours
     both = f"{measured_core()},{other_core()}"
-    for name, extra in (("two cores", ()), ("two cores, two workers", ("--workers", "2"))):
+    for name, extra in (("two cores, two workers", ("--workers", "2")),):
         with ours(*arguments, *extra, core=both) as server:
             _wait_ready(server.port)
             found = [_images(server, options, 8, content, path) for _ in range(options.rounds)]
