@@ -139,6 +139,8 @@ class Call(Wait[Reply]):
     extra_head = b""
     """Further field lines of this call alone (a trace's own span)."""
     on_sent: Callable[[], None] | None = None
+    stream_fields: Callable[[ResponseHead], bytes] | None = None
+    """Further field lines of the client's answer, should this one be streamed to it."""
     _message: tuple[bytes, bytes] | None = None  # a redirect's own head and body
     _origin: Origin | None = None  # a redirect's own origin
     _requests = 1
@@ -228,7 +230,8 @@ class Call(Wait[Reply]):
             return False
         if self._timer is not None:
             self._timer.cancel()
-        exchange.start(head.status, head.media_type)
+        fields = self.stream_fields(head) if self.stream_fields is not None else b""
+        exchange.start(head.status, head.media_type, fields)
         exchange.on_drained = self._drained
         return True
 

@@ -99,9 +99,6 @@ class ObservedRun(Run):
             self.span = tracer.server_span(exchange.head.headers)
             self.span.attributes["http.request.method"] = exchange.head.method.decode("latin-1")
 
-    def call(self, leaf: engine.Leaf, body: bytes, tail: bool) -> Wait[Reply]:
-        return super().call(leaf, body, tail and not self.observer.server_timing)
-
     def make_call(self, leaf: engine.Leaf, body: bytes) -> StepCall:
         call = _ObservedCall(leaf.target, self.incoming, body)
         call.observe(self, leaf)

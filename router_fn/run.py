@@ -8,6 +8,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 from functions.wire.http1 import Exchange
+from functions.wire.http1_head import ResponseHead
 from router_fn import engine
 from router_fn.calls import Call, Incoming, Target
 from router_fn.content import JSON, content_type
@@ -51,6 +52,10 @@ class Run:
     def extra_fields(self) -> bytes:
         """Further fields of the answer."""
         return b""
+
+    def stream_fields(self, head: ResponseHead) -> bytes:
+        """Further fields of an answer that is streamed; `head` is the upstream's."""
+        return self.router.returned_fields(Reply(head.status, b"", head)) + self.extra_fields()
 
     def finished(self, status: int) -> None:
         """The request is over, with this status (499: nobody waited for it)."""
@@ -129,7 +134,11 @@ class Run:
         call = self.make_call(leaf, body)
         if self._wakes is not None:
             call.on_sent = self._wake_now
-        call.begin(leaf.timeout_s, self.exchange if tail and self.exchange.streams else None)
+        if tail and self.exchange.streams:
+            call.stream_fields = self.stream_fields
+            call.begin(leaf.timeout_s, self.exchange)
+        else:
+            call.begin(leaf.timeout_s)
         return call
 
     def _grpc_call(self, leaf: engine.Leaf, body: bytes) -> Wait[Reply]:

@@ -39,6 +39,7 @@ PROVIDERS = {
 
 _AZURE_BLOB = re.compile(r"\.blob\.(core\.windows\.net|storage\.azure\.net)$|\.z\d+\.blob\.")
 _AZURE_FILE = re.compile(r"\.file\.(core\.windows\.net|storage\.azure\.net)$|\.z\d+\.file\.")
+_OWNER = re.compile(r"[A-Za-z0-9._-]+")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _DIGEST = re.compile(r"sha256=([0-9a-fA-F]{64})")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -85,7 +86,10 @@ def redact(text: str) -> str:
     """`text` without userinfo and with the values of query parameters replaced by `…`."""
     if not _SCHEME.match(text):
         return text
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError:  # `s3://[x`: no host can be found in it, so no password either
+        return text.partition("://")[0] + "://…"
     netloc = parts.netloc
     if "@" in netloc and not parts.scheme.startswith(("abfs", "wasb")):
         netloc = "…@" + netloc.rpartition("@")[2]
@@ -172,10 +176,11 @@ def _parse_object(text: str, scheme: str, provider: str) -> Uri:
         sha256, rest = found[1].lower(), rest[: found.start()]
     authority, _, path = rest.partition("/")
     if scheme == "hf":
-        if not authority or not path.strip("/"):
+        if not _OWNER.fullmatch(authority) or not path.strip("/"):
             raise InvalidUri(redact(text), "write hf://owner/model or hf://owner/model:revision")
     elif not _BUCKET.fullmatch(authority):
-        raise InvalidUri(redact(text), f"{authority!r} is no bucket name: {scheme}://BUCKET/PATH")
+        name = "…@" + authority.rpartition("@")[2] if "@" in authority else authority
+        raise InvalidUri(redact(text), f"{name!r} is no bucket name: {scheme}://BUCKET/PATH")
     return Uri(
         text=text,
         scheme=scheme,

@@ -392,6 +392,42 @@ class TestStreaming:
         assert b"Content-Type: text/event-stream" in got
         assert b"Transfer-Encoding: chunked" in got
 
+    def test_the_graphs_own_fields_are_in_a_streamed_head(self) -> None:
+        def stream(talk: fakes.Conversation) -> None:
+            talk.raw(
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nX-Model: m1\r\n"
+                b"Transfer-Encoding: chunked\r\n\r\n8\r\ndata: 0\n\r\n"
+            )
+            arrived.wait(5)
+            talk.raw(b"0\r\n\r\n")
+
+        import threading
+
+        arrived = threading.Event()
+        with upstream({"/llm": stream}) as up:
+            spec = graph(
+                node(
+                    "Sequence",
+                    {"name": "pre", "serviceUrl": up.url + "/pre"},
+                    {"serviceUrl": up.url + "/llm"},
+                ),
+            )
+            spec |= {"serverTiming": True, "returnHeaders": ["x-model"]}
+            with router(spec) as served, served.connect() as client:
+                client.settimeout(5)
+                client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
+                got = b""
+                while b"data: 0" not in got:  # arrives while the upstream still holds back its end
+                    piece = client.recv(4096)
+                    assert piece, got
+                    got += piece
+                arrived.set()
+        head = got.partition(b"\r\n\r\n")[0]
+        assert b"X-Model: m1" in head
+        assert b"Server-Timing: " in head
+        assert b"pre;dur=" in head
+        assert b"total;dur=" in head
+
     def test_a_stream_that_breaks_off_is_seen_to_break_off(self) -> None:
         def broken(talk: fakes.Conversation) -> None:
             talk.raw(

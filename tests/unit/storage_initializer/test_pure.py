@@ -67,6 +67,9 @@ def test_uris_are_classified(text: str, provider: str, authority: str, path: str
         ("https://host:99999/x", "[Pp]ort"),
         ("file://host/x", "taken for a host"),
         ("hf://org", "hf://owner/model"),
+        ("hf://[x/model", "hf://owner/model"),
+        ("s3://[x", "no bucket name"),
+        ("http://[x/y", "IPv6"),
         ("https://host/x#sha256=12", "64 hexadecimal"),
     ],
 )
@@ -85,6 +88,10 @@ def test_every_scheme_has_a_provider_module() -> None:
 def test_secrets_leave_neither_through_text_nor_identity() -> None:
     text = "https://ann:pass@h.blob.core.windows.net/c/p?sv=1&sig=abc%3D"
     assert uri.redact(text) == "https://…@h.blob.core.windows.net/c/p?sv=…&sig=…"
+    with pytest.raises(InvalidUri) as refused:
+        uri.parse("s3://key:secret@bucket/model")
+    assert "secret" not in str(refused.value)
+    assert "secret" not in uri.redact("http://ann:secret@[x/y")
     renewed = text.replace("abc", "def").replace("pass", "other")
     assert uri.parse(text).identity == uri.parse(renewed).identity
     assert uri.parse("/a/b").identity == uri.parse("file:///a/b").identity
