@@ -16,6 +16,7 @@ from knative import errors
 VERBS: dict[str, tuple[str, str]] = {
     "compile": ("knative.cli.compile", "KServe / Seldon YAML in, Knative manifests out"),
     "lint": ("knative.cli.lint", "check manifests and what Knative would accept in silence"),
+    "convert": ("knative.cli.convert", "SeldonDeployments to InferenceServices and graphs"),
     "apply": (
         "knative.cli.apply",
         "apply the compiled manifests to a cluster and watch them come up",

@@ -66,7 +66,7 @@ def make(site: Site) -> Made:
     server = seldon_servers.make(site)
     containers = [server.serving, *(servers.sidecar(c) for c in _sidecars(site))]
     pod = {k: v for k, v in site.pod.items() if k not in _OWN_FIELDS}
-    volumes = _mounted(pod.pop("volumes", None) or [], [*containers, *_initial(pod)])
+    volumes = mounted(pod.pop("volumes", None) or [], [*containers, *_initial(pod)])
     name = names.seldon_node(resource.name, site.predictor["name"], node.name)
     component: Object = {**pod, "volumes": volumes, **_scale(site)}
     if node.unit.get("serviceAccountName"):
@@ -158,7 +158,7 @@ def _initial(pod: Mapping[str, JSON]) -> list[Object]:
     return list(pod.get("initContainers") or [])
 
 
-def _mounted(volumes: list[Object], containers: list[Object]) -> list[Object]:
+def mounted(volumes: list[Object], containers: list[Object]) -> list[Object]:
     """The volumes that these containers use; Knative refuses others."""
     used = {m["name"] for c in containers for m in c.get("volumeMounts") or []}
     return [volume for volume in volumes if volume["name"] in used]

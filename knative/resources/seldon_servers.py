@@ -151,7 +151,7 @@ def _users(site: Site) -> NodeServer:
         return _users_functions(site, given)
     _refuse_logger(site)
     delivery = deliver(site, own_server=False)
-    port = _http_port(site.given)
+    port = http_port(site.given)
     base: Object = {
         "name": site.node.name,
         "env": node_env(site, str(given.get("image") or ""), port),
@@ -178,7 +178,7 @@ def _users_functions(site: Site, given: Object) -> NodeServer:
     return NodeServer(unit="functions", serving=serving, delivery=delivery)
 
 
-def _http_port(given: Mapping[str, JSON]) -> int:
+def http_port(given: Mapping[str, JSON]) -> int:
     """The port called `http`, else the first that is not for gRPC or metrics, else 9000."""
     ports = given.get("ports") or []
     named = [p for p in ports if p.get("name") == "http"]
@@ -224,7 +224,7 @@ def _refuse_logger(site: Site) -> None:
 def deliver(site: Site, *, own_server: bool) -> storage.Delivery:
     """Delivery of a node's modelUri, with the secret and the image that the node names."""
     unit = site.node.unit
-    uri = unit.get("modelUri") or _pretrained(site)
+    uri = unit.get("modelUri") or pretrained(site.node)
     if not uri:
         return storage.Delivery()
     image = unit.get("storageInitializerImage")
@@ -256,11 +256,11 @@ def _secret(site: Site) -> list[Object]:
     return [{"secretRef": {"name": name}}] if name else []
 
 
-def _pretrained(site: Site) -> str:
+def pretrained(node: words.Node) -> str:
     """HUGGINGFACE_SERVER without modelUri names a model of the hub in a parameter."""
-    if site.node.implementation != "HUGGINGFACE_SERVER":
+    if node.implementation != "HUGGINGFACE_SERVER":
         return ""
-    given = {p["name"]: p["value"] for p in site.node.unit.get("parameters") or []}
+    given = {p["name"]: p["value"] for p in node.unit.get("parameters") or []}
     return f"hf://{given['pretrained_model']}" if given.get("pretrained_model") else ""
 
 
