@@ -1,8 +1,11 @@
-"""The limits that the model server is measured against: as little as possible around the library call.
+"""The limits that the model server is measured against: hardly anything around the library call.
 
-python -m benchmarks._functions_bare iris MODEL_FILE PORT      V1 and V2 JSON, one uvloop, no checks
-python -m benchmarks._functions_bare echo - PORT               V2 binary: parse the head, send the bytes back
-python -m benchmarks._functions_bare grpc - PORT               grpcio with a handler that copies contents
+python -m benchmarks._functions_bare iris MODEL_FILE PORT
+    V1 and V2 JSON, one uvloop, no checks
+python -m benchmarks._functions_bare echo - PORT
+    V2 binary: parse the head, send the bytes back
+python -m benchmarks._functions_bare grpc - PORT
+    grpcio with a handler that copies contents
 """
 
 import asyncio

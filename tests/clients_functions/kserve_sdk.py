@@ -1,4 +1,7 @@
-"""KServe's InferenceRESTClient (V1, V2 JSON and binary) and gRPC client; argv: HTTP port, gRPC port."""
+"""KServe's InferenceRESTClient (V1, V2 JSON and binary) and gRPC client.
+
+argv: HTTP port, gRPC port.
+"""
 
 import asyncio
 import sys

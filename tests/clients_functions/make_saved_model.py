@@ -1,4 +1,7 @@
-"""Write SavedModels y = x / 2 + K as versions K; argv: base directory, K... Run by `.venvs/tensorflow`."""
+"""Write SavedModels y = x / 2 + K as versions K. Run by `.venvs/tensorflow`.
+
+argv: base directory, K...
+"""
 
 import sys
 

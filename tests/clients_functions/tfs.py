@@ -1,4 +1,7 @@
-"""min-tfs-client's stubs (its own protos, protobuf 3.20) against our gRPC services; argv: gRPC port."""
+"""min-tfs-client's stubs (its own protos, protobuf 3.20) against our gRPC services.
+
+argv: gRPC port.
+"""
 
 import sys
 
@@ -24,7 +27,11 @@ request.model_spec.name = "m"
 request.inputs["x"].CopyFrom(ndarray_to_tensor_proto(np.array([1.0, 2.0, 5.0], dtype=np.float32)))
 answer = prediction.Predict(request, timeout=20)
 assert tensor_proto_to_ndarray(answer.outputs["y"]).tolist() == [3.5, 4.0, 5.5]
-assert (answer.model_spec.name, answer.model_spec.version.value, answer.model_spec.signature_name) == (
+assert (
+    answer.model_spec.name,
+    answer.model_spec.version.value,
+    answer.model_spec.signature_name,
+) == (
     "m",
     3,
     "serving_default",
@@ -59,9 +66,10 @@ def refused(call, code):
     try:
         call()
     except grpc.RpcError as error:
-        assert error.code().name == code, (error.code(), error.details())
-        return
-    raise AssertionError(f"{code} was expected")
+        found, details = error.code().name, error.details()
+    else:
+        found, details = "OK", ""
+    assert found == code, (found, details)
 
 
 def changed(**fields):
@@ -73,7 +81,9 @@ def changed(**fields):
 
 
 refused(lambda: prediction.Predict(changed(name="nope"), timeout=20), "NOT_FOUND")
-refused(lambda: prediction.Predict(changed(signature_name="nope"), timeout=20), "FAILED_PRECONDITION")
+refused(
+    lambda: prediction.Predict(changed(signature_name="nope"), timeout=20), "FAILED_PRECONDITION"
+)
 other = changed()
 other.model_spec.version.value = 9
 refused(lambda: prediction.Predict(other, timeout=20), "NOT_FOUND")
