@@ -3,8 +3,12 @@
 A process has no mount namespace of its own, so `/mnt/models` in a container's command, arguments
 and variables is replaced by the real directory of the volume mounted there. Only whole path
 prefixes count: `/mnt/models/cat` and `--dir=/mnt/models` are mapped, `/mnt/models-old` is not.
+
+`/tmp` exists on this machine too, and developers keep models and programs below it: what is there,
+and not in the volume, is meant as it is written (`storageUri: file:///tmp/model`).
 """
 
+import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -13,6 +17,9 @@ from pathlib import Path
 
 from . import spec
 from .errors import PodFailed
+
+SHARED_PATH = "/tmp"  # noqa: S108 - compared with, never written to
+_REST_OF_PATH = re.compile(r"""[^\s"',;:=?#]*""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +133,17 @@ class PathMap:
         )
 
     def __call__(self, text: str) -> str:
-        return self._pattern.sub(lambda match: self._targets[match[1]], text)
+        return self._pattern.sub(self._replaced, text)
+
+    def _replaced(self, match: re.Match[str]) -> str:
+        path, target = match[1], self._targets[match[1]]
+        rest = _REST_OF_PATH.match(match.string, match.end())
+        below = rest[0] if rest is not None else ""
+        if path == SHARED_PATH and below.strip("/") and not os.path.lexists(target + below):
+            is_source = match.string.endswith("file://", 0, match.start())
+            if is_source or os.path.exists(path + below):
+                return path
+        return target
 
     def target(self, path: str) -> str | None:
         """The directory mounted exactly at `path`."""

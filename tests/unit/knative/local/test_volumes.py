@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from knative.local import spec
+from knative.local import spec, volumes
 from knative.local.errors import PodFailed
 from knative.local.volumes import PathMap, Sources, make_volumes
 
@@ -98,3 +98,22 @@ def test_optional_and_claims(tmp_path: Path) -> None:
     assert mapped_claim["v"] == tmp_path.resolve()
     own = make_volumes([volume("pvc", claimName="own")], "ns", tmp_path, sources)
     assert own["v"] == (tmp_path / "claims" / "ns" / "own").resolve()
+
+
+def test_what_is_below_tmp_on_this_machine_is_meant_as_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = tmp_path / "tmp"
+    monkeypatch.setattr(volumes, "SHARED_PATH", str(shared))
+    (shared / "model").mkdir(parents=True)
+    (shared / "both").mkdir()
+    path = mapped(tmp_path, str(shared))
+    volume_dir = Path(path(str(shared)))
+    (volume_dir / "both").mkdir(parents=True)
+    assert volume_dir != shared
+    assert path(f"file://{shared}/model") == f"file://{shared}/model"
+    assert path(f"{shared}/model") == f"{shared}/model"
+    assert path(f"file://{shared}/missing.mar") == f"file://{shared}/missing.mar"
+    assert path(f"--log={shared}/new.log") == f"--log={volume_dir}/new.log"
+    assert path(f"{shared}/both") == f"{volume_dir}/both"
+    assert path(f"{shared}/") == f"{volume_dir}/"
