@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from knative import keys
+from knative import keys, names
 from knative.api import seldon_routing
 from knative.api import seldon_words as words
 from knative.api.problems import Report
@@ -177,8 +177,11 @@ def _container(site: Wanted, bound: words.Bound | None, given: Object) -> Object
     result = {**given, "env": container.merge_env(env, given.get("env") or [])}
     if servers.is_ours(given):
         result.setdefault("image", site.image)
-        if not container.flag_value(given, "--model-name"):
-            result["args"] = [*(given.get("args") or []), "--model-name", site.name]
+        told = [("--model-name", site.name)]
+        if node.unit.get("modelUri"):
+            told.append(("--model-dir", names.MODEL_DIR))
+        missing = [pair for pair in told if not container.flag_value(given, pair[0])]
+        result["args"] = [*(given.get("args") or []), *(w for pair in missing for w in pair)]
         return container.tidy(result)
     port = seldon_servers.http_port(bound.container)
     result["ports"] = [{"containerPort": port}]
