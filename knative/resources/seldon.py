@@ -28,9 +28,15 @@ def make(resource: Resource, context: "Context") -> list[Object]:
         return []
     objects: list[Object] = []
     routes: dict[tuple[str, str], Object] = {}
+    taken = {resource.name}
     for site in seldon_nodes.sites(resource, context):
         made = seldon_nodes.make(site)
         objects.append(made.service)
+        name = made.service["metadata"]["name"]
+        if name in taken:
+            message = f"its Service would be {name}, as another node's; rename one"
+            context.report(resource).error((*site.node.path, "name"), message)
+        taken.add(name)
         routes[(site.predictor["name"], site.node.name)] = made.route
     return [*objects, *_router(resource, context, seldon_routing.routing_spec(resource, routes))]
 

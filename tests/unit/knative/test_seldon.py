@@ -207,3 +207,14 @@ def test_refused(predictor: Object, spec: Object, path: str) -> None:
 
 def test_an_empty_explainer_is_none() -> None:
     assert compiled(manifest({"graph": server(), "explainer": {"type": ""}}))
+
+
+def test_nodes_whose_services_would_share_a_name() -> None:
+    shares = [
+        {"name": "a", "traffic": 50, "graph": {**server(), "name": "b-c"}},
+        {"name": "a-b", "traffic": 50, "graph": {**server(), "name": "c"}},
+    ]
+    text = json.loads(manifest({"graph": server()}))
+    text["spec"]["predictors"] = shares
+    (line,) = refused(json.dumps(text))
+    assert line.startswith("spec.predictors[1].graph.name: its Service would be d-a-b-c")
