@@ -173,6 +173,31 @@ def test_a_dollar_makes_it_a_jsonpath(condition: str, match: bool) -> None:
     assert compile_condition(condition).matches(DOCUMENT) is match
 
 
+@pytest.mark.parametrize(
+    ("condition", "document", "match"),
+    [
+        ('$.rows[?(@.k =~ "^do")]', '{"rows": [{"k": "dog"}]}', True),
+        ('$.rows[?(@.k =~ "^do")]', '{"rows": [{"k": "undo"}]}', False),
+        ('$.rows[?(@.k =~ "a")]', '{"rows": [{"k": 5}]}', False),
+        ('$.rows[?(@.k =~ "a")]', '{"rows": [{"k": "\u0161"}]}', False),  # its low byte is an a
+        ('$.rows[?(@.k =~ "^..$" & @.v > 1)]', '{"rows": [{"k": "\u0161\u0161", "v": 2}]}', True),
+        ('$..[?(@.k =~ "x" || @.k == 5)]', '{"rows": [{"k": 5}]}', True),
+        # With a backtracking matcher this one would outlive the test by far.
+        ('$.rows[?(@.k =~ "(a+)+$")]', '{"rows": [{"k": "%s!"}]}' % ("a" * 5000), False),
+    ],
+)
+def test_regular_expressions_in_a_jsonpath_take_linear_time(
+    condition: str, document: str, match: bool
+) -> None:
+    assert compile_condition(condition).matches(document.encode()) is match
+
+
+@pytest.mark.parametrize("condition", ['$.a[?(@.b =~ "(?=x)")]', "$.a.`sub(/(a+)+$/, b)`"])
+def test_a_regular_expression_that_could_take_endless_time_is_refused(condition: str) -> None:
+    with pytest.raises(ConditionError):
+        compile_condition(condition)
+
+
 def test_a_jsonpath_that_cannot_be_parsed_is_an_error_that_shows_it() -> None:
     with pytest.raises(ConditionError, match=r"\$\.\[ is not a JSONPath|'\$\.\[' is not"):
         compile_condition("$.[")
