@@ -84,7 +84,12 @@ class Router:
         exchange_class: type[Exchange] = Exchange
         if self._single is not None or self._choose is not None:
             exchange_class = type("_Direct", (_Direct,), {"router": self})
-        self.server = Server(self.handle, self._limits(), exchange_class)
+        self.server = Server(
+            self.handle,
+            self._limits(),
+            exchange_class,
+            takes_cut_bodies=True,  # KServe's router runs the graph with what it could read
+        )
         self._incomings: dict[tuple[tuple[bytes, bytes], ...], Incoming] = {}
         self._max_concurrency = graph.max_concurrency
         self._apart = 0  # requests under way that came over gRPC

@@ -55,8 +55,13 @@ class Server:
         handler: Handler,
         limits: Limits | None = None,
         make_exchange: "Callable[[Connection, RequestHead, bytes], Exchange]" = Exchange,
+        *,
+        takes_cut_bodies: bool = False,
     ) -> None:
         self.handler = handler
+        self.takes_cut_bodies = takes_cut_bodies
+        """A client that stops sending in the middle of a body is answered by what has arrived, as
+        by a Go handler that ignores the read error; by default its connection is closed."""
         self.make_exchange = make_exchange
         """A subclass of Exchange lets a handler keep its own state in the one object per request.
         """

@@ -206,7 +206,13 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         self._eof = True
         if self._exchange is None:
-            return False
+            head = self._head
+            if head is None or self._lingering or not self.server.takes_cut_bodies:
+                return False
+            body = b"".join(self._pieces)
+            self._head = self._decoder = None
+            self._pieces = []
+            self._dispatch(head, body)
         self._probe()
         return True  # the client may only have finished sending; it still gets its answer
 

@@ -2,6 +2,8 @@
 back."""
 
 import gzip
+import http.client
+import socket
 from typing import Any
 
 import pytest
@@ -49,6 +51,24 @@ def test_bodies_pass_unchanged_and_get_their_type_by_content(
     assert (answer.status, answer.body) == (200, body)
     assert answer.headers.get("content-type") == media_type
     assert up.seen[-1].body == body
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        b"Content-Length: 99\r\n\r\n" + b'{"a": 1}',
+        b"Transfer-Encoding: chunked\r\n\r\n8\r\n" + b'{"a": 1}',
+    ],
+)
+def test_a_body_that_ends_early_is_run_as_far_as_it_came(passed: Any, cut: bytes) -> None:
+    served, up = passed
+    with served.connect() as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\n" + cut)
+        sock.shutdown(socket.SHUT_WR)
+        answer = http.client.HTTPResponse(sock)
+        answer.begin()  # reads over interim answers
+        assert (answer.status, answer.read()) == (200, b'{"a": 1}')
+    assert up.seen[-1].body == b'{"a": 1}'
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "BREW"])

@@ -180,7 +180,7 @@ def test_a_dollar_makes_it_a_jsonpath(condition: str, match: bool) -> None:
         ('$.rows[?(@.k =~ "^do")]', '{"rows": [{"k": "undo"}]}', False),
         ('$.rows[?(@.k =~ "a")]', '{"rows": [{"k": 5}]}', False),
         ('$.rows[?(@.k =~ "a")]', '{"rows": [{"k": "\u0161"}]}', False),  # its low byte is an a
-        ('$.rows[?(@.k =~ "^..$" & @.v > 1)]', '{"rows": [{"k": "\u0161\u0161", "v": 2}]}', True),
+        ('$.rows[?(@.k =~ "^..$" && @.v > 1)]', '{"rows": [{"k": "\u0161\u0161", "v": 2}]}', True),
         ('$..[?(@.k =~ "x" || @.k == 5)]', '{"rows": [{"k": 5}]}', True),
         # With a backtracking matcher this one would outlive the test by far.
         ('$.rows[?(@.k =~ "(a+)+$")]', '{"rows": [{"k": "%s!"}]}' % ("a" * 5000), False),

@@ -207,6 +207,12 @@ def test_a_half_closed_client_is_answered_then_closed() -> None:
     assert client.transport.closed
 
 
+def test_a_body_that_ends_early_closes_the_connection() -> None:
+    client = Client().send(post(b"{}")[:-1])
+    assert not client.connection.eof_received()
+    assert not client.exchanges
+
+
 def test_no_probe_disturbs_a_stream() -> None:
     client = Client().send(post())
     client.exchanges[0].start(200)
