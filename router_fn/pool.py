@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from router_fn.errors import UpstreamError
+from router_fn.proxies import make_chooser
+from router_fn.settings import Settings
 from router_fn.upstream import Receiver, UpstreamConnection
 from router_fn.urls import Url
 
@@ -229,3 +231,16 @@ class Pool:
             self._timer.cancel()
         for origin in self.origins.values():
             await origin.close()
+
+
+def make_pool(settings: Settings) -> Pool:
+    """The pool of a process, with the limits and proxies its environment asks for."""
+    return Pool(
+        PoolLimits(
+            max_connections=settings.max_upstream_connections,
+            idle_timeout_s=settings.upstream_idle_s,
+            connect_timeout_s=settings.connect_timeout_s,
+            max_response_bytes=settings.max_response_bytes,
+        ),
+        make_chooser(settings.http_proxy, settings.https_proxy, settings.no_proxy),
+    )

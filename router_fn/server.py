@@ -23,8 +23,7 @@ from router_fn.content import JSON, content_type
 from router_fn.errors import NoRouteMatched, RequestFailed, UpstreamError
 from router_fn.graph import Graph, Step
 from router_fn.observe import ObservedRun, Observer
-from router_fn.pool import Pool, PoolLimits
-from router_fn.proxies import make_chooser
+from router_fn.pool import make_pool
 from router_fn.replies import Reply
 from router_fn.run import Run
 from router_fn.settings import Settings
@@ -57,15 +56,7 @@ class Router:
     def __init__(self, graph: Graph, settings: Settings) -> None:
         self.graph = graph
         self.settings = settings
-        self.pool = Pool(
-            PoolLimits(
-                max_connections=settings.max_upstream_connections,
-                idle_timeout_s=settings.upstream_idle_s,
-                connect_timeout_s=settings.connect_timeout_s,
-                max_response_bytes=settings.max_response_bytes,
-            ),
-            make_chooser(settings.http_proxy, settings.https_proxy, settings.no_proxy),
-        )
+        self.pool = make_pool(settings)
         self._grpc_targets: list[GrpcTarget] = []
         self.plan = plan.build(graph, self._bind)
         self.waker = Waker(self.plan, self.pool, settings)

@@ -1,5 +1,4 @@
 """The wire every unit speaks: bodies, headers, error envelopes and the container contract.
 
-Standard library only, so that the router can use it without carrying the model server
-(`http1`, the shared HTTP/1.1 hot path, may import httptools).
+Standard library only, so that the router can use it without carrying the model server.
 """

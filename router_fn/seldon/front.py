@@ -18,8 +18,7 @@ from functions.wire.http1 import Exchange, Limits, Server
 from functions.wire.http1_head import RequestHead
 from router_fn.calls import Call, Incoming, Target
 from router_fn.metrics import CONTENT_TYPE
-from router_fn.pool import Pool, PoolLimits
-from router_fn.proxies import make_chooser
+from router_fn.pool import make_pool
 from router_fn.seldon import messages, openapi
 from router_fn.seldon.calls import NodeCall
 from router_fn.seldon.graph import Deployment, Predictor, Unit
@@ -87,15 +86,7 @@ class SeldonServer:
     def __init__(self, deployment: Deployment, settings: Settings) -> None:
         self.deployment = deployment
         self.settings = settings
-        self.pool = Pool(
-            PoolLimits(
-                max_connections=settings.max_upstream_connections,
-                idle_timeout_s=settings.upstream_idle_s,
-                connect_timeout_s=settings.connect_timeout_s,
-                max_response_bytes=settings.max_response_bytes,
-            ),
-            make_chooser(settings.http_proxy, settings.https_proxy, settings.no_proxy),
-        )
+        self.pool = make_pool(settings)
         self.paths = Paths(deployment)
         self.metrics = SeldonMetrics(deployment)
         self.live = [one for one in deployment.predictors if not one.shadow]
