@@ -1,7 +1,7 @@
 """One table row per setting: flag, variable, parser, default and the sentence that explains it.
 
-`settings.py` builds the flags, reads the environment and collects the problems from this table, and
-`docs/model-server.md` prints it; so a setting cannot exist without its documentation.
+`settings_table.py` holds the rows, `settings.py` builds the flags and reads the environment by
+them, and `docs/model-server.md` prints them; so a setting cannot exist without its documentation.
 """
 
 import re
