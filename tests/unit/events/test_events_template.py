@@ -61,6 +61,20 @@ def test_what_finds_nothing_is_final(text: str) -> None:
         template.compile_text(text, "answer").value(DOCUMENTS)
 
 
+@pytest.mark.parametrize(
+    "text", ["{$.a[?(@.k =~ '(x+)+$')]}", "{$.`sub(/(x+)+$/, y)`}", "{$.a[?(@.b[?(@ =~ 'x')])]}"]
+)
+def test_regular_expressions_of_unbounded_time_are_refused(text: str) -> None:
+    with pytest.raises(template.TemplateError):
+        template.compile_text(text, "data")
+
+
+def test_a_filter_that_cannot_be_judged_finds_nothing() -> None:
+    text = template.compile_text("{$.a[?(@.n > 1)].n}", "data")
+    with pytest.raises(template.Unresolved):
+        text.value({"data": {"a": [{"n": {"x": 1}}]}})
+
+
 def test_an_absent_document_is_final() -> None:
     with pytest.raises(template.Unresolved, match="no answer"):
         template.compile_text("{answer.x}", "answer").value({"event": {}})
