@@ -43,6 +43,13 @@ STABLE_REVISION = "turnout.dev/stable-revision"
 """Annotation, read from source manifests: the revision that keeps the traffic a canary does not
 get."""
 
+POD_PORTS = "turnout.dev/pod-ports"
+"""Template annotation: ports on which a pod's containers call one another, e.g. `9000,9001`.
+
+Nothing to a cluster, where every pod has a network of its own. The local engine, where all share
+one, gives each pod other ports for them.
+"""
+
 READ_FROM_SOURCES = frozenset({VISIBILITY, RUNTIME, MODEL_SIZE, IMAGE_VOLUME, STABLE_REVISION})
 """All annotations of ours that source manifests may carry."""
 

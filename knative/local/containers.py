@@ -50,6 +50,8 @@ class Containers:
     ) -> None:
         self.port = 0
         """Port of the serving container; set before `start`."""
+        self.pod_ports: dict[int, int] = {}
+        """Ports between containers: the manifest's -> this pod's; set before `start`."""
         self._identity = identity
         self._service = service
         self._template = service.template
@@ -136,6 +138,7 @@ class Containers:
             port=self.port if container.port is not None and not init else None,
             init=init,
             sink_env=self._around.sink_env(self._service),
+            pod_ports={} if init else self.pod_ports,
         )
         around = self._around
         return launch.make_launch(container, self._identity, place, around.settings, around.sources)

@@ -8,12 +8,12 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import images, spec
 from .errors import PodFailed
-from .port_words import replace_in_env, replace_port
+from .port_words import replace_addresses, replace_in_env, replace_port
 from .settings import EngineSettings, pod_environment
 from .volumes import PathMap, Sources
 
@@ -52,6 +52,8 @@ class Place:
     init: bool = False
     sink_env: Mapping[str, str] | None = None
     """K_SINK and company, when a SinkBinding points here."""
+    pod_ports: Mapping[int, int] = field(default_factory=dict)
+    """Ports between the containers of the pod: the manifest's -> the ones they have here."""
 
 
 def make_launch(
@@ -70,9 +72,7 @@ def make_launch(
         return _image_launch(container, identity, place, settings, sources)
     env["TMPDIR"] = temporary
     words = [mounted(expand(part, env)) for part in (*container.command, *container.args)]
-    argv = [word for word in words if word != ""]
-    if place.port is not None and container.port is not None:
-        argv = replace_port(argv, container.port, place.port)
+    argv = _with_ports([word for word in words if word != ""], container, place)
     program = sys.executable if argv[0] in {"python", "python3"} else argv[0]
     return Launch(
         argv=(program, *argv[1:]),
@@ -94,10 +94,9 @@ def _image_launch(
     env = _environment(container, identity, place, settings, sources, unmapped)
     inherited = pod_environment(settings.environ, credentials=False)
     passed = {name: value for name, value in env.items() if inherited.get(name) != value}
-    arguments = [expand(part, env) for part in (*container.command, *container.args)]
-    if place.port is not None and container.port is not None:
-        arguments = replace_port(arguments, container.port, place.port)
-    words = images.run_words(
+    words = [expand(part, env) for part in (*container.command, *container.args)]
+    arguments = _with_ports(words, container, place)
+    run = images.run_words(
         settings.container_engine,
         container,
         pod=identity.pod,
@@ -106,7 +105,21 @@ def _image_launch(
         arguments=arguments,
         volumes=place.volumes,
     )
-    return Launch(argv=tuple(words), env=env, cwd=str(settings.root.resolve()), limits={})
+    return Launch(argv=tuple(run), env=env, cwd=str(settings.root.resolve()), limits={})
+
+
+def _moved_ports(container: spec.Container, place: Place) -> dict[int, int]:
+    """Every port that is another one here: the serving container's own, and the pod's inner."""
+    moved = dict(place.pod_ports)
+    if place.port is not None and container.port is not None:
+        moved[container.port] = place.port
+    return moved
+
+
+def _with_ports(words: list[str], container: spec.Container, place: Place) -> list[str]:
+    for port, actual in _moved_ports(container, place).items():
+        words = replace_port(words, port, actual)
+    return [replace_addresses(word, place.pod_ports) for word in words]
 
 
 def expand(text: str, env: Mapping[str, str]) -> str:
@@ -149,8 +162,9 @@ def _environment(
         value = _env_value(item, identity, sources, container)
         if value is not None:
             declared[item.name] = expand(value, {**env, **declared})
-    if place.port is not None and container.port is not None:
-        declared = replace_in_env(declared, container.port, place.port)
+    for port, actual in _moved_ports(container, place).items():
+        declared = replace_in_env(declared, port, actual)
+    declared = {k: replace_addresses(value, place.pod_ports) for k, value in declared.items()}
     env.update((name, mounted(value)) for name, value in declared.items())
     if identity.labels.get("turnout.dev/unit") == "router-fn":
         env["PROPAGATE_HEADERS"] = _with_trace(env.get("PROPAGATE_HEADERS", ""))

@@ -98,7 +98,7 @@ class Pod:
         self._clock = around.clock
         self._on_change = on_change
         self._on_failure = on_failure
-        self._lease: ports.PortLease | None = None
+        self._leases: list[ports.PortLease] = []
         self._init_done = False
         self._stopping = asyncio.Event()
         self._condemned: asyncio.Future[None] | None = None
@@ -190,9 +190,12 @@ class Pod:
 
     async def _start_containers(self) -> None:
         self._set_state(PodState.STARTING)
-        if self._lease is None:
-            self._lease = ports.lease()
-            self.containers.port = self._lease.port
+        if not self._leases:
+            inner = self.template.pod_ports
+            self._leases = [ports.lease(avoid=inner) for _ in range(1 + len(inner))]
+            self.containers.port = self._leases[0].port
+            actual = [lease.port for lease in self._leases[1:]]
+            self.containers.pod_ports = dict(zip(inner, actual, strict=True))
         self.timeline.started = self._clock.now()
         await self.containers.start()
 
@@ -273,7 +276,7 @@ class Pod:
         self._set_state(PodState.BACK_OFF)
         self._on_failure(self, failure)
         await self.containers.stop(FAILED_GRACE_S)
-        self._release_port()  # the next try gets another: this one may have been somebody else's
+        self._release_ports()  # the next try gets others: one may have been somebody else's
         if was_ready is not None and self._clock.now() - was_ready > BACK_OFF_RESET_S:
             self.restarts = 0
         pause = min(BACK_OFF_MAX_S, BACK_OFF_FIRST_S * 2**self.restarts)
@@ -290,14 +293,14 @@ class Pod:
                 await asyncio.wait_for(self.idle.wait(), DRAIN_POLL_S)
             deadline = min(deadline, self._clock.now() + self._grace_s)
         await self.containers.stop(max(0.1, min(self._grace_s, deadline - self._clock.now())))
-        self._release_port()
+        self._release_ports()
         await self.containers.remove()
         self._set_state(PodState.STOPPED)
 
-    def _release_port(self) -> None:
-        if self._lease is not None:
-            self._lease.release()
-            self._lease = None
+    def _release_ports(self) -> None:
+        for lease in self._leases:
+            lease.release()
+        self._leases = []
 
     async def _unless(
         self, died: "asyncio.Future[None]", step: Coroutine[None, None, None]

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 _OPTION = re.compile(r"--?[\w.-]*port[\w.-]*", re.IGNORECASE)
+_LOOPBACK = re.compile(r"(?<![\w.-])(localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1?\]):(\d{2,5})(?!\d)")
 
 
 def replace_port(words: Sequence[str], declared: int, actual: int) -> list[str]:
@@ -27,6 +28,24 @@ def replace_in_env(env: Mapping[str, str], declared: int, actual: int) -> dict[s
         name: str(actual) if value == str(declared) and "PORT" in name.upper() else value
         for name, value in env.items()
     }
+
+
+def declared_ports(text: str) -> list[int]:
+    """The ports of a `turnout.dev/pod-ports` annotation. Raises ValueError."""
+    ports = [int(part) for part in text.split(",") if part.strip()]
+    if wrong := [port for port in ports if not 0 < port < 65536]:
+        raise ValueError(f"{wrong[0]} is no port")
+    return ports
+
+
+def replace_addresses(text: str, ports: Mapping[int, int]) -> str:
+    """`http://localhost:9000/x` -> the same with the actual port, wherever it stands in a text."""
+
+    def actual(match: re.Match[str]) -> str:
+        port = int(match[2])
+        return f"{match[1]}:{ports.get(port, port)}"
+
+    return _LOOPBACK.sub(actual, text) if ports else text
 
 
 def _replace(word: str, before: str, declared: str, actual: str) -> str:

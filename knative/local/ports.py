@@ -8,6 +8,7 @@ engine.
 import os
 import random
 import socket
+from collections.abc import Collection
 
 from .errors import EngineError
 
@@ -28,11 +29,13 @@ class PortLease:
         self._lock.close()
 
 
-def lease(chooser: random.Random | None = None) -> PortLease:
-    """A port nobody listens on and no other engine has leased."""
+def lease(chooser: random.Random | None = None, *, avoid: Collection[int] = ()) -> PortLease:
+    """A port nobody listens on and no other engine has leased, and none of `avoid`."""
     choose = chooser or random.SystemRandom()
     for _ in range(_TRIES):
         port = choose.randint(FIRST, LAST)
+        if port in avoid:
+            continue
         lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
             lock.bind(f"\0turnout-port-{os.getuid()}-{port}")

@@ -109,6 +109,8 @@ class Template:
     idle_s: float = 0.0
     """0: off."""
     scaling: Scaling = field(default_factory=Scaling)
+    pod_ports: tuple[int, ...] = ()
+    """Ports on which containers of the pod call one another."""
 
     @property
     def serving(self) -> Container:

@@ -13,8 +13,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from knative import keys
+
 from . import quantities, spec
 from .errors import InvalidWorkload
+from .port_words import declared_ports
 from .scaling import Defaults, make_scaling
 
 EVENTING_KINDS = frozenset({"Broker", "Trigger", "PingSource", "SinkBinding", "ContainerSource"})
@@ -206,6 +209,9 @@ def _template(
         idle_s=float(body.get("idleTimeoutSeconds") or 0),
         scaling=problems.at("metadata").read(
             lambda: make_scaling(annotations, concurrency, defaults), make_scaling({}, 0)
+        ),
+        pod_ports=problems.at("metadata").read(
+            lambda: tuple(declared_ports(annotations.get(keys.POD_PORTS, ""))), ()
         ),
     )
 

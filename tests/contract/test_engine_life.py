@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +226,46 @@ def test_sidecars_run_beside_the_serving_container(tmp_path: Path) -> None:
         until(side.exists)
         assert len(engine.pods("pair")[0]["pids"]) == 2
         until(lambda: side.read_text() == "no port")
+
+
+def test_every_pod_has_its_own_ports_between_its_containers(tmp_path: Path) -> None:
+    """Two pods on one machine, both told to meet on 9000."""
+    made = service(
+        "pair",
+        ports=[{"containerPort": 8080}],
+        env={"PEER": '["http://localhost:9000/"]'},
+        annotations={"min-scale": "2"},
+    )
+    made["spec"]["template"]["metadata"]["annotations"]["turnout.dev/pod-ports"] = "9000"
+    command = ["python", "-m", "http.server", "--bind", "127.0.0.1", "$(HTTP_PORT)"]
+    made["spec"]["template"]["spec"]["containers"].append(
+        {
+            "name": "side",
+            "image": "img",
+            "command": command,
+            "env": [{"name": "HTTP_PORT", "value": "9000"}],
+        }
+    )
+    with running(tmp_path, made) as engine:
+        peers: set[str] = set()
+
+        def both_seen() -> bool:
+            peers.add(engine.call("pair").json["env"]["PEER"])
+            return len(peers) == 2
+
+        until(both_seen)
+        for text in peers:
+            (url,) = json.loads(text)
+            assert not url.endswith(":9000/")
+            until(lambda url=url: answers(url))
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return int(answer.status) == 200
+    except OSError:
+        return False
 
 
 def test_http_readiness_holds_requests_back(tmp_path: Path) -> None:

@@ -2,7 +2,12 @@
 
 import pytest
 
-from knative.local.port_words import replace_in_env, replace_port
+from knative.local.port_words import (
+    declared_ports,
+    replace_addresses,
+    replace_in_env,
+    replace_port,
+)
 
 
 @pytest.mark.parametrize(
@@ -35,3 +40,27 @@ def test_variables() -> None:
         "PORT_RANGE": "1-9",
         "port": "1",
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"serviceUrl":"http://localhost:9000/x"}', '{"serviceUrl":"http://localhost:20001/x"}'),
+        ("127.0.0.1:9001", "127.0.0.1:20002"),
+        ("localhost:9000,localhost:9001", "localhost:20001,localhost:20002"),
+        ("localhost:90001", "localhost:90001"),
+        ("localhost:8080", "localhost:8080"),
+        ("http://notlocalhost:9000", "http://notlocalhost:9000"),
+        ("http://a.localhost:9000", "http://a.localhost:9000"),
+    ],
+)
+def test_addresses_of_the_pods_other_containers(text: str, expected: str) -> None:
+    assert replace_addresses(text, {9000: 20001, 9001: 20002}) == expected
+
+
+def test_ports_that_a_pod_declares() -> None:
+    assert declared_ports("") == []
+    assert declared_ports("9000, 9500") == [9000, 9500]
+    for wrong in ("0", "65536", "x"):
+        with pytest.raises(ValueError, match=r"is no port|invalid literal"):
+            declared_ports(wrong)
