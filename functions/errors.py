@@ -11,7 +11,8 @@
     |-- ModelFailed                   500   user code raised; the client sees a correlation id only
     |-- UpstreamError                 502   transformer -> predictor: refused, broken, unreadable
     |   |-- UpstreamTimeout           504
-    |   `-- UpstreamStatus            ...   the predictor's own 4xx/5xx, passed on as it is
+    |   |-- UpstreamStatus            ...   the predictor's own 4xx/5xx, passed on as it is
+    |   `-- AnswerUnusable            502   no such output, fewer labels than classes, ...
     `-- LoadFailed                    exit 1
         |-- NoArtifact / AmbiguousArtifact
         `-- MissingExtra
@@ -153,6 +154,13 @@ class UpstreamStatus(UpstreamError):
 
     def http_status(self) -> int:
         return self._status
+
+
+class AnswerUnusable(UpstreamError):
+    """The predictor answered something that a ready-made transformer is not configured for."""
+
+    def __init__(self, target: str, problem: str) -> None:
+        super().__init__(target, f"sent an answer that {problem}")
 
 
 class LoadFailed(FunctionsError):

@@ -294,6 +294,8 @@ def sources(settings: Settings) -> list[Source]:
         runtime = settings.runtime or (
             "python" if settings.model_class or not settings.model_dir else ""
         )
+        if settings.ready_made:
+            runtime = "transformer"
         found.append(
             Source(
                 name=settings.model_name,

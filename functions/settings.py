@@ -27,6 +27,8 @@ class Settings:
     model_dir: str = ""
     runtime: str = ""
     model_class: str = ""
+    transformer: str = ""
+    transformer_config: str = ""
     param: tuple[tuple[str, Any], ...] = ()
     model: tuple[tuple[str, str], ...] = ()
     repository: str = ""
@@ -73,6 +75,11 @@ class Settings:
     def grpc_only_port(self) -> int:
         """The main port when only gRPC is served: Knative routes to one port. Otherwise 0."""
         return self.port if all(p.startswith("grpc") for p in self.protocol) else 0
+
+    @property
+    def ready_made(self) -> bool:
+        """The model is one of `functions.transformers`."""
+        return bool(self.transformer or self.transformer_config)
 
     @classmethod
     def from_env(
@@ -148,6 +155,28 @@ def _check_together(values: Mapping[str, Any]) -> list[str]:
         problems.append(
             "--preload: TensorFlow cannot be forked once loaded; use --workers without it"
         )
+    if values["transformer"] or values["transformer_config"]:
+        problems.extend(_check_transformer(values))
+    return problems
+
+
+def _check_transformer(values: Mapping[str, Any]) -> list[str]:
+    """A ready-made transformer is checked as far as it can be before anything is loaded."""
+    from . import transformers
+
+    problems = []
+    if not values["predictor_host"]:
+        problems.append("--transformer stands in front of a predictor: give --predictor-host")
+    if values["model_class"] or values["runtime"]:
+        problems.append("--transformer needs no --model-class or --runtime: give one of them")
+    try:
+        chosen = transformers.plan(
+            values["transformer"], values["transformer_config"], values["param"]
+        )
+    except ConfigurationError as error:
+        return [*problems, *error.problems]
+    if not values["storage_uri"]:  # otherwise its files are yet to come
+        problems.extend(transformers.missing_files(chosen, values["model_dir"]))
     return problems
 
 

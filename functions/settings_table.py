@@ -48,12 +48,26 @@ OPTIONS: tuple[o.Option, ...] = (
         help="module:Class, package.module.Class or file.py:Class of a Python model or transformer",
     ),
     o.Option(
+        name="transformer",
+        env="FUNCTIONS_TRANSFORMER",
+        parse=o.choice("image", "tokenize", "json"),
+        default="",
+        help="a ready-made transformer in front of --predictor-host, configured by --param",
+    ),
+    o.Option(
+        name="transformer_config",
+        env="FUNCTIONS_TRANSFORMER_CONFIG",
+        parse=o.text,
+        default="",
+        help="its parameters in a YAML or JSON file, or as JSON text; --param wins",
+    ),
+    o.Option(
         name="param",
         env="FUNCTIONS_PARAMS",
         default=(),
         repeat=True,
         parse=o.named(o.text, "KEY=VALUE"),
-        help="keyword argument for the Python class, or parameter of the runtime",
+        help="keyword argument for the Python class, or parameter of the runtime or transformer",
     ),
     o.Option(
         name="model",

@@ -23,6 +23,7 @@ MODULES = {
     "mlflow": "mlflow",
     "tensorflow": "tensorflow",
     "huggingface": "huggingface",
+    "transformer": "transformer",
 }
 """Runtime -> module of this package with `build(name, directory, settings) -> ServedModel`."""
 

@@ -1,0 +1,134 @@
+"""`json`: requests and answers made of templates with JSONPath placeholders.
+
+V2 requests and answers are looked at as their JSON documents (`{$.inputs[0].data}`); a template for
+a V2 predictor makes one, where `shape` and `datatype` may be left to the data.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from functions import jsonio
+from functions.errors import AnswerUnusable, InvalidRequest, LoadFailed
+from functions.inference import InferRequest, InferResponse, Tensor
+from functions.template import Body, Language, TemplateError
+
+from . import Place
+from .caller import Caller, recall, remember
+
+_REQUEST = Language(("request",), InvalidRequest)
+
+
+class _Unfit(Exception):
+    """A placeholder found nothing in the predictor's answer."""
+
+
+_ANSWER = Language(("answer", "request"), _Unfit)
+
+
+def problems(values: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the templates; a JSONPath that cannot be parsed, above all."""
+    found = []
+    for name, language in (("request", _REQUEST), ("answer", _ANSWER)):
+        try:
+            if values[name] is not None:
+                language.body(values[name], name)
+        except (TemplateError, RecursionError) as error:
+            found.append(f"{name}: {error or 'it is nested too deeply'}")
+        except ModuleNotFoundError:  # told when the transformer is built, with the extra's name
+            continue
+    return found
+
+
+class JsonTransformer:
+    """Builds the predictor's request and the client's answer. Keeps nothing between requests."""
+
+    def __init__(self, values: Mapping[str, Any], place: Place) -> None:
+        self._place = place
+        self._v1 = place.predictor_protocol == "v1"
+        try:
+            self._request = _compiled(_REQUEST, values["request"], "request")
+            self._answer = _compiled(_ANSWER, values["answer"], "answer")
+        except TemplateError as error:
+            raise LoadFailed(str(error)) from None
+
+    def preprocess(self, payload: Any, headers: dict[str, str]) -> Any:
+        """Raises InvalidRequest when a placeholder finds nothing in the request."""
+        document = _request_document(payload)
+        v2 = isinstance(payload, InferRequest)
+        remember(headers, Caller(v2, document=document))
+        if self._request is None:
+            return payload
+        made = self._request.build({"request": document})
+        if self._v1 or not isinstance(made, dict) or "inputs" not in made:
+            return made  # V1 `instances` are converted by the call to the predictor
+        from .documents import tensors_of
+
+        inputs = tensors_of(made["inputs"], "input", InvalidRequest)
+        return InferRequest(
+            payload.model_name if v2 else self._place.model_name,
+            inputs,
+            str(made.get("id") or (payload.id if v2 else "")),
+            made.get("parameters"),
+        )
+
+    def postprocess(self, result: Any, headers: dict[str, str]) -> Any:
+        """Raises AnswerUnusable when a placeholder finds nothing in the predictor's answer."""
+        caller = recall(headers)
+        if self._answer is None:
+            if not caller.v2 and not isinstance(result, InferResponse):
+                return result
+            from .payloads import passed_on
+
+            return passed_on(result, caller, self._place.predictor)
+        documents = {"answer": _answer_document(result), "request": caller.document}
+        try:
+            made = self._answer.build(documents)
+        except _Unfit as error:
+            raise AnswerUnusable(self._place.predictor, f"does not fit: {error}") from None
+        if not caller.v2:
+            return made
+        return InferResponse("", "", self._outputs(made))
+
+    def _outputs(self, made: Any) -> list[Tensor]:
+        """A V2 caller gets tensors: a document with `outputs`, or name -> values."""
+
+        def unfit(text: str) -> Exception:
+            return AnswerUnusable(self._place.predictor, f"makes no V2 answer: {text}")
+
+        from .documents import tensors_of
+
+        if not isinstance(made, dict):
+            made = {"output-0": made}
+        given = made.get("outputs")
+        if not isinstance(given, list):
+            given = [
+                {"name": name, "data": data if isinstance(data, list) else [data]}
+                for name, data in made.items()
+            ]
+        return tensors_of(given, "output", unfit)
+
+
+def _request_document(payload: Any) -> Any:
+    if isinstance(payload, (bytes, bytearray, memoryview)):
+        return jsonio.loads(payload)
+    if isinstance(payload, InferRequest):
+        from .documents import of_request
+
+        return of_request(payload)
+    return payload
+
+
+def _answer_document(result: Any) -> Any:
+    if isinstance(result, InferResponse):
+        from .documents import of_response
+
+        return of_response(result)
+    return result
+
+
+def _compiled(language: Language, source: Any, default: str) -> Body | None:
+    return None if source is None else language.body(source, default)
+
+
+def build(values: Mapping[str, Any], place: Place) -> JsonTransformer:
+    return JsonTransformer(values, place)
