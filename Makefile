@@ -4,7 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install demo test check golden bench images clean
+TENSORFLOW := .venvs/tensorflow
+
+.PHONY: install tensorflow peers demo test check golden bench images clean
 
 install: $(STAMP)
 
@@ -12,6 +14,25 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+# TensorFlow is 1.3 GB, so it has an environment of its own; the tests of what needs it run when it exists.
+tensorflow: $(TENSORFLOW)/.installed
+
+$(TENSORFLOW)/.installed: pyproject.toml constraints.txt
+	@test -x $(TENSORFLOW)/bin/python || $(PYTHON) -m venv $(TENSORFLOW)
+	$(TENSORFLOW)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[local,tensorflow,grpc,sklearn]'
+	@touch $@
+
+# What others wrote for Seldon and TensorFlow Serving, with libraries of their time: our tests and
+# benchmarks talk to it when it is there.
+peers: tensorflow .venvs/tfs-client/.installed .venvs/seldon-core/.installed
+
+.venvs/tfs-client/.installed: PACKAGES := min-tfs-client==1.0.2 'protobuf<=3.20.3' 'numpy<2' 'setuptools<81'
+.venvs/seldon-core/.installed: PACKAGES := seldon-core==1.17.1 'setuptools<70'
+.venvs/%/.installed: Makefile
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check $(PACKAGES)
 	@touch $@
 
 demo: install

@@ -6,14 +6,19 @@ from the array's own memory. Spec: "Inference", and the binary tensor data exten
 extension").
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
-from . import jsonio
+from . import json_tensors, jsonio
 from .answers import BYTES, JSON, Answer
 from .errors import InvalidRequest
 from .inference import InferRequest, InferResponse, Tensor, new_id
 from .model import Call
 from .wire import v2
+
+_NOTHING = memoryview(b"")
+_NO_NUMBERS: Mapping[int, json_tensors.Numbers] = MappingProxyType({})
 
 
 def decode(
@@ -23,11 +28,13 @@ def decode(
     if json_length is None:
         if is_json is False and body[:1] not in (b"{", b" ", b"\n", b"\r", b"\t"):
             raise InvalidRequest(f"a binary body needs the header {v2.HEADER_LENGTH}")
-        document, tail = jsonio.loads(body), memoryview(b"")
+        document, numbers = json_tensors.parse(body) or (jsonio.loads(body), {})
+        tail = _NOTHING
     else:
         document, tail = _split(body, json_length)
+        numbers = {}
     try:
-        return from_document(document, tail, model, version)
+        return from_document(document, tail, model, version, numbers)
     except v2.Malformed as problem:
         raise InvalidRequest(str(problem)) from None
 
@@ -42,12 +49,28 @@ def _split(body: bytes, json_length: str) -> tuple[Any, memoryview]:
     return jsonio.loads(view[:length]), view[length:]
 
 
-def from_document(document: Any, tail: memoryview, model: str, version: str) -> InferRequest:
-    """A checked request; binary inputs are slices of `tail`. Raises Malformed."""
+def from_document(
+    document: Any,
+    tail: memoryview,
+    model: str,
+    version: str,
+    numbers: Mapping[int, json_tensors.Numbers] = _NO_NUMBERS,
+) -> InferRequest:
+    """A checked request; binary inputs are slices of `tail`, `numbers` JSON arrays already
+    converted.
+
+    Raises Malformed.
+    """
     inputs = []
     at = 0
-    for entry in v2.parse_inputs(document):
-        if entry.size is None:
+    for index, entry in enumerate(v2.parse_inputs(document)):
+        converted = numbers.get(index) if numbers else None
+        if converted is not None:
+            tensor = Tensor.from_json(
+                entry.name, entry.datatype, converted.array, converted.nested, entry.parameters
+            )
+        elif entry.size is None:
+            v2.check_flat(entry)
             tensor = Tensor(entry.name, entry.shape, entry.datatype, entry.data, entry.parameters)
         else:
             v2.check_binary_size(entry.size, entry.shape, entry.datatype, f"input {entry.name!r}")

@@ -41,7 +41,7 @@ def _arrays() -> Any:
 class Tensor:
     """A named tensor. Same attribute names as KServe's InferInput and InferOutput."""
 
-    __slots__ = ("_array", "_list", "_raw", "datatype", "name", "parameters", "shape")
+    __slots__ = ("_array", "_json", "_list", "_raw", "datatype", "name", "parameters", "shape")
 
     def __init__(
         self,
@@ -62,11 +62,28 @@ class Tensor:
         self._list: list[Any] | None = None
         self._raw = raw
         self._array: np.ndarray[Any, Any] | None = None
+        self._json = ""
+        """`flat` or `nested`: the array was such a list in a JSON document."""
         if data is not None:
             if isinstance(data, list):
                 self._list = data
             else:
                 self.set_data_from_numpy(data)
+
+    @classmethod
+    def from_json(
+        cls,
+        name: str,
+        datatype: str,
+        array: np.ndarray[Any, Any],
+        nested: bool,
+        parameters: dict[str, Any] | None,
+    ) -> Tensor:
+        """A tensor whose JSON list has already become an array; towards others it is that list."""
+        tensor = cls(name, array.shape, datatype, parameters=parameters)
+        tensor._array = array
+        tensor._json = "nested" if nested else "flat"
+        return tensor
 
     def as_numpy(self) -> np.ndarray[Any, Any]:
         """The contents in their shape. A view of the request where possible: do not write to it.
@@ -86,12 +103,14 @@ class Tensor:
         self._array, self.datatype = _arrays().adopt(array, self.datatype)
         self.shape = list(self._array.shape)
         self._list = self._raw = None
+        self._json = ""
 
     @property
     def data(self) -> list[Any]:
         """The contents as a flat list (as given, for JSON requests, where it may be nested)."""
         if self._list is None:
-            self._list = self.as_numpy().ravel().tolist()
+            array = self.as_numpy()
+            self._list = (array if self._json == "nested" else array.ravel()).tolist()
         return self._list
 
     @property
@@ -101,7 +120,9 @@ class Tensor:
 
     @property
     def is_list(self) -> bool:
-        """The contents are a JSON list that nobody has converted."""
+        """The contents are the JSON list that was sent."""
+        if self._json:
+            return True
         return self._list is not None and self._array is None and self._raw is None
 
     def raw(self) -> bytes | memoryview:

@@ -137,6 +137,10 @@ def decode_json(name: str, datatype: str, shape: list[int], data: Any) -> Array:
         raise InvalidRequest(f"input {name!r}: {datatype} must be sent as binary data")
     dtype = DTYPES[datatype]
     flat = _strings(name, data) if datatype == "BYTES" else _numbers(name, datatype, dtype, data)
+    return _shaped(name, shape, flat)
+
+
+def _shaped(name: str, shape: list[int], flat: Array) -> Array:
     if flat.size != v2.element_count(shape):
         raise InvalidRequest(
             f"input {name!r}: {flat.size} elements do not fill shape {shape}"
@@ -177,11 +181,39 @@ def _numbers(name: str, datatype: str, dtype: np.dtype[Any], data: list[Any]) ->
     return wide.astype(dtype)
 
 
-def _overflowed(data: list[Any], narrow: Array) -> bool:
+def from_buffer(buffer: Any, dtype: str) -> Array:
+    found: Array = np.frombuffer(buffer, dtype=dtype)
+    return found
+
+
+def narrow(name: str, datatype: str, shape: list[int], wide: Array) -> Array:
+    """64-bit numbers of a JSON document in the datatype and shape of their input.
+
+    Raises InvalidRequest as `decode_json` does.
+    """
+    dtype = DTYPES[datatype]
+    if wide.dtype == dtype:
+        found = wide
+    elif dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        if wide.size and (wide.max() > limits.max or wide.min() < limits.min):
+            raise InvalidRequest(f"input {name!r}: a number is out of range for {datatype}")
+        found = wide.astype(dtype)
+    else:
+        with np.errstate(over="ignore"):  # looked for in the next line
+            found = wide.astype(dtype)
+        if _overflowed(wide, found):
+            raise InvalidRequest(f"input {name!r}: a number is out of range for {datatype}")
+    return _shaped(name, shape, found)
+
+
+def _overflowed(data: Any, narrow: Array) -> bool:
     """JSON has no infinity: one in the float32 array was a number too large for it."""
     if len(data) <= 64:  # builtins are quicker than numpy here
         return bool(data) and not (max(data) <= _FP32_MAX and min(data) >= -_FP32_MAX)
-    return not np.isfinite(narrow.sum()) and bool(np.isinf(narrow).any())
+    with np.errstate(over="ignore"):  # a sum may overflow where no element has
+        suspicious = not np.isfinite(narrow.sum())
+    return suspicious and bool(np.isinf(narrow).any())
 
 
 def _nested(name: str, datatype: str, dtype: np.dtype[Any], data: list[Any]) -> Array:
@@ -194,6 +226,16 @@ def _nested(name: str, datatype: str, dtype: np.dtype[Any], data: list[Any]) -> 
         ) from None
     if found.size == 0:
         return np.empty(0, dtype=dtype)
+    if dtype.kind == "u" and found.dtype.kind == "f":
+        # numpy has no integer type for 2**63 beside small numbers and makes floats of them.
+        plain = np.asarray(data, dtype=object).ravel().tolist()
+        if all(type(item) is int for item in plain):
+            try:
+                return np.asarray(plain, dtype=dtype)
+            except OverflowError:
+                raise InvalidRequest(
+                    f"input {name!r}: a number is out of range for {datatype}"
+                ) from None
     kinds = {"f": "fiu", "i": "iu", "u": "iu", "b": "biu"}[dtype.kind]
     if found.dtype.kind == "O" and dtype.kind in "iu":
         raise InvalidRequest(

@@ -152,6 +152,20 @@ def check_binary_size(size: int, shape: Sequence[int], datatype: str, where: str
         )
 
 
+def check_flat(entry: InputDocument) -> None:
+    """A flat list must fill the shape; a nested one is measured when it is converted. Raises
+    Malformed."""
+    data = entry.data
+    if data and type(data[0]) is list:
+        return
+    expected = element_count(entry.shape)
+    if len(data) != expected:
+        raise Malformed(
+            f"input {entry.name!r}: {len(data)} elements do not fill shape {entry.shape}"
+            f" ({expected} elements)"
+        )
+
+
 class Wanted:
     """What the client asks for: which outputs, in order, and which of them as binary data."""
 

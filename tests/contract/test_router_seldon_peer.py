@@ -1,9 +1,7 @@
 """Our orchestrator between seldon-core's own client and seldon-core's own microservices.
 
-seldon-core 1.17.1 (Apache-2.0) needs libraries of its time, so it lives in `.venvs/seldon-core`:
-
-    python3.11 -m venv .venvs/seldon-core
-    .venvs/seldon-core/bin/pip install "seldon-core==1.17.1" "setuptools<70"
+seldon-core 1.17.1 (Apache-2.0) needs libraries of its time, so it lives in `.venvs/seldon-core`,
+which `make peers` makes.
 """
 
 import json
@@ -22,7 +20,7 @@ from tests.fakes_router import ROOT, RouterProcess, free_port, router, wait_unti
 PEER = ROOT / ".venvs" / "seldon-core" / "bin"
 
 pytestmark = pytest.mark.skipif(
-    not (PEER / "seldon-core-microservice").exists(), reason=f"seldon-core is not in {PEER}"
+    not (PEER.parent / ".installed").exists(), reason="seldon-core is not here: make peers"
 )
 
 CLASSES = """

@@ -6,66 +6,21 @@ that the test disturbs nobody.
 """
 
 import re
-import shlex
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.e2e import local
+from tests.e2e import local, tour
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 NOT_RUN = re.compile(r"make (demo|test|install)|kn |turnout (compile|apply) |kubectl |$")
 
 
-def _blocks(path: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL)
-
-
-def _commands(path: Path) -> list[str]:
-    lines = [line for block in _blocks(path, "console") for line in block.splitlines()]
-    return [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
-
-
-def _with_ports(command: str, gateway: int, other: int) -> str:
-    command = re.sub(
-        r"^turnout (up|ps|invoke|logs|down|status)", rf"turnout \1 --port {gateway}", command
-    )
-    return command.replace(":8080", f":{gateway}").replace("8081", str(other))
-
-
 def test_every_command_of_the_tour_works_in_order(demo_output: str, tmp_path: Path) -> None:
-    commands = _commands(local.ROOT / "README.md")
-    assert len(commands) >= 15
-    gateway, other = local.free_port(), local.free_port()
-    script = [
-        "set -e",
-        "trap 'echo FAILED: $BASH_COMMAND >&2' ERR",
-        f"cd {shlex.quote(str(local.ROOT))}",
-    ]
-    for command in commands:
-        changed = _with_ports(command, gateway, other)
-        if changed.startswith(". .venv"):  # the test's own interpreter, wherever it lives
-            changed = f'export PATH={shlex.quote(str(local.TURNOUT.parent))}:"$PATH"'
-        script += [f"echo {shlex.quote('$ ' + command)}", changed]
-    script_file = tmp_path / "tour.sh"
-    script_file.write_text("\n".join(["set -m", *script]) + "\n")
-    try:
-        done = subprocess.run(
-            ["bash", script_file],
-            env=local.environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=280,
-            check=False,
-        )
-    finally:
-        local.turnout("down", "--port", str(gateway))
-    text = done.stdout + done.stderr
-    assert done.returncode == 0, text
-    assert "Traceback" not in text
+    readme = local.ROOT / "README.md"
+    assert len(tour.commands(readme)) >= 15
+    text = tour.run(readme, tmp_path, path=local.TURNOUT.parent)
     assert text.count("It's a cat!") == 2, text
     assert "daisy" in text
     assert "Hello, Ada!" in text
@@ -73,7 +28,7 @@ def test_every_command_of_the_tour_works_in_order(demo_output: str, tmp_path: Pa
 
 def test_what_is_not_run_needs_a_cluster_or_is_another_tests() -> None:
     for readme in [local.ROOT / "README.md", *local.EXAMPLES.glob("*/README.md")]:
-        for block in _blocks(readme, "sh"):
+        for block in tour.blocks(readme, "sh"):
             for line in block.splitlines():
                 if readme.parent == local.ROOT:
                     assert NOT_RUN.match(line), f"{readme}: {line}"
@@ -94,7 +49,7 @@ def test_links_lead_somewhere(readme: Path) -> None:
 def test_the_examples_own_commands_parse(pipeline: str) -> None:
     """Their `turnout compile` lines compile; the rest is the tour's."""
     readme = local.EXAMPLES / pipeline / "README.md"
-    lines = [line for block in _blocks(readme, "sh") for line in block.splitlines()]
+    lines = [line for block in tour.blocks(readme, "sh") for line in block.splitlines()]
     compiles = [line.partition(" | ")[0] for line in lines if line.startswith("turnout compile")]
     assert len(compiles) >= 2
     for line in compiles:

@@ -17,7 +17,7 @@ CLOSURES = {
     "s3": {"boto3", "botocore", "jmespath", "python-dateutil", "s3transfer", "six", "urllib3"},
     "functions": {
         "blinker", "click", "flask", "gunicorn", "itsdangerous", "jinja2",
-        "markupsafe", "orjson", "uvloop", "werkzeug",
+        "markupsafe", "orjson", "pysimdjson", "uvloop", "werkzeug",
     },
 }  # fmt: skip
 
