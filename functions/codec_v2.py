@@ -63,27 +63,24 @@ def from_document(
     """
     inputs = []
     at = 0
-    for index, entry in enumerate(v2.parse_inputs(document)):
-        converted = numbers.get(index) if numbers else None
-        if converted is not None:
-            tensor = Tensor.from_json(
-                entry.name, entry.datatype, converted.array, converted.nested, entry.parameters
-            )
-        elif entry.size is None:
-            v2.check_flat(entry)
-            tensor = Tensor(entry.name, entry.shape, entry.datatype, entry.data, entry.parameters)
-        else:
-            v2.check_binary_size(entry.size, entry.shape, entry.datatype, f"input {entry.name!r}")
-            if entry.size > len(tail) - at:
+    for index, parsed in enumerate(v2.parse_inputs(document)):
+        name, shape, datatype, parameters, data, size = parsed
+        if size is not None:
+            v2.check_binary_size(size, shape, datatype, f"input {name!r}")
+            if size > len(tail) - at:
                 raise v2.Malformed(
-                    f"input {entry.name!r} claims {entry.size} binary bytes, {len(tail) - at}"
-                    " are left"
+                    f"input {name!r} claims {size} binary bytes, {len(tail) - at} are left"
                 )
-            tensor = Tensor(
-                entry.name, entry.shape, entry.datatype,
-                parameters=entry.parameters, raw=tail[at : at + entry.size],
-            )  # fmt: skip
-            at += entry.size
+            raw = tail[at : at + size]
+            tensor = Tensor(name, shape, datatype, None, parameters, raw=raw)
+            at += size
+        elif numbers and index in numbers:
+            converted = numbers[index]
+            tensor = Tensor.from_json(name, datatype, converted.array, converted.nested, parameters)
+        else:
+            assert data is not None
+            v2.check_flat(data, shape, name)
+            tensor = Tensor(name, shape, datatype, data, parameters)
         inputs.append(tensor)
     if at != len(tail):
         raise v2.Malformed(f"{len(tail) - at} bytes follow the last binary tensor")
@@ -101,8 +98,8 @@ def from_document(
 
 def encode(response: InferResponse, request: InferRequest, call: Call) -> Answer:
     """Raises InvalidRequest for a requested output that the model did not produce."""
-    outputs = select(response, request)
     wanted = request.wanted
+    outputs = response.outputs if wanted.outputs is None else select(response, request)
     documents: list[dict[str, Any]] = []
     pieces: list[bytes | memoryview] = []
     for tensor in outputs:
@@ -111,7 +108,7 @@ def encode(response: InferResponse, request: InferRequest, call: Call) -> Answer
             "shape": tensor.shape,
             "datatype": tensor.datatype,
         }
-        if wanted.is_binary(tensor.name):
+        if wanted is not v2.ALL_AS_JSON and wanted.is_binary(tensor.name):
             raw = tensor.raw()
             document["parameters"] = {**_kept(tensor), "binary_data_size": len(raw)}
             pieces.append(raw)

@@ -5,6 +5,7 @@ protocol gives a `Codec` and a `done` callback; it gets the encoded answer or th
 loop.
 """
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,17 @@ class Engine:
         assert runner is not None
         if self.max_in_flight and self.in_flight >= self.max_in_flight:
             raise Overloaded(f"{self.in_flight} requests are in progress")
+        if batcher is None and not model.is_async and runner.inline_for(size):
+            since = time.perf_counter()
+            try:
+                payload = codec.decode(body, route, call)
+                answer = codec.encode(codec.apply(model, route, payload, call), route, call)
+            except Exception as error:  # the request is owned here
+                done(None, error)
+                return
+            runner.measured(time.perf_counter() - since)
+            done(answer, None)
+            return
         self.in_flight += 1
 
         def finished(answer: Any, error: BaseException | None) -> None:
@@ -82,16 +94,7 @@ class Engine:
             return
         try:
             if model.is_async:
-                runner.spawn(_work_async(model, body, route, call, codec), finished)
-            elif runner.inline_for(size):
-                since = time.perf_counter()
-                try:
-                    answer = work()
-                except Exception as error:  # the request is owned here
-                    finished(None, error)
-                    return
-                runner.measured(time.perf_counter() - since)
-                finished(answer, None)
+                runner.spawn(_work_async(model, body, size, route, call, codec), finished)
             else:
                 queued = time.perf_counter()
 
@@ -145,6 +148,13 @@ class Engine:
         add(item, None)
 
 
-async def _work_async(model: ServedModel, body: Any, route: Any, call: Call, codec: Codec) -> Any:
-    result = await codec.apply(model, route, codec.decode(body, route, call), call)
-    return codec.encode(result, route, call)
+async def _work_async(
+    model: ServedModel, body: Any, size: int, route: Any, call: Call, codec: Codec
+) -> Any:
+    """Large bodies are decoded, and answered, beside the loop."""
+    if size <= INLINE_BODY_BYTES:
+        result = await codec.apply(model, route, codec.decode(body, route, call), call)
+        return codec.encode(result, route, call)
+    payload = await asyncio.to_thread(codec.decode, body, route, call)
+    result = await codec.apply(model, route, payload, call)
+    return await asyncio.to_thread(codec.encode, result, route, call)

@@ -8,7 +8,8 @@ never converted at all. numpy is imported at the first `as_numpy`.
 
 from __future__ import annotations
 
-import random
+import itertools
+import os
 from typing import TYPE_CHECKING, Any
 
 from .wire import v2
@@ -17,11 +18,27 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def new_id() -> str:
-    """An id in UUID4's form; not a secret, so the fast generator does."""
-    bits = f"{random.getrandbits(128):032x}"
-    return f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-a{bits[17:20]}-{bits[20:]}"
+_id_prefix = ""
+_id_count = itertools.count(1)
 
+
+def new_id() -> str:
+    """An id in UUID4's form. It is no secret and only has to differ: a count does, behind a prefix
+    of this process's own."""
+    global _id_prefix
+    if not _id_prefix:
+        bits = os.urandom(9).hex()
+        _id_prefix = f"{bits[:8]}-{bits[8:12]}-4{bits[12:15]}-a{bits[15:]}-"
+    return f"{_id_prefix}{next(_id_count):012x}"
+
+
+def _forget_prefix() -> None:
+    """A forked worker counts behind a prefix of its own."""
+    global _id_prefix
+    _id_prefix = ""
+
+
+os.register_at_fork(after_in_child=_forget_prefix)
 
 _tensors: Any = None
 
@@ -56,19 +73,19 @@ class Tensor:
         """`data`: a (nested) list or a numpy array; with an array, shape and datatype follow from
         it."""
         self.name = name
-        self.shape = list(shape)
-        self.datatype = datatype
         self.parameters: dict[str, Any] = parameters if parameters is not None else {}
         self._list: list[Any] | None = None
         self._raw = raw
         self._array: np.ndarray[Any, Any] | None = None
         self._json = ""
         """`flat` or `nested`: the array was such a list in a JSON document."""
-        if data is not None:
-            if isinstance(data, list):
-                self._list = data
-            else:
-                self.set_data_from_numpy(data)
+        if data is None or type(data) is list:
+            self.shape = list(shape)
+            self.datatype = datatype
+            self._list = data
+        else:
+            self._array, self.datatype = (_tensors or _arrays()).adopt(data, datatype)
+            self.shape = list(self._array.shape)
 
     @classmethod
     def from_json(
@@ -91,11 +108,12 @@ class Tensor:
         BYTES: an object array, of bytes for binary data and str for JSON. BF16: as float32.
         Raises InvalidRequest when data and shape do not fit.
         """
-        if self._array is None:
-            self._array = _arrays().decode(
+        array = self._array
+        if array is None:
+            array = self._array = _arrays().decode(
                 self.name, self.datatype, self.shape, self._list, self._raw
             )
-        return self._array
+        return array
 
     def set_data_from_numpy(self, array: Any, binary_data: bool = True) -> None:
         """Take the contents, shape and (unless it is a datatype of the same kind) datatype of an

@@ -6,6 +6,7 @@ numpy's own inference, and strict: a string or null among numbers is a TypeError
 """
 
 import array
+import math
 import struct
 from collections.abc import Mapping
 from typing import Any
@@ -141,10 +142,10 @@ def decode_json(name: str, datatype: str, shape: list[int], data: Any) -> Array:
 
 
 def _shaped(name: str, shape: list[int], flat: Array) -> Array:
-    if flat.size != v2.element_count(shape):
+    expected = math.prod(shape)
+    if flat.size != expected:
         raise InvalidRequest(
-            f"input {name!r}: {flat.size} elements do not fill shape {shape}"
-            f" ({v2.element_count(shape)} elements)"
+            f"input {name!r}: {flat.size} elements do not fill shape {shape} ({expected} elements)"
         )
     return flat.reshape(shape)
 
@@ -162,7 +163,7 @@ def _numbers(name: str, datatype: str, dtype: np.dtype[Any], data: list[Any]) ->
         except TypeError:
             pass
         else:
-            if datatype == "FP32" and _overflowed(data, exact):
+            if datatype == "FP32" and _overflowed(exact):
                 raise InvalidRequest(f"input {name!r}: a number is out of range for {datatype}")
             return exact
     wide = _nested(name, datatype, dtype, data)
@@ -202,15 +203,15 @@ def narrow(name: str, datatype: str, shape: list[int], wide: Array) -> Array:
     else:
         with np.errstate(over="ignore"):  # looked for in the next line
             found = wide.astype(dtype)
-        if _overflowed(wide, found):
+        if _overflowed(found):
             raise InvalidRequest(f"input {name!r}: a number is out of range for {datatype}")
     return _shaped(name, shape, found)
 
 
-def _overflowed(data: Any, narrow: Array) -> bool:
+def _overflowed(narrow: Array) -> bool:
     """JSON has no infinity: one in the float32 array was a number too large for it."""
-    if len(data) <= 64:  # builtins are quicker than numpy here
-        return bool(data) and not (max(data) <= _FP32_MAX and min(data) >= -_FP32_MAX)
+    if narrow.size <= 64:  # builtins are quicker than numpy here
+        return not math.isfinite(sum(narrow.tolist()))
     with np.errstate(over="ignore"):  # a sum may overflow where no element has
         suspicious = not np.isfinite(narrow.sum())
     return suspicious and bool(np.isinf(narrow).any())
@@ -274,10 +275,12 @@ def adopt(value: Any, datatype: str = "") -> tuple[Array, str]:
     """An array to send and its datatype; `datatype` is kept when it can carry the array as it
     is."""
     found: Array = value if isinstance(value, np.ndarray) else np.asarray(value)
-    own = datatype_of(found.dtype)
+    own = DATATYPES.get(found.dtype) or datatype_of(found.dtype)
+    if not datatype or datatype == own:
+        return (found.astype(np.float32) if own == "BF16" else found), own
     if own == "BF16":
         found = found.astype(np.float32)
-    if datatype and datatype != own and DTYPES.get(datatype) == found.dtype:
+    if DTYPES.get(datatype) == found.dtype:
         return found, datatype  # float32 announced as BF16
     return found, own
 

@@ -7,7 +7,7 @@ span of the body); `functions.tensors` turns them into arrays. Spec: Open Infere
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Any
+from typing import Any, TypeGuard
 
 ITEM_BYTES: dict[str, int] = {
     "BOOL": 1,
@@ -43,26 +43,10 @@ class Malformed(ValueError):
     """The document is not an inference request; the text says where and what."""
 
 
-class InputDocument:
-    """One input, checked but not decoded: exactly one of `data` and `size` (binary) is not None."""
-
-    __slots__ = ("data", "datatype", "name", "parameters", "shape", "size")
-
-    def __init__(
-        self,
-        name: str,
-        shape: list[int],
-        datatype: str,
-        parameters: Parameters | None,
-        data: Any,
-        size: int | None,
-    ) -> None:
-        self.name = name
-        self.shape = shape
-        self.datatype = datatype
-        self.parameters = parameters
-        self.data = data
-        self.size = size
+InputDocument = tuple[str, list[int], str, Parameters | None, list[Any] | None, int | None]
+"""(name, shape, datatype, parameters, data, size): one input, checked but not decoded. Exactly one
+of `data` (a list; flat ones fill the shape) and `size` (bytes of binary data) is not None. A plain
+tuple, because one is made for every input of every request."""
 
 
 def parse_inputs(document: Any) -> list[InputDocument]:
@@ -72,40 +56,43 @@ def parse_inputs(document: Any) -> list[InputDocument]:
     inputs = document.get("inputs")
     if type(inputs) is not list or not inputs:
         raise Malformed('the request needs "inputs", a list of at least one tensor')
+    if len(inputs) == 1:
+        return [_parse_input(inputs[0], 0)]
     return [_parse_input(entry, index) for index, entry in enumerate(inputs)]
 
 
 def _parse_input(entry: Any, index: int) -> InputDocument:
     if type(entry) is not dict:
         raise Malformed(f"inputs[{index}] must be an object")
-    name = entry.get("name")
+    get = entry.get
+    name, datatype, shape, data = get("name"), get("datatype"), get("shape"), get("data")
     if type(name) is not str:
         raise Malformed(f'inputs[{index}] needs a "name", a string')
-    datatype = entry.get("datatype")
     if type(datatype) is not str:
         raise Malformed(f'input {name!r} needs a "datatype", a string')
     if datatype not in ITEM_BYTES:
         datatype = check_datatype(datatype, f"input {name!r}")
-    shape = check_shape(entry.get("shape"), f"input {name!r}")
-    parameters = entry.get("parameters")
+    if not _is_shape(shape):
+        shape = check_shape(shape, f"input {name!r}")
+    parameters = get("parameters")
     size = None
     if parameters is not None:
         check_parameters(parameters, f"input {name!r}")
         size = parameters.get("binary_data_size")
         if size is not None and (type(size) is not int or size < 0):
             raise Malformed(f"input {name!r}: binary_data_size must be a whole number")
-    data = entry.get("data")
-    if data is not None:  # `data` wins if both are given (spec "Binary tensor extension")
-        if type(data) is not list:
-            raise Malformed(f'input {name!r}: "data" must be a list')
-        if datatype in BINARY_ONLY:
-            raise Malformed(
-                f"input {name!r}: {datatype} must be sent as binary data, it has no JSON form"
-            )
-        size = None
-    elif size is None:
-        raise Malformed(f'input {name!r} needs "data" (or binary_data_size and binary data)')
-    return InputDocument(name, shape, datatype, parameters, data, size)
+    if data is None:
+        if size is None:
+            raise Malformed(f'input {name!r} needs "data" (or binary_data_size and binary data)')
+        return name, shape, datatype, parameters, None, size
+    # `data` wins if both are given (spec "Binary tensor extension").
+    if type(data) is not list:
+        raise Malformed(f'input {name!r}: "data" must be a list')
+    if datatype in BINARY_ONLY:
+        raise Malformed(
+            f"input {name!r}: {datatype} must be sent as binary data, it has no JSON form"
+        )
+    return name, shape, datatype, parameters, data, None
 
 
 def check_datatype(datatype: str, where: str) -> str:
@@ -126,6 +113,16 @@ def check_shape(shape: Any, where: str) -> list[int]:
     if len(shape) > MAX_RANK:
         raise Malformed(f"{where}: a tensor may have {MAX_RANK} dimensions")
     return shape
+
+
+def _is_shape(shape: Any) -> TypeGuard[list[int]]:
+    """The quick yes for `check_shape`, without a text to go with a no."""
+    if type(shape) is not list or len(shape) > MAX_RANK:
+        return False
+    for size in shape:  # noqa: SIM110 - a generator would cost more than the loop
+        if type(size) is not int or size < 0:
+            return False
+    return True
 
 
 def check_parameters(parameters: Any, where: str) -> None:
@@ -152,17 +149,15 @@ def check_binary_size(size: int, shape: Sequence[int], datatype: str, where: str
         )
 
 
-def check_flat(entry: InputDocument) -> None:
+def check_flat(data: list[Any], shape: list[int], name: str) -> None:
     """A flat list must fill the shape; a nested one is measured when it is converted. Raises
     Malformed."""
-    data = entry.data
     if data and type(data[0]) is list:
         return
-    expected = element_count(entry.shape)
+    expected = prod(shape)
     if len(data) != expected:
         raise Malformed(
-            f"input {entry.name!r}: {len(data)} elements do not fill shape {entry.shape}"
-            f" ({expected} elements)"
+            f"input {name!r}: {len(data)} elements do not fill shape {shape} ({expected} elements)"
         )
 
 
@@ -189,6 +184,8 @@ ALL_AS_JSON = Wanted(False, None)
 
 def parse_wanted(document: Mapping[str, Any]) -> Wanted:
     """`outputs` and `binary_data_output` of a request. Raises Malformed."""
+    if "parameters" not in document and "outputs" not in document:
+        return ALL_AS_JSON
     parameters = document.get("parameters")
     binary = False
     if parameters is not None:
