@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import itertools
 import logging
 import os
 import shutil
@@ -17,6 +18,7 @@ from gunicorn.glogging import Logger
 from .errors import FunctionsError
 from .model import ServedModel
 from .settings import Settings
+from .sharing import Board
 from .wire import container
 
 logger = logging.getLogger(__name__)
@@ -69,6 +71,7 @@ class Application(BaseApplication):  # type: ignore[misc]
         self._failure = ""
         self.preloaded: dict[str, ServedModel] = {}
         self._deaths_before_ready = 0
+        self.board = Board(settings.workers) if settings.workers > 1 else None
         super().__init__()
 
     def load_config(self) -> None:
@@ -84,6 +87,7 @@ class Application(BaseApplication):  # type: ignore[misc]
             "control_socket_disable": True,
             "proc_name": f"functions {settings.model_name}",
             "when_ready": self._when_ready,
+            "pre_fork": self._pre_fork,
             "child_exit": self._child_exit,
         }
         for key, value in values.items():
@@ -131,8 +135,15 @@ class Application(BaseApplication):  # type: ignore[misc]
         gc.collect()
         gc.freeze()
 
+    def _pre_fork(self, arbiter: Any, worker: Any) -> None:
+        """In the master: the new worker takes the lowest slot that is free."""
+        taken = {sibling.slot for sibling in arbiter.WORKERS.values()}
+        worker.slot = next(slot for slot in itertools.count() if slot not in taken)
+
     def _child_exit(self, arbiter: Any, worker: Any) -> None:
         """In the master: a worker is gone. One that never gets ready is not started for ever."""
+        if self.board is not None:
+            self.board.clear(worker.slot)
         if self._read_reports():
             self._deaths_before_ready = 0
             return

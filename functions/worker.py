@@ -19,6 +19,7 @@ from gunicorn.workers.base import Worker
 from .engine import Engine
 from .errors import FunctionsError
 from .repository import Repository
+from .sharing import Acceptor
 from .wire.http1 import Limits, Server
 from .wsgi import WsgiBridge
 
@@ -30,6 +31,9 @@ HEARTBEAT_S = 1.0
 
 class FunctionsWorker(Worker):  # type: ignore[misc]
     """Serves until SIGTERM, then drains."""
+
+    slot: int
+    """Which of the workers this is; given by the master before it forks."""
 
     def init_process(self) -> None:
         # No wakeup pipe of gunicorn's: asyncio has its own.
@@ -74,7 +78,20 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
         side = Server(front.side, limits)
         # gunicorn binds in the order of `Application.binds`: the main port, then the metrics port.
         main, *others = [listener.sock for listener in self.sockets]
-        await server.listen(sockets=[main])
+        board = self.app.board if self.slot < settings.workers else None
+        await server.listen(sockets=[main] if board is None else [])
+        acceptor = (
+            Acceptor(
+                main,
+                board,
+                self.slot,
+                ready=lambda: repository.ready,
+                connections=lambda: len(server.connections),
+                adopt=server.adopt,
+            )
+            if board is not None
+            else None
+        )
         await side.listen(sockets=others)
         grpc_server = await self._start_grpc(repository, engine)
         loading = loop.create_task(self._load(repository))
@@ -85,6 +102,8 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
             return int(Arbiter.APP_LOAD_ERROR)
         await stopping
         repository.draining = True
+        if acceptor is not None:
+            acceptor.close()
         logger.info("draining")
         stopping_grpc = (
             loop.create_task(grpc_server.stop(settings.drain_s))

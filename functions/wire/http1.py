@@ -105,6 +105,11 @@ class Server:
             )
         self._tick()
 
+    async def adopt(self, sock: socket.socket) -> None:
+        """Serve a connection that was accepted elsewhere."""
+        loop = asyncio.get_running_loop()
+        await loop.connect_accepted_socket(lambda: Connection(self), sock)
+
     def make_prefix(self, status: int, content_type: bytes) -> bytes:
         """Status line, Date and Content-Type (when there is one) of an answer."""
         second = int(time.time())

@@ -1,5 +1,9 @@
 """From start to drain: readiness, failures to load, exit codes, workers, fetching, limits."""
 
+import collections
+import contextlib
+import http.client
+import json
 import os
 import signal
 import socket
@@ -231,6 +235,36 @@ def test_workers_share_the_port_and_their_metrics(tmp_path: Path) -> None:
             server.post("/v1/models/model:predict", {"instances": [1]}, port=metrics_port).status
             == 404
         )
+
+
+def test_connections_are_shared_and_a_worker_that_loads_gets_none(tmp_path: Path) -> None:
+    directory, gate = write_model(tmp_path / "m", GATED), tmp_path / "gate"
+    gate.touch()
+    arguments = ["--model-dir", str(directory), "--param", f"gate={gate}", "--workers", "2"]
+    with serving(*arguments) as server, contextlib.ExitStack() as stack:
+        wait_until(lambda: len(server.logged("message", "ready")) == 2, "both workers")
+        predict = "/v1/models/model:predict"
+
+        def keep_alive() -> int:
+            """The worker that a connection which stays open has come to."""
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+            stack.callback(connection.close)
+            connection.request("POST", predict, b'{"instances": []}')
+            return int(json.loads(connection.getresponse().read())["pid"])
+
+        by_worker = collections.Counter(keep_alive() for _ in range(16))
+        assert len(by_worker) == 2
+        assert min(by_worker.values()) >= 4, by_worker
+        gate.unlink()  # the killed worker's successor does not get ready
+        before = set(server.children())
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            server.post(predict, {"instances": [], "die": 1})
+        wait_until(lambda: len(set(server.children()) - before) == 1, "the successor")
+        for _ in range(30):
+            assert server.post(predict, {"instances": []}).status == 200
+            assert server.get("/readyz").status == 200
+        gate.touch()
+        wait_until(lambda: len(server.logged("message", "ready")) == 3, "the successor's model")
 
 
 def test_an_empty_model_directory_is_fetched_from_storage_uri(tmp_path: Path) -> None:
