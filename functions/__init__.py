@@ -13,6 +13,7 @@ _PUBLIC = {
     "Model": "functions.public",
     "Transformer": "functions.public",
     "serve": "functions.public",
+    "Context": "functions.context",
     "InferRequest": "functions.inference",
     "InferResponse": "functions.inference",
     "InferInput": "functions.inference",

@@ -14,6 +14,13 @@ def main(argv: Sequence[str]) -> int:
     except ConfigurationError as error:
         return fail_usage(error.problems)
     container.configure_logging("functions", level=settings.log_level)
+    if settings.log_config_file:
+        from . import log_config
+
+        try:
+            log_config.apply(settings.log_config_file)
+        except ConfigurationError as error:
+            return fail_usage(error.problems)
     from . import server
 
     return server.run(settings)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import jsonio
-from .errors import FunctionsError
+from .errors import FunctionsError, UpstreamStatus
 from .wire import headers as wire_headers
 
 JSON = b"application/json"
@@ -74,7 +74,15 @@ def _raw(status: int, body: bytes, default_type: bytes, response_headers: dict[s
 
 
 def from_error(error: FunctionsError) -> Answer:
-    """The flat envelope `{"error": "<text>"}` with the fault's own status."""
+    """The flat envelope `{"error": "<text>"}` with the fault's own status; a predictor's own error
+    goes out as it came."""
+    if isinstance(error, UpstreamStatus):
+        if error.body is not None:
+            content_type = error.content_type.encode("latin-1", "replace")
+            return Answer(error.http_status(), error.body, content_type, error.response_headers())
+        return Answer(
+            error.http_status(), jsonio.dumps({"error": error.text}), JSON, error.response_headers()
+        )
     return Answer(
         error.http_status(), jsonio.dumps({"error": str(error)}), JSON, error.response_headers()
     )

@@ -100,9 +100,9 @@ def to_request(body: GrpcBody) -> InferRequest:
         ]
     except v2.Malformed as problem:
         raise InvalidRequest(str(problem)) from None
-    parameters = _to_parameters(message.parameters)
+    parameters = to_parameters(message.parameters)
     wanted = {
-        output.name: _to_parameters(output.parameters).get("binary_data")
+        output.name: to_parameters(output.parameters).get("binary_data")
         for output in message.outputs
     }
     return InferRequest(
@@ -121,7 +121,7 @@ def _to_tensor(tensor: Any, raw: bytes | None) -> Tensor:
     if tensor.datatype not in v2.ITEM_BYTES:
         raise v2.Malformed(f"{where}: unknown datatype {tensor.datatype!r}")
     shape = v2.check_shape(list(tensor.shape), where)
-    parameters = _to_parameters(tensor.parameters)
+    parameters = to_parameters(tensor.parameters)
     if raw is not None:
         if tensor.HasField("contents"):
             raise v2.Malformed(f"{where} has contents, although raw_input_contents are used")
@@ -163,7 +163,7 @@ def to_array(tensor: Any, values: Any, shape: list[int]) -> Any:
     return wide.astype(dtype, copy=False).reshape(shape)
 
 
-def _to_parameters(entries: Any) -> dict[str, Any]:
+def to_parameters(entries: Any) -> dict[str, Any]:
     found = {}
     for name, value in entries.items():
         chosen = value.WhichOneof("parameter_choice")

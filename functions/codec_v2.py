@@ -31,7 +31,7 @@ def decode(
         document, numbers = json_tensors.parse(body) or (jsonio.loads(body), {})
         tail = _NOTHING
     else:
-        document, tail = _split(body, json_length)
+        document, tail = split(body, json_length)
         numbers = {}
     try:
         return from_document(document, tail, model, version, numbers)
@@ -39,7 +39,10 @@ def decode(
         raise InvalidRequest(str(problem)) from None
 
 
-def _split(body: bytes, json_length: str) -> tuple[Any, memoryview]:
+def split(body: bytes | bytearray | memoryview, json_length: str | None) -> tuple[Any, memoryview]:
+    """(the JSON document, what follows it). Raises InvalidRequest."""
+    if json_length is None:
+        return jsonio.loads(body), memoryview(b"")
     if not json_length.isdecimal() or len(json_length) > 15:
         raise InvalidRequest(f"{v2.HEADER_LENGTH} must be a number of bytes")
     length = int(json_length)
@@ -156,62 +159,3 @@ def select(response: InferResponse, request: InferRequest) -> list[Tensor]:
             f"Unexpected inference output '{missing[0]}' for model '{request.model_name}'"
         )
     return [by_name[name] for name in names]
-
-
-# --- the client's side: a transformer calling its predictor
-# ------------------------------------------
-
-
-def encode_request(request: InferRequest) -> tuple[bytes, int]:
-    """(body, length of its JSON part). Tensors that are arrays or bytes go out as binary data."""
-    documents: list[dict[str, Any]] = []
-    pieces: list[bytes | memoryview] = []
-    for tensor in request.inputs:
-        document: dict[str, Any] = {
-            "name": tensor.name,
-            "shape": tensor.shape,
-            "datatype": tensor.datatype,
-        }
-        parameters = _kept(tensor)
-        if tensor.is_list:
-            document["data"] = tensor.json_data()
-        else:
-            raw = tensor.raw()
-            parameters["binary_data_size"] = len(raw)
-            pieces.append(raw)
-        if parameters:
-            document["parameters"] = parameters
-        documents.append(document)
-    head: dict[str, Any] = {"id": request.id or new_id(), "inputs": documents}
-    if request.parameters:
-        head["parameters"] = dict(request.parameters)
-    if pieces:
-        head.setdefault("parameters", {})["binary_data_output"] = True
-    text = jsonio.dumps(head)
-    return b"".join([text, *pieces]), len(text)
-
-
-def decode_response(body: bytes, json_length: str | None) -> InferResponse:
-    """A predictor's answer. Raises InvalidRequest or Malformed."""
-    if json_length is None:
-        document, tail = jsonio.loads(body), memoryview(b"")
-    else:
-        document, tail = _split(body, json_length)
-    if type(document) is not dict or type(document.get("outputs")) is not list:
-        raise v2.Malformed('it has no "outputs"')
-    if not document["outputs"]:
-        return InferResponse(v2.parse_id(document), str(document.get("model_name", "")), [])
-    # An output document has the shape of an input document.
-    as_request = {"inputs": [_without_nulls(entry) for entry in document["outputs"]]}
-    outputs = from_document(as_request, tail, "", "").inputs
-    return InferResponse(
-        v2.parse_id(document),
-        str(document.get("model_name") or ""),
-        outputs,
-        str(document.get("model_version") or ""),
-        document.get("parameters") or {},
-    )
-
-
-def _without_nulls(entry: Any) -> Any:
-    return {k: v for k, v in entry.items() if v is not None} if type(entry) is dict else entry

@@ -101,8 +101,12 @@ class Overloaded(FunctionsError):
 class ModelTimeout(FunctionsError):
     status = 504
 
-    def __init__(self, name: str, timeout_s: float) -> None:
-        super().__init__(f"model {name} did not answer within {timeout_s:g} s")
+    def __init__(self, name: str, timeout_s: float, stage: str = "") -> None:
+        """`stage`: the hook that was running, where it is known."""
+        self.name = name
+        self.timeout_s = timeout_s
+        who = f"{stage} of model {name}" if stage else f"model {name}"
+        super().__init__(f"{who} did not answer within {timeout_s:g} s")
 
 
 class ModelFailed(FunctionsError):
@@ -110,12 +114,20 @@ class ModelFailed(FunctionsError):
 
     status = 500
 
-    def __init__(self, name: str, correlation_id: str) -> None:
+    def __init__(self, name: str, correlation_id: str, stage: str = "") -> None:
+        """`stage`: the hook that raised, where it is known."""
         self.correlation_id = correlation_id
+        who = f"{stage} of model {name}" if stage else f"model {name}"
         super().__init__(
-            f"model {name} failed to answer this request; the server's log has the cause"
+            f"{who} failed to answer this request; the server's log has the cause"
             f" (correlation id {correlation_id})"
         )
+
+
+class BadHookResult(FunctionsError):
+    """A hook of user code returned what the next stage cannot use; the text says which and what."""
+
+    status = 500
 
 
 class StatusError(FunctionsError):
@@ -140,20 +152,41 @@ class UpstreamError(FunctionsError):
 class UpstreamTimeout(UpstreamError):
     status = 504
 
-    def __init__(self, target: str, timeout_s: float) -> None:
-        super().__init__(target, f"did not answer within {timeout_s:g} s")
+    def __init__(self, target: str, timeout_s: float, whose: str = "") -> None:
+        """`whose`: where the limit comes from, when it is not this server's own setting."""
+        super().__init__(target, f"did not answer within {timeout_s:.4g} s{whose}")
 
 
 class UpstreamStatus(UpstreamError):
-    """The predictor answered with an error; its status and text are passed on."""
+    """The predictor answered with an error: status (and gRPC code), body and text are passed on
+    as they are."""
 
-    def __init__(self, target: str, status: int, text: str) -> None:
+    def __init__(
+        self,
+        target: str,
+        status: int,
+        text: str,
+        *,
+        body: bytes | None = None,
+        content_type: str = "",
+        grpc_code: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """`body`: the answer's own, None when there is none to pass on (gRPC)."""
         self._status = status
         self.text = text
-        super().__init__(target, f"answered {status}: {text}")
+        self.body = body
+        self.content_type = content_type
+        self.grpc_code = grpc_code
+        """Name of the gRPC status, empty when the predictor speaks HTTP."""
+        self._headers = headers or {}
+        super().__init__(target, f"answered {grpc_code or status}: {text}")
 
     def http_status(self) -> int:
         return self._status
+
+    def response_headers(self) -> Mapping[str, str]:
+        return self._headers
 
 
 class AnswerUnusable(UpstreamError):

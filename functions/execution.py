@@ -28,6 +28,8 @@ INLINE_LIMIT_S = 0.002
 INLINE_BODY_BYTES = 65536
 """Nor does one with a larger body, whose decoding alone would take milliseconds."""
 
+Future = asyncio.Future[Any]
+
 Done = Callable[[Any, BaseException | None], None]
 """Called on the loop, once: (result, None) or (None, the exception)."""
 
@@ -37,6 +39,7 @@ class Job:
 
     __slots__ = (
         "arguments",
+        "counted",
         "deadline",
         "done",
         "error",
@@ -59,6 +62,8 @@ class Job:
         self.error: BaseException | None = None
         self.finished = False
         self.started = False
+        self.counted = 1
+        """Its share of `Runner.in_flight`."""
 
 
 class Runner:
@@ -120,15 +125,41 @@ class Runner:
         """Run on a model thread. Raises Overloaded when too many calls wait already."""
         if self.max_waiting and self.in_flight >= self.max_waiting:
             raise Overloaded(f"{self.in_flight} requests are waiting for model {self.name}")
+        self._enqueue(Job(function, arguments, done))
+
+    def offload(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Future:
+        """Run a sync part of a `spawn`ed call on a model thread; the future has its result.
+
+        The call is counted already, so this is not refused. The time limit holds for it too.
+        """
+        future: Future = self.loop.create_future()
+
+        def done(result: Any, error: BaseException | None) -> None:
+            if future.done():
+                return  # the call was given up
+            if error is None:
+                future.set_result(result)
+            elif isinstance(error, Exception) and not isinstance(error, StopIteration):
+                future.set_exception(error)
+            else:  # an event loop would take these for its own
+                wrapped = RuntimeError(f"{type(error).__name__} from a hook: {error}")
+                wrapped.__cause__ = error
+                future.set_exception(wrapped)
+
         job = Job(function, arguments, done)
-        self.in_flight += 1
+        job.counted = 0
+        self._enqueue(job)
+        return future
+
+    def _enqueue(self, job: Job) -> None:
+        self.in_flight += job.counted
         if self.timeout_s:
             job.deadline = self.loop.time() + self.timeout_s
             self._pending.append(job)
             if self._timer is None:
                 self._timer = self.loop.call_later(min(0.1, self.timeout_s), self._expire)
         self._queue.append(job)
-        if self._started < min(self.threads, self.in_flight):
+        if self._started < min(self.threads, max(self.in_flight, len(self._queue))):
             self._start_thread()
         self._wake.release()
 
@@ -184,7 +215,7 @@ class Runner:
         self._scheduled = False
         while self._finished:
             job = self._finished.popleft()
-            self.in_flight -= 1
+            self.in_flight -= job.counted
             if job.finished:
                 self._stuck -= 1
                 logger.warning("a call of model %s came back after its time limit", self.name)
@@ -205,7 +236,7 @@ class Runner:
             if job.started:
                 self._stuck += 1
             else:
-                self.in_flight -= 1
+                self.in_flight -= job.counted
             logger.error("model %s did not answer within %g s", self.name, self.timeout_s)
             job.done(None, ModelTimeout(self.name, self.timeout_s))
         if pending:
@@ -252,5 +283,5 @@ class Runner:
             job = self._queue.popleft()
             if not job.finished:
                 job.finished = True
-                self.in_flight -= 1
+                self.in_flight -= job.counted
                 job.done(None, FunctionsError(f"model {self.name} is being unloaded"))

@@ -24,7 +24,14 @@ import logging
 import traceback
 import uuid
 
-from .errors import FunctionsError, InvalidRequest, ModelFailed, NotSupported, StatusError
+from .errors import (
+    FunctionsError,
+    InvalidRequest,
+    ModelFailed,
+    ModelTimeout,
+    NotSupported,
+    StatusError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -61,9 +68,15 @@ def is_data_fault(exc: BaseException) -> bool:
     return False
 
 
-def classify(exc: BaseException, model: str, request_id: str = "") -> FunctionsError:
-    """The error to answer with. Unexpected exceptions are logged here, once, with their
-    traceback."""
+def classify(
+    exc: BaseException, model: str, request_id: str = "", stage: str = ""
+) -> FunctionsError:
+    """The error to answer with; `stage` is the hook it came from, where that is known.
+
+    Unexpected exceptions are logged here, once, with their traceback.
+    """
+    if isinstance(exc, ModelTimeout) and stage:
+        return ModelTimeout(exc.name, exc.timeout_s, stage)
     if isinstance(exc, FunctionsError):
         return exc
     status = own_status(exc)
@@ -78,12 +91,12 @@ def classify(exc: BaseException, model: str, request_id: str = "") -> FunctionsE
         return NotSupported(str(exc) or f"model {model} does not implement this")
     correlation_id = uuid.uuid4().hex
     logger.error(
-        "model %s raised %s",
-        model,
+        "%s raised %s",
+        f"{stage} of model {model}" if stage else f"model {model}",
         type(exc).__name__,
         exc_info=exc,
         extra={"model": model, "correlation_id": correlation_id, "request_id": request_id},
     )
-    failed = ModelFailed(model, correlation_id)
+    failed = ModelFailed(model, correlation_id, stage)
     failed.__cause__ = exc
     return failed

@@ -230,7 +230,9 @@ class Front:
 
         def done(answer: Any, error: BaseException | None) -> None:
             if error is not None:
-                answer = codec.refuse(faults.classify(error, entry.name, call.request_id))
+                answer = codec.refuse(
+                    faults.classify(error, entry.name, call.request_id, call.stage)
+                )
             entry.metrics.observe(codec.name, getattr(answer, "status", 200), call.timings)
             self.respond(exchange, answer)
             if self.payload_log is not None:

@@ -15,6 +15,7 @@ from .errors import (
     ModelTimeout,
     NotSupported,
     Overloaded,
+    UpstreamStatus,
     UpstreamTimeout,
 )
 
@@ -46,13 +47,21 @@ _BY_HTTP_STATUS = {
 
 
 def status_of(error: FunctionsError) -> grpc.StatusCode:
-    """The gRPC status of a fault; a status chosen by user code or an upstream is translated."""
+    """The gRPC status of a fault; an HTTP status chosen by user code or an upstream is translated,
+    a gRPC upstream's own code is passed on."""
+    if isinstance(error, UpstreamStatus) and error.grpc_code:
+        return grpc.StatusCode[error.grpc_code]
     for kind, code in _CODES:
         if isinstance(error, kind):
             return code
     status = error.http_status()
     default = grpc.StatusCode.INVALID_ARGUMENT if 400 <= status < 500 else grpc.StatusCode.INTERNAL
     return _BY_HTTP_STATUS.get(status, default)
+
+
+def text_of(error: FunctionsError) -> str:
+    """The details that go with it: an upstream's own text as it came."""
+    return error.text if isinstance(error, UpstreamStatus) else str(error)
 
 
 def lower_metadata(context: Any) -> dict[str, str]:

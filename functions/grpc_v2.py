@@ -5,6 +5,7 @@ load and unload answer, a requested output that is not there is INVALID_ARGUMENT
 """
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -72,13 +73,18 @@ class InferenceService:
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:
         call = Call(grpc_server.lower_metadata(context), request.id)
+        left = context.time_remaining()
+        if left is not None:
+            call.deadline = time.monotonic() + left
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         def done(answer: Any, error: BaseException | None) -> None:
             if future.done():
                 return  # the client has gone
             if error is not None:
-                future.set_exception(faults.classify(error, request.model_name, call.request_id))
+                future.set_exception(
+                    faults.classify(error, request.model_name, call.request_id, call.stage)
+                )
             else:
                 future.set_result(answer)
 
@@ -126,7 +132,7 @@ class InferenceService:
 
 
 async def _abort(context: Any, error: FunctionsError) -> None:
-    await context.abort(grpc_server.status_of(error), str(error))
+    await context.abort(grpc_server.status_of(error), grpc_server.text_of(error))
 
 
 class HealthService:

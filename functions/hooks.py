@@ -10,6 +10,9 @@ from typing import Any
 
 from .errors import LoadFailed
 
+SDKS = frozenset({"kserve", "kfserving", "seldon_core"})
+"""Top-level packages whose own methods are no hooks of the user's."""
+
 
 def find(target: Any, name: str) -> Callable[..., Any] | None:
     """The hook, or None when absent. Base classes of SDKs that only raise NotImplementedError are
@@ -18,7 +21,7 @@ def find(target: Any, name: str) -> Callable[..., Any] | None:
     if not callable(hook):
         return None
     owner = _defining_module(hook)
-    if owner.split(".", 1)[0] in {"kserve", "seldon_core"}:
+    if owner.split(".", 1)[0] in SDKS or owner == "functions.public":
         return None
     found: Callable[..., Any] = hook
     return found
@@ -44,6 +47,38 @@ def positional_capacity(hook: Callable[..., Any]) -> int:
         ):
             count += 1
     return count
+
+
+Stage = Callable[[Any, dict[str, str], dict[str, str], Any], Any]
+"""A hook of KServe's spelling, called (payload, headers, response headers, context)."""
+
+
+def stage(hook: Callable[..., Any]) -> tuple[Stage, bool]:
+    """(`hook`, callable with all four arguments of a `Stage`; whether it uses the context).
+
+    It gets as many of the first three as it takes by position; a parameter called `context` gets
+    the fourth, wherever it stands.
+    """
+    if not takes_keyword(hook, "context"):
+        plain = trimmed(hook)
+        return lambda payload, headers, answer, context: plain(payload, headers, answer), False
+    parameters = inspect.signature(hook).parameters
+    if parameters["context"].kind is inspect.Parameter.POSITIONAL_ONLY:
+        raise LoadFailed(f"{hook.__name__}: `context` must not be positional-only")
+    capacity = min(positional_capacity(hook), 3)
+    by_position = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.kind
+        in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    if "context" in by_position:
+        capacity = min(by_position.index("context"), 3)
+
+    def call(payload: Any, headers: dict[str, str], answer: dict[str, str], context: Any) -> Any:
+        return hook(*(payload, headers, answer)[:capacity], context=context)
+
+    return call, True
 
 
 def trimmed(hook: Callable[..., Any]) -> Callable[..., Any]:
@@ -72,14 +107,31 @@ def is_async(hook: Callable[..., Any]) -> bool:
     )
 
 
+def _with_a_base(factory: Callable[..., Any]) -> Callable[..., Any]:
+    """`object.__init__` takes no arguments; `functions.Model` takes what SDKs' bases take."""
+    if not inspect.isclass(factory) or factory.__bases__ != (object,):
+        return factory
+    codes = [getattr(member, "__code__", None) for member in vars(factory).values()]
+    if not any(code is not None and "super" in code.co_names for code in codes):
+        return factory
+    from .public import Model
+
+    members = {"__module__": factory.__module__, "__qualname__": factory.__qualname__}
+    return type(factory.__name__, (factory, Model), members)
+
+
 def construct(
     factory: Callable[..., Any], offered: Mapping[str, Any], wanted: Mapping[str, Any]
 ) -> Any:
     """Call a user's class: `offered` where its signature has the name, all of `wanted`
     (parameters).
 
+    A class without a base that still calls `super().__init__(name)`, as one does whose SDK base was
+    taken away, is given a base that takes it.
+
     Raises LoadFailed when a parameter has no place or a required argument nothing to fill it.
     """
+    factory = _with_a_base(factory)
     try:
         signature = inspect.signature(factory)
     except (TypeError, ValueError):

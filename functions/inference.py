@@ -143,6 +143,11 @@ class Tensor:
             return True
         return self._list is not None and self._array is None and self._raw is None
 
+    @property
+    def is_array(self) -> bool:
+        """The contents are in an array: as binary data they cost nothing."""
+        return self._array is not None
+
     def raw(self) -> bytes | memoryview:
         """The contents as the binary extension writes them: little-endian, row-major."""
         if self._raw is not None:

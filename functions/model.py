@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import NotSupported
 
 if TYPE_CHECKING:
+    from .execution import Runner
     from .inference import InferRequest, InferResponse
 
 STAGES = ("queue", "preprocess", "predict", "postprocess", "explain")
@@ -24,7 +25,10 @@ STAGES = ("queue", "preprocess", "predict", "postprocess", "explain")
 class Call:
     """One request on its way through a model: what hooks may see and change."""
 
-    __slots__ = ("headers", "payload", "request_id", "response_headers", "status", "timings")
+    __slots__ = (
+        "context", "deadline", "headers", "payload", "request_id", "response_headers", "stage",
+        "status", "timings",
+    )  # fmt: skip
 
     def __init__(self, headers: dict[str, str], request_id: str = "") -> None:
         self.headers = headers
@@ -38,6 +42,13 @@ class Call:
         """The decoded request, kept where the answer depends on it (V2)."""
         self.timings: dict[str, float] = {}
         """Stage -> seconds spent; see `STAGES`."""
+        self.stage = ""
+        """The hook that is running or ran last; errors name it."""
+        self.deadline = 0.0
+        """When the caller stops waiting (`time.monotonic`), where its protocol says so by itself
+        (gRPC); 0: look into `headers`."""
+        self.context: Any = None
+        """The `functions.Context` of this request, made when a hook asks for it."""
 
     def spent(self, stage: str, since: float) -> None:
         self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - since
@@ -80,6 +91,9 @@ class ServedModel:
     """`v1` and `v2` return awaitables that never block."""
     batches: bool = False
     """Several requests may be joined along the first dimension."""
+    runner: Runner | None = None
+    """The runner of this model's calls, set by the server before the first one; warm-up requests
+    run without."""
 
     def v1(self, verb: str, payload: Any, call: Call) -> Any | Awaitable[Any]:
         """A V1 body (dict with `instances` or `inputs`, or bytes) -> the answer's body."""

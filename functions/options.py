@@ -26,6 +26,8 @@ class Option:
     help: str
     repeat: bool = False
     """The flag may be given several times; the variable holds a comma-separated list."""
+    aliases: tuple[str, ...] = ()
+    """Further names of the flag, without dashes in front: KServe's, where they differ."""
 
     @property
     def flag(self) -> str:
@@ -123,6 +125,14 @@ def url(value: str) -> str:
     return value
 
 
+def header_names(value: str) -> tuple[str, ...]:
+    """Comma-separated header names; one that ends in `*` is a prefix."""
+    names = tuple(part.strip().lower() for part in value.split(",") if part.strip())
+    if not all(re.fullmatch(r"[a-z0-9!#$%&'+.^_`|~-]+\*?", name) for name in names):
+        raise ValueError("comma-separated header names, x-tenant or x-tenant-*")
+    return names
+
+
 def model_name(value: str) -> str:
     """A name that survives in a URL path of V1, V2 and TensorFlow Serving unescaped."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,252}", value):
@@ -130,12 +140,13 @@ def model_name(value: str) -> str:
     return value
 
 
-def named(parse_value: Parser, expectation: str) -> Parser:
-    """`NAME=VALUE` pairs; the result is a (name, value) tuple."""
+def named(parse_value: Parser, expectation: str, *, bare: bool = False) -> Parser:
+    """`NAME=VALUE` pairs; the result is a (name, value) tuple. `bare`: NAME alone has an empty
+    value."""
 
     def parse(value: str) -> tuple[str, Any]:
         name, equals, rest = value.partition("=")
-        if not equals or not name:
+        if not name or not (equals or bare):
             raise ValueError(expectation)
         return name, parse_value(rest)
 

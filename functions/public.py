@@ -14,21 +14,30 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from .context import current
+
 
 class Model:
     """Hooks in KServe's spelling. Override what you need; each may be sync or `async`.
 
     preprocess(payload, headers) -> predict(payload, headers) -> postprocess(result, headers);
     `explain` takes predict's place for `:explain`. V1 gives the parsed body, V2 and gRPC an
-    InferRequest.
+    InferRequest. A hook with a parameter called `context` gets the request's `Context`.
     """
 
-    def __init__(self, name: str = "model") -> None:
+    def __init__(self, name: str = "model", *unused: Any, **also_unused: Any) -> None:
+        """Further arguments are those of other SDKs' bases; a server of ours knows better."""
         self.name = name
+        self.ready = False
 
     def load(self) -> bool:
         """Get ready; called once, before the first request, beside a listener that answers 503."""
         return True
+
+    async def predict(self, payload: Any, headers: Any = None, response_headers: Any = None) -> Any:
+        """Ask the predictor: what `await super().predict(...)` of a transformer's own `predict`
+        means. The server does not take it for a `predict` of the user's."""
+        return await current().predict(payload)
 
 
 class Transformer(Model):

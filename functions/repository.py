@@ -5,6 +5,7 @@ two models never load at once. State changes are made on the event loop only.
 """
 
 import asyncio
+import dataclasses
 import logging
 import threading
 import time
@@ -42,6 +43,8 @@ class Source:
     directory: Path
     runtime: str
     storage_uri: str = ""
+    model_class: str = ""
+    """Reference of a Python class; empty: found in the directory."""
 
 
 class Entry:
@@ -174,7 +177,8 @@ class Repository:
                     source.storage_uri, source.directory, self.settings.environ
                 )
             runtime = source.runtime or artifacts.detect_runtime(source.directory, self.settings)
-            model = runtimes.build(runtime, source.name, source.directory, self.settings)
+            settings = settings_for(source, self.settings)
+            model = runtimes.build(runtime, source.name, source.directory, settings)
             if self.settings.warmup:
                 try:
                     warmup.run(source.name, model, source.directory)
@@ -193,6 +197,7 @@ class Repository:
             timeout_s=self.settings.timeout_s,
             max_waiting=self.settings.max_concurrency,
         )
+        model.runner = entry.runner
         entry.batcher = self._batcher(entry, model)
         entry.state, entry.reason = State.READY, ""
         entry.unloaded_on_purpose = False
@@ -287,26 +292,41 @@ def _close_quietly(model: ServedModel) -> None:
         logger.exception("closing a model failed")
 
 
+def settings_for(source: Source, settings: Settings) -> Settings:
+    """The settings as one of several models sees them: its own class, its own predictor."""
+    host = dict(settings.model_predictor).get(source.name, settings.predictor_host)
+    return dataclasses.replace(settings, model_class=source.model_class, predictor_host=host)
+
+
 def sources(settings: Settings) -> list[Source]:
     """The models that the settings name, the main one first."""
     found = []
-    if settings.model_dir or settings.model_class or settings.predictor_host:
-        runtime = settings.runtime or (
-            "python" if settings.model_class or not settings.model_dir else ""
-        )
-        if settings.ready_made:
-            runtime = "transformer"
-        found.append(
-            Source(
-                name=settings.model_name,
-                directory=Path(settings.model_dir or "."),
-                runtime=runtime,
-                storage_uri=settings.storage_uri,
-            )
-        )
+    behind = {name for name, _ in settings.model_predictor}
+    runtime = settings.runtime or (
+        "python" if settings.model_class or not settings.model_dir else ""
+    )
+    main = Source(
+        name=settings.model_name,
+        directory=Path(settings.model_dir or "."),
+        runtime="transformer" if settings.ready_made else runtime,
+        storage_uri=settings.storage_uri,
+        model_class=settings.model_class,
+    )
+    # Without a class or directory it only passes on to the predictor; that is not meant where all
+    # models bring something of their own.
+    alone = not settings.model or not all(location for _, location in settings.model)
+    passes_on = settings.predictor_host and alone
+    if settings.model_dir or settings.model_class or passes_on or settings.model_name in behind:
+        found.append(main)
     for name, location in settings.model:
         runtime, colon, path = location.partition(":")
-        if not colon:
-            runtime, path = "", location
-        found.append(Source(name=name, directory=Path(path), runtime=runtime))
+        if not location:
+            found.append(dataclasses.replace(main, name=name))
+        elif runtime == "python" and (":" in path or path.endswith(".py")):
+            directory = Path(settings.model_dir or ".")
+            found.append(Source(name=name, directory=directory, runtime="python", model_class=path))
+        elif colon:
+            found.append(Source(name=name, directory=Path(path), runtime=runtime))
+        else:
+            found.append(Source(name=name, directory=Path(location), runtime=""))
     return found

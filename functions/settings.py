@@ -38,9 +38,16 @@ class Settings:
     grpc_port: int = 8081
     metrics_port: int = -1
     predictor_host: str = ""
-    predictor_protocol: str = "v1"
+    model_predictor: tuple[tuple[str, str], ...] = ()
+    predictor_protocol: str = "auto"
+    predictor_use_ssl: bool = False
+    predictor_ca_file: str = ""
+    predictor_verify: bool = True
     predictor_timeout_s: float = 60.0
     predictor_retries: int = 1
+    predictor_wake_s: float = 10.0
+    predictor_headers: tuple[str, ...] = ()
+    predictor_connections: int = 1024
     storage_uri: str = ""
     workers: int = 1
     preload: bool = False
@@ -61,6 +68,7 @@ class Settings:
     ce_type: str = "io.kserve.inference.response"
     ce_source: str = ""
     ce_merge: bool = False
+    log_config_file: str = ""
     log_level: str = "INFO"
     shared_dir: str = ""
     """Directory that the workers of this server share (metrics); set by the server, not by
@@ -104,6 +112,9 @@ class Settings:
             except ValueError as exc:
                 problems.append(f"PREDICTIVE_UNIT_PARAMETERS: {exc}")
         if not problems:
+            given = flags.get("predictor_protocol") or environ.get("FUNCTIONS_PREDICTOR_PROTOCOL")
+            if not given:
+                _read_kserve_protocol(values)
             problems.extend(_check_together(values))
         if problems:
             raise ConfigurationError(problems)
@@ -136,13 +147,26 @@ def _read(option: o.Option, flag: Any, environ: Mapping[str, str]) -> Any:
         raise _Problem(f"{source}={raw!r}: expected {exc}") from None
 
 
+def _read_kserve_protocol(values: dict[str, Any]) -> None:
+    """KServe's transformers are started with `--protocol v2`: it means the predictor's protocol.
+
+    That is how a single protocol is read beside --predictor-host, when --predictor-protocol is not
+    given. As in KServe, V1 and V2 are served, and gRPC if that is the protocol.
+    """
+    chosen = values["protocol"]
+    behind = values["predictor_host"] or values["model_predictor"]
+    if behind and len(chosen) == 1 and chosen[0] in ("v1", "v2", "grpc-v2"):
+        values["predictor_protocol"] = chosen[0]
+        values["protocol"] = tuple(dict.fromkeys(("v1", "v2", *chosen)))
+
+
 def _check_together(values: Mapping[str, Any]) -> list[str]:
     """Rules over several settings."""
     problems = []
     has_model = (
         values["model_dir"] or values["model_class"] or values["model"] or values["repository"]
     )
-    if not has_model and not values["predictor_host"]:
+    if not has_model and not values["predictor_host"] and not values["model_predictor"]:
         problems.append(
             "nothing to serve: give --model-dir (with --runtime), --model-class, --model or"
             " --repository"
@@ -191,6 +215,7 @@ def build_parser() -> argparse.ArgumentParser:
     for option in OPTIONS:
         parser.add_argument(
             option.flag,
+            *(f"--{alias}" for alias in option.aliases),
             dest=option.name,
             action="append" if option.repeat else "store",
             help=f"{option.help} [{option.env}]".replace("%", "%%"),

@@ -74,8 +74,12 @@ OPTIONS: tuple[o.Option, ...] = (
         env="FUNCTIONS_MODELS",
         default=(),
         repeat=True,
-        parse=o.named(o.text, "NAME=DIRECTORY or NAME=RUNTIME:DIRECTORY"),
-        help="one more model in this server, NAME=DIRECTORY or NAME=RUNTIME:DIRECTORY",
+        parse=o.named(o.text, "NAME, NAME=DIRECTORY or NAME=RUNTIME:DIRECTORY", bare=True),
+        help=(
+            "one more model in this server: NAME=DIRECTORY, NAME=RUNTIME:DIRECTORY,"
+            " NAME=python:module:Class, or NAME alone with the same class and directory as the"
+            " main one"
+        ),
     ),
     o.Option(
         name="repository",
@@ -109,6 +113,7 @@ OPTIONS: tuple[o.Option, ...] = (
         env="PORT",
         parse=o.whole(0, 65535),
         default=8080,
+        aliases=("http-port",),
         help="HTTP port (gRPC's, if only gRPC is served); 0 lets the system choose",
     ),
     o.Option(
@@ -136,25 +141,88 @@ OPTIONS: tuple[o.Option, ...] = (
         help="host[:port] or URL of the predictor behind this transformer",
     ),
     o.Option(
+        name="model_predictor",
+        env="FUNCTIONS_MODEL_PREDICTORS",
+        parse=o.named(o.text, "NAME=HOST[:PORT] or NAME=URL"),
+        default=(),
+        repeat=True,
+        help="another predictor for one model of this server, instead of --predictor-host",
+    ),
+    o.Option(
         name="predictor_protocol",
         env="FUNCTIONS_PREDICTOR_PROTOCOL",
-        parse=o.choice("v1", "v2", "grpc-v2"),
-        default="v1",
-        help="protocol spoken to the predictor",
+        parse=o.choice("auto", "v1", "v2", "grpc-v2"),
+        default="auto",
+        help=(
+            "protocol spoken to the predictor; auto: V1 documents as V1, InferRequests as V2 if it"
+            " speaks that. KServe's --protocol means this one too, where it is the only one given"
+        ),
+    ),
+    o.Option(
+        name="predictor_use_ssl",
+        env="FUNCTIONS_PREDICTOR_USE_SSL",
+        parse=o.boolean,
+        default=False,
+        help="TLS to the predictor (or give it as https://HOST)",
+    ),
+    o.Option(
+        name="predictor_ca_file",
+        env="FUNCTIONS_PREDICTOR_CA_FILE",
+        parse=o.text,
+        default="",
+        help="PEM file of the authorities that may vouch for the predictor; unset: the system's",
+    ),
+    o.Option(
+        name="predictor_verify",
+        env="FUNCTIONS_PREDICTOR_VERIFY",
+        parse=o.boolean,
+        default=True,
+        help="check the predictor's certificate and its name",
     ),
     o.Option(
         name="predictor_timeout_s",
         env="FUNCTIONS_PREDICTOR_TIMEOUT_S",
         parse=o.number(0.001, 86400),
         default=60.0,
-        help="seconds the predictor may take",
+        aliases=("predictor-request-timeout-seconds",),
+        help=(
+            "seconds the predictor may take, tries and waking included; never more than the"
+            " caller has left (gRPC's deadline; headers grpc-timeout,"
+            " x-envoy-expected-rq-timeout-ms)"
+        ),
     ),
     o.Option(
         name="predictor_retries",
         env="FUNCTIONS_PREDICTOR_RETRIES",
         parse=o.whole(0, 10),
         default=1,
-        help="further tries when the predictor refused the connection or answered 503",
+        aliases=("predictor-request-retries",),
+        help="further tries when a predictor that is awake refused the connection or answered 503",
+    ),
+    o.Option(
+        name="predictor_wake_s",
+        env="FUNCTIONS_PREDICTOR_WAKE_S",
+        parse=o.number(0, 3600),
+        default=10.0,
+        help="seconds that a predictor which has not answered lately gets to wake up",
+    ),
+    o.Option(
+        name="predictor_headers",
+        env="FUNCTIONS_PREDICTOR_HEADERS",
+        parse=o.header_names,
+        default=(),
+        help=(
+            "further request headers that are sent on to the predictor, comma-separated; x-a-* is"
+            " a prefix (always: authorization, x-request-id, traceparent, tracestate, baggage,"
+            " b3, x-b3-*)"
+        ),
+    ),
+    o.Option(
+        name="predictor_connections",
+        env="FUNCTIONS_PREDICTOR_CONNECTIONS",
+        parse=o.whole(1, 65536),
+        default=1024,
+        help="connections to the predictor at once; further calls wait for a free one",
     ),
     o.Option(
         name="storage_uri",
@@ -298,6 +366,13 @@ OPTIONS: tuple[o.Option, ...] = (
         parse=o.boolean,
         default=False,
         help="copy the request event's attributes (not id and time) to the reply",
+    ),
+    o.Option(
+        name="log_config_file",
+        env="FUNCTIONS_LOG_CONFIG_FILE",
+        parse=o.text,
+        default="",
+        help="logging configuration of Python's: .json or .yaml (dictConfig), else fileConfig",
     ),
     o.Option(
         name="log_level",

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 from functions import transformers
 from functions.model import ServedModel
 
-from .python import KServeHooks
+from .kserve_hooks import KServeHooks
 
 if TYPE_CHECKING:
     from functions.settings import Settings
 
-THREADS = 16
-"""Calls at once: most of their time is waiting for the predictor."""
+THREADS = 4
+"""Pictures and texts in work at once; waiting for the predictor takes no thread."""
 
 
 def build(name: str, directory: Path, settings: "Settings") -> ServedModel:
     """Raises LoadFailed, or ConfigurationError for parameters that are wrong."""
-    from functions.upstream import Predictor  # requests
+    from functions.predictor import Predictor
 
     chosen = transformers.plan(settings.transformer, settings.transformer_config, settings.param)
     place = transformers.Place(
@@ -28,4 +28,4 @@ def build(name: str, directory: Path, settings: "Settings") -> ServedModel:
     )
     hooks = transformers.build(chosen, place)
     threads = settings.threads or THREADS
-    return KServeHooks(hooks, predict=Predictor(name, settings), threads=threads)
+    return KServeHooks(hooks, name=name, predictor=Predictor(name, settings), threads=threads)

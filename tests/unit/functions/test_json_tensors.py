@@ -167,8 +167,6 @@ def test_a_passed_tensor_is_written_as_a_list_again() -> None:
     answer = codec_v2.encode(InferResponse("", "m", request.inputs), request, Call({}))
     (output,) = orjson.loads(answer.body)["outputs"]
     assert (output["shape"], output["data"]) == ([60, 100], [0.1] * N)
-    body, length = codec_v2.encode_request(request)
-    assert len(body) == length, "to a predictor it goes as it came: as JSON"
 
 
 def test_without_simdjson_all_documents_take_the_ordinary_way(

@@ -11,7 +11,7 @@ import pytest
 
 from functions import faults, seldon_rest
 from functions.model import Call
-from functions.runtimes.python import KServeHooks
+from functions.runtimes.kserve_hooks import KServeHooks
 from functions.settings import Settings
 
 ENVIRON = {"PREDICTIVE_UNIT_ID": "clf", "PREDICTIVE_UNIT_IMAGE": "img/clf:1.0"}

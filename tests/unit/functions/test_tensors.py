@@ -11,6 +11,7 @@ from functions import codec_v2, jsonio, tensors
 from functions.errors import InvalidRequest
 from functions.inference import InferRequest, InferResponse, Tensor
 from functions.model import Call
+from functions.predictor import documents
 from functions.wire import v2
 
 PLAIN = [name for name in tensors.DTYPES if name not in ("BYTES", "BF16")]
@@ -126,13 +127,14 @@ def test_requests_survive_the_way_to_a_predictor() -> None:
     sent = InferRequest(
         "m", [Tensor("a", data=np.arange(3, dtype="i2")), Tensor("t", [1], "BYTES", ["x"])], "7"
     )
-    body, length = codec_v2.encode_request(sent)
-    got = codec_v2.decode(body, "m", "", str(length), False)
+    text, pieces = documents.encode_request(sent, binary=True)
+    got = codec_v2.decode(b"".join([text, *pieces]), "m", "", str(len(text)), False)
     assert [t.as_numpy().tolist() for t in got.inputs] == [[0, 1, 2], ["x"]]
     response = InferResponse("7", "m", got.inputs)
     answer = codec_v2.encode(response, got, Call({}))
     assert answer.headers is not None
-    back = codec_v2.decode_response(answer.body, answer.headers["Inference-Header-Content-Length"])
+    length = answer.headers["Inference-Header-Content-Length"]
+    back = documents.decode_response(answer.body, length)
     assert back.outputs[0].as_numpy().tolist() == [0, 1, 2]
 
 
