@@ -79,8 +79,11 @@ def loads(text: bytes) -> Any:
 
 
 def compose(fields: Mapping[bytes, bytes]) -> bytes:
-    """A JSON object of raw texts."""
-    return b"{" + b",".join(_quoted(key) + b":" + value for key, value in fields.items()) + b"}"
+    """A JSON object of raw texts. They may be large, and are copied once."""
+    parts = []
+    for key, value in fields.items():
+        parts += (b",", _quoted(key), b":", value)
+    return b"".join((b"{", *parts[1:], b"}"))
 
 
 def _quoted(key: bytes) -> bytes:

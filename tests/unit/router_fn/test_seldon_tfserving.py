@@ -97,7 +97,7 @@ def test_numbers_travel_as_they_are_written() -> None:
     made = tfserving.request_of(b'{"data":{"ndarray":[[1.50, 12345678901234567890]]}}', "s")
     assert made.upstream == b'{"instances":[[1.50, 12345678901234567890]],"signature_name":"s"}'
     _, body = tfserving.answer_of(made, 200, b'{"predictions": [[0.10, 1e3]]}', {})
-    assert body == b'{"data":{"names":["t:0", "t:1"],"ndarray":[[0.10, 1e3]]},"meta":{}}'
+    assert body == b'{"data":{"names":["t:0","t:1"],"ndarray":[[0.10, 1e3]]},"meta":{}}'
 
 
 @pytest.mark.parametrize(
