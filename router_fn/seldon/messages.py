@@ -80,7 +80,7 @@ def loads(text: bytes) -> Any:
 
 def compose(fields: Mapping[bytes, bytes]) -> bytes:
     """A JSON object of raw texts. They may be large, and are copied once."""
-    parts = []
+    parts: list[bytes] = []
     for key, value in fields.items():
         parts += (b",", _quoted(key), b":", value)
     return b"".join((b"{", *parts[1:], b"}"))

@@ -2,7 +2,7 @@
 
 Pure. `request_of` makes the upstream body, `answer_of` the SeldonMessage of what came back.
 
-* `data` (ndarray, tensor; tftensor with numbers) becomes `{"instances": …, "signature_name": …}`
+* `data` (ndarray, tensor, tftensor) becomes `{"instances": …, "signature_name": …}`
   in row format, the numbers as they stand; names are dropped.
 * a `jsonData` object goes upstream word for word, and the reply comes back as `jsonData`.
 * `predictions` come back in the kind of data that was sent, named `t:0`, `t:1`, ...; predictions of
@@ -20,12 +20,10 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, Final, Literal
 
+from router_fn.seldon import tftensor
 from router_fn.seldon.messages import SeldonError, compose, failure, loads, members
 
-Kind = Literal["ndarray", "tensor", "jsonData"]
-MAX_EMPTY: Final = 10_000
-"""Lists that an empty tensor may be spelled out as."""
-MAX_RANK: Final = 32
+Kind = Literal["ndarray", "tensor", "tftensor", "jsonData"]
 MAX_SPELLED: Final = 64
 _BLANKS: Final = b" \t\r\n"
 _OF_NUMBERS: Final = b"-+0123456789.eE," + _BLANKS
@@ -133,14 +131,14 @@ def _instances(sent: _Sent) -> tuple[Kind, bytes]:
         return "ndarray", sent["ndarray"]
     if "shape" in sent:
         return "tensor", _reshaped(sent["shape"], sent["values"])
-    return "ndarray", _from_tftensor(loads(sent["tftensor"]))
+    return "tftensor", tftensor.to_lists(loads(sent["tftensor"]))
 
 
 def _reshaped(shape_text: bytes, values: bytes) -> bytes:
     """The values nested by their shape, each number as it is written. `values` is JSON."""
     shape = loads(shape_text)
     numeric = values[:1] == b"[" and values.translate(None, _OF_NUMBERS) == b"[]"
-    if not numeric or not _is_shape(shape):
+    if not numeric or not tftensor.is_shape(shape):
         raise SeldonError("data.tensor needs a shape and numeric values", status=400)
     count = 0 if _NOTHING.match(values) else values.count(b",") + 1
     if math.prod(shape) != count:
@@ -148,7 +146,7 @@ def _reshaped(shape_text: bytes, values: bytes) -> bytes:
     if not shape:
         return values[1:-1].strip(_BLANKS)
     if not count:
-        return json.dumps(_empty(shape)).encode()
+        return json.dumps(tftensor.empty(shape)).encode()
     rows: list[bytes] = _rows_of(shape[-1]).findall(values, 1, len(values) - 1)
     for depth, size in enumerate(reversed(shape[:-1]), 1):
         between = b"]" * depth + b"," + b"[" * depth
@@ -162,84 +160,6 @@ def _rows_of(size: int) -> re.Pattern[bytes]:
     times as long. Short rows are spelled out: that is faster still."""
     more = rb",[^,]++" * (size - 1) if size <= MAX_SPELLED else rb"(?:,[^,]++){%d}+" % (size - 1)
     return re.compile(rb"([^,]++" + more + rb"),?")
-
-
-def _empty(shape: list[int]) -> list[Any]:
-    """Nested lists of a shape that has a 0 in it."""
-    if math.prod(size for size in shape if size) > MAX_EMPTY:
-        raise SeldonError("the shape is empty and too large", status=400)
-    head, *rest = shape
-    return [_empty(rest) if rest else 0 for _ in range(head)]
-
-
-def _is_shape(shape: Any) -> bool:
-    return (
-        isinstance(shape, list)
-        and len(shape) <= MAX_RANK
-        and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in shape)
-    )
-
-
-_TF_VALUES: Final = (
-    *("floatVal", "doubleVal", "intVal", "int64Val", "boolVal", "uint32Val", "uint64Val"),
-    *("float_val", "double_val", "int_val", "int64_val", "bool_val"),
-)
-_TF_FORMATS: Final = {
-    "DT_FLOAT": "f",
-    "DT_DOUBLE": "d",
-    "DT_INT32": "i",
-    "DT_INT64": "q",
-    "DT_UINT8": "B",
-    "DT_INT8": "b",
-    "DT_INT16": "h",
-    "DT_UINT16": "H",
-    "DT_BOOL": "?",
-    1: "f",
-    2: "d",
-    3: "i",
-    9: "q",
-}
-
-
-def _from_tftensor(tensor: Any) -> bytes:
-    """A TensorProto in protobuf's JSON: values listed one by one, or packed in tensorContent."""
-    if not isinstance(tensor, dict):
-        raise SeldonError("data.tftensor must be an object", status=400)
-    shape_field = tensor.get("tensorShape") or tensor.get("tensor_shape") or {}
-    try:
-        shape = [int(dim.get("size", 0)) for dim in shape_field.get("dim", [])]
-    except (AttributeError, TypeError, ValueError):
-        raise SeldonError("data.tftensor has no valid tensorShape", status=400) from None
-    listed = next((tensor[name] for name in _TF_VALUES if tensor.get(name)), None)
-    content = tensor.get("tensorContent") or tensor.get("tensor_content")
-    if content is not None:
-        listed = _unpacked(content, tensor.get("dtype"))
-    if listed is None:
-        listed = []
-    if not isinstance(listed, list) or not _is_shape(shape):
-        raise SeldonError("data.tftensor has no values that can be read", status=400)
-    values = [int(v) if isinstance(v, str) and v.lstrip("-").isdigit() else v for v in listed]
-    if math.prod(shape) != len(values):
-        raise SeldonError(f"{len(values)} values do not have the shape {shape}", status=400)
-    if not values:
-        return json.dumps(_empty(shape)).encode()
-    for size in reversed(shape[1:]):
-        values = [values[at : at + size] for at in range(0, len(values), size)]
-    return json.dumps(values if shape else values[0]).encode()
-
-
-def _unpacked(content: object, dtype: object) -> list[Any]:
-    import base64
-    import struct
-
-    code = _TF_FORMATS.get(dtype) if isinstance(dtype, str | int) else None
-    if code is None:
-        raise SeldonError(f"data.tftensor of dtype {dtype!r} cannot be converted", status=400)
-    try:
-        packed = base64.b64decode(str(content), validate=True)
-        return list(struct.unpack(f"<{len(packed) // struct.calcsize(code)}{code}", packed))
-    except (ValueError, struct.error):
-        raise SeldonError("data.tftensor has a broken tensorContent", status=400) from None
 
 
 def answer_of(
@@ -286,11 +206,15 @@ def _data(kind: Kind, text: bytes) -> bytes:
     names = b'["t:' + b'","t:'.join(b"%d" % at for at in range(shape[1])) + b'"]'
     if not shape[1]:
         names = b"[]"
-    flat = _flat(predictions, shape) if kind == "tensor" else None
+    flat = None if kind == "ndarray" else _flat(predictions, shape)
     if flat is None:
         return compose({b"names": names, b"ndarray": text})
-    tensor = json.dumps({"shape": shape, "values": flat}, separators=(",", ":")).encode()
-    return compose({b"names": names, b"tensor": tensor})
+    if kind == "tftensor":
+        made = tftensor.of_numbers(flat, shape)
+    else:
+        made = {"shape": shape, "values": flat}
+    packed = json.dumps(made, separators=(",", ":")).encode()
+    return compose({b"names": names, kind.encode(): packed})
 
 
 def _shape(value: Any) -> list[int]:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import struct
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,16 @@ def test_numbers_travel_as_they_are_written() -> None:
         b'{"data":{"tftensor":' + b'{"a":' * 5000 + b"1" + b"}" * 5000 + b"}}",
         {"data": {"tftensor": 1}},
         {"data": {"tftensor": {"tensorShape": {"dim": [{"size": "x"}]}}}},
-        {"data": {"tftensor": {"tensorShape": {"dim": [{"size": "3"}]}, "floatVal": [1]}}},
+        {"data": {"tftensor": {"tensorShape": {"dim": [{"size": "3"}]}, "floatVal": [1] * 4}}},
+        {"data": {"tftensor": {"tensorShape": {"dim": [{"size": "3"}]}, "floatVal": []}}},
+        {"data": {"tftensor": {"tensorShape": {"dim": [{"size": "99999999"}]}, "floatVal": [1]}}},
+        {"data": {"tftensor": {"dtype": [], "tensorShape": {"dim": []}, "floatVal": [1]}}},
+        {"data": {"tftensor": {"dtype": "DT_INT32", "tensorShape": {}, "intVal": [1.5]}}},
+        {"data": {"tftensor": {"dtype": "DT_STRING", "tensorShape": {}, "stringVal": ["!"]}}},
+        {"data": {"tftensor": {"dtype": "DT_RESOURCE", "tensorShape": {}}}},
+        {"data": {"tensor": {"shape": [2, 2], "values": [1, 2, 3]}}},
+        {"data": {"tensor": {"shape": [2], "values": [True, False]}}},
+        {"data": {"tensor": {"shape": [2], "values": [[1, 2]]}}},
         {"data": {"tftensor": {"dtype": "DT_STRING", "tensorContent": "AAAA"}}},
         {"data": {"tftensor": {"dtype": "DT_FLOAT", "tensorContent": "!"}}},
     ],
@@ -197,3 +207,82 @@ def test_any_message_and_any_reply_give_an_answer(message: Any, reply: Any) -> N
     upstream, status, _ = convert(message, 200, {"predictions": reply})
     assert status in (200, 400, 502)
     assert (upstream is None) == (status == 400)
+
+
+def nested(values: list[Any], shape: list[int]) -> Any:
+    for size in reversed(shape[1:]):
+        values = [values[at : at + size] for at in range(0, len(values), size)]
+    return values
+
+
+@given(
+    st.lists(st.integers(1, 5), min_size=1, max_size=4),
+    st.sampled_from([(",", ":"), (", ", ": "), (" ,\n ", ":")]),
+    st.data(),
+)
+def test_a_tensor_is_nested_by_its_shape(
+    shape: list[int], separators: tuple[str, str], data: st.DataObject
+) -> None:
+    numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    count = math.prod(shape)
+    values = data.draw(st.lists(numbers, min_size=count, max_size=count))
+    message = {"data": {"tensor": {"shape": shape, "values": values}}}
+    made = tfserving.request_of(json.dumps(message, separators=separators).encode(), "s")
+    assert json.loads(made.upstream)["instances"] == nested(values, shape)
+
+
+def test_long_rows_are_cut_as_short_ones_are() -> None:
+    values = list(range(3 * 500))
+    message = {"data": {"tensor": {"shape": [3, 500], "values": values}}}
+    upstream, status, answer = convert(message, reply={"predictions": [[1.5], [2], [3]]})
+    assert upstream["instances"] == nested(values, [3, 500])
+    assert (status, answer["data"]["tensor"]) == (200, {"shape": [3, 1], "values": [1.5, 2, 3]})
+
+
+@pytest.mark.parametrize(
+    ("tensor", "instances"),
+    [
+        ({"dtype": "DT_FLOAT", "tensorShape": {"dim": [{"size": "3"}]}, "floatVal": [2]}, [2] * 3),
+        ({"dtype": 10, "tensorShape": {"dim": [{"size": 2}]}, "boolVal": [True, False]}, [1, 0]),
+        ({"dtype": "DT_HALF", "tensorShape": {"dim": [{"size": 1}]}, "halfVal": [15360]}, [1.0]),
+        ({"dtype": "DT_STRING", "tensorShape": {"dim": [{"size": 1}]}, "stringVal": ["aGk="]},
+         [{"b64": "aGk="}]),
+        ({"dtype": "DT_DOUBLE", "tensor_shape": {"dim": [{"size": 1}]}, "double_val": [0.5]},
+         [0.5]),
+        ({"dtype": "DT_UINT64", "tensorShape": {"dim": [{"size": 1}]},
+          "uint64Val": ["18446744073709551615"]}, [18446744073709551615]),
+    ],
+)  # fmt: skip
+def test_a_tftensor_is_decoded_without_tensorflow(tensor: Any, instances: Any) -> None:
+    upstream, _, answer = convert(
+        {"data": {"tftensor": tensor}}, reply={"predictions": [[0.25, 1]]}
+    )
+    assert upstream == {"instances": instances, "signature_name": "serving_default"}
+    assert answer["data"]["tftensor"] == {
+        "dtype": "DT_DOUBLE",
+        "tensorShape": {"dim": [{"size": "1"}, {"size": "2"}]},
+        "doubleVal": [0.25, 1],
+    }
+    assert answer["data"]["names"] == ["t:0", "t:1"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "reply", "data"),
+    [
+        # whatever is no number comes back as ndarray, also to who sent a tensor
+        ({"tensor": {"shape": [1], "values": [1]}}, ["x"], {"names": ["t:0"], "ndarray": [["x"]]}),
+        ({"tensor": {"shape": [1], "values": [1]}}, [{"a": 1}],
+         {"names": ["t:0"], "ndarray": [[{"a": 1}]]}),
+        ({"tensor": {"shape": [1], "values": [1]}}, [[True]],
+         {"names": ["t:0"], "ndarray": [[True]]}),
+        ({"ndarray": [[1]]}, [], {"names": [], "ndarray": [[]]}),
+        ({"ndarray": [[1]]}, [[]], {"names": [], "ndarray": [[]]}),
+        ({"ndarray": [[1]]}, [[1], [2, 3]], {"names": ["t:0", "t:1"], "ndarray": [[[1], [2, 3]]]}),
+        ({"ndarray": [[1]]}, [[[1], [2]]], {"names": ["t:0", "t:1"], "ndarray": [[[1], [2]]]}),
+        ({"tensor": {"shape": [1], "values": [1]}}, [3],
+         {"names": ["t:0"], "tensor": {"shape": [1, 1], "values": [3]}}),
+    ],
+)  # fmt: skip
+def test_neighbours_of_the_vectors(request_: Any, reply: Any, data: Any) -> None:
+    _, status, answer = convert({"data": request_}, reply={"predictions": reply})
+    assert (status, answer["data"]) == (200, data)
