@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks import _events_load as load
 from benchmarks import harness
 from benchmarks.harness import Options, Row
 from tests import seaweed
@@ -41,6 +42,12 @@ every 2 ms.
 
 OBJECTS = int(os.environ.get("TURNOUT_BENCH_OBJECTS", "2000"))
 """Uploads of one end-to-end run; the aim speaks of 10,000."""
+
+UPLOADERS = 8
+"""Connections of the uploader."""
+
+PODS = {"adapter": b"\0adapter\0", "sink": b"\0sink\0", "model": b"uvloop.run"}
+"""How the command lines of the engine's processes are told apart."""
 
 KILLS = int(os.environ.get("TURNOUT_BENCH_KILLS", "8"))
 
@@ -232,18 +239,13 @@ class Chain:
 
     def put(self, first: int, count: int) -> None:
         """Upload `N.bin`, as fast as the server takes them."""
-        with concurrent.futures.ThreadPoolExecutor(16) as pool:
-            body = b"x" * 100
-            for done in [
-                pool.submit(self.s3.put, "input", f"{index}.bin", body)
-                for index in range(first, first + count)
-            ]:
-                done.result()
+        paths = [f"/input/{index:08d}.bin" for index in range(first, first + count)]
+        load.upload(self.s3, paths, b"x" * 100, UPLOADERS)
 
-    def results(self) -> set[str]:
-        """Keys in bucket `output`."""
-        pages = self.client().get_paginator("list_objects_v2").paginate(Bucket="output")
-        return {item["Key"] for page in pages for item in page.get("Contents", ())}
+    def results(self, first: int, count: int) -> load.Results:
+        """The results of those uploads in bucket `output`."""
+        keys = [f"{index:08d}.bin.json" for index in range(first, first + count)]
+        return load.Results(self.s3, "output", keys)
 
     def client(self) -> Any:
         import boto3
@@ -258,32 +260,44 @@ class Chain:
             config=Config(s3={"addressing_style": "path"}),
         )
 
-    def wait_for(self, count: int, timeout_s: float) -> set[str]:
-        """Until there are `count` results; what there is when the time is up."""
-        deadline = time.monotonic() + timeout_s
-        while True:
-            found = self.results()
-            if len(found) >= count or time.monotonic() > deadline:
-                return found
-            time.sleep(0.25)
+    def cpu(self) -> dict[str, float]:
+        """CPU seconds used so far, by part."""
+        assert self.process is not None
+        assert self.s3.process is not None
+        parts = [("SeaweedFS", self.s3.process.pid), ("engine", self.process.pid)]
+        parts += [("upload and count", os.getpid())]
+        return load.cpu_by_name(parts + [(self.name_of(pid), pid) for pid in self.pods()])
+
+    @staticmethod
+    def name_of(pid: int) -> str:
+        """adapter, sink, model, or engine (its spawner)."""
+        with contextlib.suppress(OSError):
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            for name, sign in PODS.items():
+                if sign in command:
+                    return name
+        return "engine"
 
     def throughput(self, count: int) -> list[Row]:
-        started = time.monotonic()
+        """From zero: cold starts are part of it."""
+        before, started = self.cpu(), time.monotonic()
         self.put(0, count)
         put_s = time.monotonic() - started
-        found = self.wait_for(count, 60 + count / 20)
+        found = self.results(0, count).wait(60 + count / 20)
         seconds = time.monotonic() - started
+        split = load.split(before, self.cpu(), count)
         return [
             Row(
                 name=f"end to end from zero, {count} objects",
-                ours=len(found) / seconds,
+                ours=found / seconds,
                 unit="events/s",
                 floor=300,
-                note=f"{len(found)} results in {seconds:.1f} s; uploading alone took {put_s:.1f} s",
+                note=f"{found} results in {seconds:.1f} s, uploading ended after {put_s:.1f} s; "
+                f"{split}",
             ),
             Row(
                 name="end to end: lost",
-                ours=count - len(found),
+                ours=count - found,
                 unit="objects",
                 ceiling=0,
             ),
@@ -323,13 +337,13 @@ class Chain:
                 time.sleep(chance.uniform(1.0, 3.0))
                 victims.append(self.kill(chance.choice(["engine", "adapter", "sink", "model"])))
             uploading.result()
-        found = self.wait_for(count, 150 + count / 20)
+        found = self.results(0, count).wait(150 + count / 20)
         seconds = time.monotonic() - started
         killed = ", ".join(f"{name} x{victims.count(name)}" for name in sorted(set(victims)))
         return [
             Row(
                 name=f"{kills} kills during {count} uploads: lost",
-                ours=count - len(found),
+                ours=count - found,
                 unit="objects",
                 ceiling=0,
                 note=f"{seconds:.0f} s; killed: {killed}",
@@ -356,20 +370,18 @@ class Chain:
         return counts
 
     def kill(self, name: str) -> str:
-        """SIGKILL one of the processes, found by who listens for what; returns its name."""
+        """SIGKILL one of the parts, found by its command line; returns its name."""
         assert self.process is not None
         if name == "engine":
             self.process.kill()
             self.process.wait()
             self.start()
             return name
-        wanted = {"adapter": b"adapter", "sink": b"sink", "model": b"uvloop.run"}[name]
-        for pid in self.pods():
+        victims = [pid for pid in self.pods() if self.name_of(pid) == name]
+        for pid in victims:  # all at once, as when a container dies
             with contextlib.suppress(OSError):
-                if wanted in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    os.kill(pid, signal.SIGKILL)
-                    return name
-        return f"{name} (asleep)"
+                os.kill(pid, signal.SIGKILL)
+        return name if victims else f"{name} (asleep)"
 
     def pods(self) -> list[int]:
         """Processes below this chain's engine."""

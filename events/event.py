@@ -83,6 +83,21 @@ def make(
 ) -> Event:
     """A checked event; attributes given as None or "" are left out (CloudEvents has no empty
     ones)."""
+    return Event(attributes=_attributes(id, source, type, more), data=data)
+
+
+def make_json(
+    *, id: str, source: str, type: str, value: Any, **more: AttributeValue | None
+) -> Event:
+    """The same, of a JSON value at hand: whoever asks for it need not parse the data again."""
+    data = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    more["datacontenttype"] = "application/json"
+    return Event(attributes=_attributes(id, source, type, more), data=data, _json=[value])
+
+
+def _attributes(
+    id: str, source: str, type: str, more: Mapping[str, AttributeValue | None]
+) -> dict[str, AttributeValue]:
     attributes: dict[str, AttributeValue] = {
         "specversion": SPEC_VERSION,
         "id": id,
@@ -90,7 +105,7 @@ def make(
         "type": type,
     }
     attributes.update({name: value for name, value in more.items() if value not in (None, "")})
-    return Event(attributes=check(attributes), data=data)
+    return check(attributes)
 
 
 def check(attributes: Mapping[str, Any]) -> dict[str, AttributeValue]:

@@ -135,7 +135,7 @@ class SqliteJournal:
             )
 
     def last_sequencer(self, object_id: str) -> str | None:
-        with self._transaction() as database:
+        with self._reading() as database:
             row = database.execute(
                 "SELECT sequencer FROM place WHERE object = ?", (object_id,)
             ).fetchone()
@@ -150,7 +150,7 @@ class SqliteJournal:
                 database.execute("INSERT INTO shelf VALUES (?, ?, ?)", row)
 
     def kept(self, name: str) -> bytes | None:
-        with self._transaction() as database:
+        with self._reading() as database:
             row = database.execute(
                 "SELECT value FROM shelf WHERE key = ? AND expires > ?", (name, self._clock())
             ).fetchone()
@@ -215,15 +215,20 @@ class SqliteJournal:
         return True
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _reading(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
             try:
-                self._database.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._database
-                except BaseException:
-                    self._database.execute("ROLLBACK")
-                    raise
-                self._database.execute("COMMIT")
+                yield self._database
             except sqlite3.Error as error:
                 raise TryAgain(f"the journal {self._path} is not available: {error}") from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._reading() as database:
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                yield database
+            except BaseException:
+                database.execute("ROLLBACK")
+                raise
+            database.execute("COMMIT")

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import Forbidden, ObjectGone, Refused, TryAgain
+from .http import Client
 from .names import AllowList
 from .objects_http import S3Refusal, SignedHttp
+from .sigv4 import Credentials
 
 GONE = frozenset(
     {"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "404", "NotFound", "MethodNotAllowed"}
@@ -83,7 +85,10 @@ class ObjectStore:
         region: str | None = None,
         timeout_s: float = 60.0,
         connections: int = 32,
+        client: Client | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
+        """`client`: for servers named by `endpoint_url`; `credentials` None: boto3's chain."""
         self._allowed = allowed
         self._endpoint_url = endpoint_url
         self._region = region
@@ -93,7 +98,11 @@ class ObjectStore:
         self._lock = threading.Lock()
         self._http = (
             SignedHttp(
-                endpoint_url, region or "us-east-1", timeout_s=timeout_s, connections=connections
+                endpoint_url,
+                region or "us-east-1",
+                client=client or Client(connections=connections),
+                timeout_s=timeout_s,
+                credentials=credentials,
             )
             if endpoint_url
             else None
@@ -130,6 +139,9 @@ class ObjectStore:
         self, bucket: str, key: str, *, version_id: str | None = None, etag: str | None = None
     ) -> Stored:
         """Metadata only. Raises as `get` does."""
+        if self._http is not None:
+            headers = {"If-Match": f'"{etag}"'} if etag and not version_id else {}
+            return self._quick("HEAD", bucket, key, headers, version_id=version_id)
         answer = self._call("head_object", bucket, **_exactly(bucket, key, version_id, etag))
         return _stored(bucket, key, answer, int(answer.get("ContentLength") or 0), b"")
 
@@ -243,7 +255,7 @@ class ObjectStore:
         body: bytes = b"",
         **limits: Any,
     ) -> Stored:
-        """A GET or PUT without a boto3 client; same checks, same errors."""
+        """A GET, HEAD or PUT without a boto3 client; same checks, same errors."""
         assert self._http is not None
         self._allowed.require(bucket)
         try:
@@ -260,7 +272,7 @@ class ObjectStore:
             etag=fields.get("etag", "").strip('"'),
             content_type=fields.get("content-type", "application/octet-stream"),
             metadata=metadata,
-            size=len(answer.body),
+            size=len(answer.body) or int(fields.get("content-length") or 0),
             version_id=fields.get("x-amz-version-id"),
             body=answer.body,
         )

@@ -1,28 +1,27 @@
-"""The two S3 requests that every event makes, without boto3's machinery around them.
+"""The three S3 requests that every event makes, without boto3's machinery around them.
 
-A GET and a PUT cost 1.2 and 1.5 ms of CPU through a boto3 client and 0.5 ms here: botocore's
-signer over one pooled connection. Only for servers named by an endpoint URL, which are addressed
-by path; Amazon's own addressing, and every rarer operation, stays with boto3 (`objects`).
-Credentials come from boto3's chain and are refreshed by it.
+A GET and a PUT cost 1.2 and 1.5 ms of CPU through a boto3 client and a tenth of it here. Only for
+servers named by an endpoint URL, which are addressed by path; Amazon's own addressing, and every
+rarer operation, stays with boto3 (`objects`). Credentials are those of the environment, else of
+boto3's chain, which refreshes them.
 """
 
 import re
-import socket
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode, urlsplit
 
-import urllib3
-from urllib3.exceptions import HTTPError
+from functions.wire.http1_chunked import BadChunk
+from functions.wire.http1_head import BadHead
 
 from .errors import Refused, TryAgain
+from .http import Answer, Client
+from .http_answer import MAX_ANSWER_BYTES, AnswerTooLong
+from .sigv4 import Credentials, Signer, quote_key
 
-SAFE = "/-_.~"
-"""Characters S3 wants unescaped in a signed path (SigV4, "UriEncode")."""
-
-MAX_ERROR_BYTES = 65536
+Resolve = Callable[[], Credentials]
+"""Gives the credentials to sign with now. Raises `TryAgain`."""
 
 
 class S3Refusal(Exception):
@@ -33,31 +32,25 @@ class S3Refusal(Exception):
         self.code = code
 
 
-@dataclass(frozen=True, slots=True)
-class S3Answer:
-    """A 2xx answer; header names in lower case."""
-
-    headers: Mapping[str, str]
-    body: bytes
-
-
 class SignedHttp:
     """GET, HEAD and PUT of objects, path-style. Thread-safe."""
 
     def __init__(
-        self, endpoint_url: str, region: str, *, timeout_s: float, connections: int
+        self,
+        endpoint_url: str,
+        region: str,
+        *,
+        client: Client,
+        timeout_s: float,
+        credentials: Credentials | None,
     ) -> None:
         self._endpoint = endpoint_url.rstrip("/")
-        self._region = region
-        options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
-        self._pool = urllib3.PoolManager(
-            maxsize=connections,
-            retries=False,
-            socket_options=options,
-            timeout=urllib3.Timeout(connect=min(10.0, timeout_s), read=timeout_s),
-        )
-        self._lock = threading.Lock()
-        self._credentials: Any = None
+        parts = urlsplit(self._endpoint)
+        self._host, self._base = parts.netloc.rpartition("@")[2], parts.path
+        self._signer = Signer(region)
+        self._client = client
+        self._timeout_s = timeout_s
+        self._resolve: Resolve = (lambda: credentials) if credentials else _Chain()
 
     def request(
         self,
@@ -69,55 +62,56 @@ class SignedHttp:
         *,
         version_id: str | None = None,
         max_bytes: int | None = None,
-    ) -> S3Answer:
-        """One signed request. Raises `S3Refusal`, `Refused` (over `max_bytes`) or `TryAgain`."""
-        url = f"{self._endpoint}/{bucket}/{quote(key, safe=SAFE)}"
-        if version_id:
-            url += "?" + urlencode({"versionId": version_id})
-        signed = self._sign(method, url, headers, body)
+    ) -> Answer:
+        """One signed request; its 2xx. Raises `S3Refusal`, `Refused` (over `max_bytes`) or
+        `TryAgain`."""
+        path = f"/{bucket}/{quote_key(key)}"
+        query = urlencode({"versionId": version_id}) if version_id else ""
+        signed = self._signer.sign(
+            method, self._host, self._base + path, query, headers, body, self._resolve()
+        )
         try:
-            response = self._pool.request(
-                method, url, headers=signed, body=body, preload_content=False, redirect=False
+            answer = self._client.request(
+                method,
+                f"{self._endpoint}{path}{'?' + query if query else ''}",
+                signed,
+                body,
+                self._timeout_s,
+                most=MAX_ANSWER_BYTES if max_bytes is None else max_bytes,
             )
-            if response.status >= 300:
-                text = response.read(MAX_ERROR_BYTES).decode("utf-8", "replace")
-                response.release_conn()
-                raise S3Refusal(_code(text) or str(response.status), text[:300])
-            size = int(response.headers.get("Content-Length") or 0)
-            if max_bytes is not None and size > max_bytes:
-                response.close()
-                raise Refused(f"s3://{bucket}/{key} has {size} bytes; the limit is {max_bytes}")
-            data = response.read()
-            response.release_conn()
-        except (HTTPError, OSError) as error:
-            raise TryAgain(f"S3 is not available: {error}") from error
-        lowered = {name.lower(): value for name, value in response.headers.items()}
-        return S3Answer(lowered, data)
+        except AnswerTooLong as error:
+            where = f"s3://{bucket}/{key}"
+            raise Refused(f"{where} has {error.size} bytes; the limit is {error.most}") from error
+        except (OSError, BadHead, BadChunk) as error:
+            raise TryAgain(f"S3 is not available: {error or type(error).__name__}") from error
+        if answer.status >= 300:
+            text = answer.body[:65536].decode("utf-8", "replace")
+            raise S3Refusal(_code(text) or str(answer.status), text[:300])
+        return answer
 
-    def _sign(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes
-    ) -> dict[str, str]:
-        from botocore.auth import S3SigV4Auth
-        from botocore.awsrequest import AWSRequest
+
+class _Chain:
+    """boto3's own chain: profiles, web identity, instance roles; loaded when first needed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: Any = None
+
+    def __call__(self) -> Credentials:
         from botocore.exceptions import BotoCoreError
 
-        request = AWSRequest(method=method, url=url, data=body, headers=dict(headers))
-        try:
-            frozen = self._chain().get_frozen_credentials()
-            S3SigV4Auth(frozen, "s3", self._region).add_auth(request)
-        except BotoCoreError as error:
-            raise TryAgain(f"no S3 credentials: {error}") from error
-        return dict(request.headers.items())
-
-    def _chain(self) -> Any:
         with self._lock:
-            if self._credentials is None:
+            if self._found is None:
                 import boto3
 
-                self._credentials = boto3.session.Session().get_credentials()
-            if self._credentials is None:
-                raise TryAgain("no S3 credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
-            return self._credentials
+                self._found = boto3.session.Session().get_credentials()
+        if self._found is None:
+            raise TryAgain("no S3 credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+        try:
+            frozen = self._found.get_frozen_credentials()
+        except BotoCoreError as error:
+            raise TryAgain(f"no S3 credentials: {error}") from error
+        return Credentials(frozen.access_key, frozen.secret_key, frozen.token or "")
 
 
 def _code(text: str) -> str:

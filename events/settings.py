@@ -14,6 +14,7 @@ from typing import Any
 
 from .errors import SpecError
 from .http import ProxySettings
+from .sigv4 import Credentials
 
 _URL = re.compile(r"https?://[^/\s]+")
 
@@ -92,6 +93,13 @@ class _Reader:
             https=either("https_proxy") or None,
             no=either("no_proxy"),
         )
+
+    def credentials(self) -> Credentials | None:
+        """S3 credentials given as such; None: boto3's chain finds them (profile, role ...)."""
+        access, secret = self.text("AWS_ACCESS_KEY_ID"), self.text("AWS_SECRET_ACCESS_KEY")
+        if not access or not secret:
+            return None
+        return Credentials(access, secret, self.text("AWS_SESSION_TOKEN"))
 
     def require_no_problems(self) -> None:
         if self.problems:
@@ -218,6 +226,7 @@ class SinkSettings:
     proxies: ProxySettings = field(default_factory=ProxySettings)
     endpoint_url: str | None = None
     region: str | None = None
+    credentials: Credentials | None = None
     broker: str = ""
     """K_SINK: where a sweep publishes; empty: no sweeps."""
     extensions: Mapping[str, str] = field(default_factory=dict)
@@ -242,6 +251,7 @@ class SinkSettings:
             or read.url("AWS_ENDPOINT_URL", required=False)
             or None,
             region=read.text("AWS_REGION") or read.text("AWS_DEFAULT_REGION") or None,
+            credentials=read.credentials(),
             max_body_bytes=read.integer("TURNOUT_MAX_BODY_BYTES", 8 << 20, 1024, 1 << 30),
         )
         read.require_no_problems()

@@ -60,14 +60,16 @@ def make_sink(sink_spec: SinkSpec, settings: SinkSettings) -> tuple[Sink, Jobs, 
     """The sink of a specification, and its asynchronous requests."""
     objects = sink_spec.objects
     connections = sink_spec.max_concurrency + 2
+    client = Client(settings.proxies, connections=connections)
     store = ObjectStore(
         sink_spec.allowed_buckets(),
         endpoint_url=(objects.endpoint_url if objects else None) or settings.endpoint_url,
         region=(objects.region if objects else None) or settings.region,
         timeout_s=min(60.0, sink_spec.deadline_s),
         connections=connections,
+        client=client,
+        credentials=settings.credentials,
     )
-    client = Client(settings.proxies, connections=connections)
     journal = make_journal(sink_spec, store)
     sink = Sink(sink_spec, client=client, store=store, journal=journal)
     jobs = Jobs(sink_spec, client=client, journal=journal, gate=sink.gate)

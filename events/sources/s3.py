@@ -7,7 +7,6 @@ sequencer, because one request can create several records (DeleteObjects).
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,14 +56,13 @@ def from_record(record: Any) -> Event:
     )
     time = _text(record, "eventTime", default="")
     identity = (bucket, raw_key, _identity(object_), name, "" if transport else time)
-    return events.make(
+    return events.make_json(
         id=f"{transport}.{_digest(*identity)}" if transport else _digest(*identity, size=32),
         source=f"{source}.{region}.{bucket}",
         type=TYPE_PREFIX + name,
         subject=keys.decode(raw_key, source),
         time=time if events.is_timestamp(time) else None,
-        datacontenttype="application/json",
-        data=_dump(record),
+        value=record,
     )
 
 
@@ -107,15 +105,14 @@ def from_event_bridge(envelope: Mapping[str, Any]) -> Event:
         },
         "eventBridge": envelope,
     }
-    return events.make(
+    return events.make_json(
         id=_text(envelope, "id", default="")
         or _digest(bucket, key, _identity(object_), name, time),
         source=f"aws:s3.{region}.{bucket}",
         type=TYPE_PREFIX + name,
         subject=key,
         time=time if events.is_timestamp(time) else None,
-        datacontenttype="application/json",
-        data=_dump(record),
+        value=record,
     )
 
 
@@ -143,10 +140,6 @@ def _identity(object_: Any) -> str:
 
 def _digest(*parts: str, size: int = 16) -> str:
     return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:size]
-
-
-def _dump(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def _text(value: Any, *path: str, default: str | None = None) -> str:

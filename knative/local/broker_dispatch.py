@@ -6,6 +6,7 @@ policy.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
@@ -95,27 +96,27 @@ class Dispatcher:
         while not self._stopping:
             self._wake.clear()
             try:
-                taken = await self._take()
-                due = None if taken else await self._next_due()
+                taken, due = await self._take()
             except StoreError as error:
                 logger.error("trigger %s waits: %s", self._trigger.key, error)
                 taken, due = 0, self._clock() + STORE_PAUSE_S
             if not taken:
                 await self._sleep(due)
 
-    async def _take(self) -> int:
+    async def _take(self) -> tuple[int, float | None]:
+        """Start what is due and fits; how many, and when there is more (None: nobody knows)."""
         limit = 1 if self._trigger.ordered else self._max_in_flight
         free = limit - len(self._in_flight)
         if free <= 0 or self._stopping:
-            return 0
-        rows = await self._store.take(
+            return 0, None
+        rows, due = await self._store.take(
             self._trigger.key, free, self._clock(), in_order=self._trigger.ordered
         )
         for row in rows:
             task = asyncio.create_task(self._deliver(row))
             self._in_flight.add(task)
             task.add_done_callback(self._done)
-        return len(rows)
+        return len(rows), due
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._in_flight.discard(task)
@@ -125,19 +126,12 @@ class Dispatcher:
                 "a delivery of %s failed inside", self._trigger.key, exc_info=task.exception()
             )
 
-    async def _next_due(self) -> float | None:
-        full = len(self._in_flight) >= (1 if self._trigger.ordered else self._max_in_flight)
-        if full:
-            return None
-        return await self._store.next_due(self._trigger.key, in_order=self._trigger.ordered)
-
     async def _sleep(self, due: float | None) -> None:
         """Until woken, or until something is due (but look at the clock once a minute)."""
         timeout = 60.0 if due is None else min(60.0, max(0.0, due - self._clock()))
-        try:
-            await asyncio.wait_for(self._wake.wait(), timeout)
-        except TimeoutError:
-            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._wake.wait()
 
     # --- one delivery -----------------------------------------------------------------------------
     async def _deliver(self, row: Row) -> None:
@@ -262,9 +256,8 @@ class Dispatcher:
     ) -> tuple[int, dict[str, str], bytes] | Failure:
         timeout_s = trigger.delivery.timeout_s or DEFAULT_TIMEOUT_S
         try:
-            status, fields, content = await asyncio.wait_for(
-                self._send(url, headers, body, timeout_s), timeout_s
-            )
+            async with asyncio.timeout(timeout_s):
+                status, fields, content = await self._send(url, headers, body, timeout_s)
         except TimeoutError:
             return Failure(destination=url, code=None, reason=f"no answer within {timeout_s:g} s")
         except OSError as error:

@@ -136,11 +136,13 @@ class Store:
 
         await self._do(work)
 
-    async def take(self, trigger: str, limit: int, now: float, *, in_order: bool) -> list[Row]:
-        """Due deliveries of a trigger, marked as in flight; in order: only the oldest, if it is
-        due."""
+    async def take(
+        self, trigger: str, limit: int, now: float, *, in_order: bool
+    ) -> tuple[list[Row], float | None]:
+        """Due deliveries of a trigger, marked as in flight (in order: only the oldest, if it is
+        due); and, when there are none, when the next one is due (None: nothing waits)."""
 
-        def work(database: sqlite3.Connection) -> list[Row]:
+        def work(database: sqlite3.Connection) -> tuple[list[Row], float | None]:
             if in_order:
                 chosen = database.execute(
                     "SELECT id FROM (SELECT id, due, taken FROM delivery WHERE trigger = ?"
@@ -153,21 +155,12 @@ class Store:
                     " ORDER BY due, id LIMIT ?",
                     (trigger, now, limit),
                 ).fetchall()
-            rows = []
-            for (row_id,) in chosen:
-                database.execute("UPDATE delivery SET taken = 1 WHERE id = ?", (row_id,))
-                rows.append(_row(database, row_id))
-            return rows
+            if not chosen:
+                return [], _next_due(database, trigger, in_order=in_order)
+            database.executemany("UPDATE delivery SET taken = 1 WHERE id = ?", chosen)
+            return [_row(database, row_id) for (row_id,) in chosen], None
 
         return await self._do(work)
-
-    async def next_due(self, trigger: str, *, in_order: bool) -> float | None:
-        """When the next delivery of a trigger is due; None: nothing waits."""
-        column = "due" if in_order else "min(due)"
-        order = " ORDER BY id LIMIT 1" if in_order else ""
-        sql = f"SELECT {column} FROM delivery WHERE trigger = ? AND taken = 0{order}"  # noqa: S608
-        row = await self._do(lambda database: database.execute(sql, (trigger,)).fetchone())
-        return None if row is None or row[0] is None else float(row[0])
 
     async def finish(self, delivery: int) -> None:
         """The delivery succeeded."""
@@ -362,6 +355,14 @@ def _row(database: sqlite3.Connection, row_id: int) -> Row:
         failure=None if found[5] is None else json.loads(found[5]),
         accepted=found[6],
     )
+
+
+def _next_due(database: sqlite3.Connection, trigger: str, *, in_order: bool) -> float | None:
+    column = "due" if in_order else "min(due)"
+    order = " ORDER BY id LIMIT 1" if in_order else ""
+    sql = f"SELECT {column} FROM delivery WHERE trigger = ? AND taken = 0{order}"  # noqa: S608
+    row = database.execute(sql, (trigger,)).fetchone()
+    return None if row is None or row[0] is None else float(row[0])
 
 
 def _finish(database: sqlite3.Connection, delivery: int) -> None:

@@ -7,13 +7,14 @@ The terminal gets one line per service, `ready` as the last of them, and afterwa
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-from functions.wire.container import JsonLogFormatter
+from functions.wire.container import JsonLogFormatter, forget_callers
 from knative import compiler, options
 
 from . import spec, workload
@@ -155,11 +156,21 @@ def _configure_logging(settings: EngineSettings, warn: Say) -> None:
     try:
         settings.state_dir.mkdir(parents=True, exist_ok=True)
         path = settings.state_dir / "engine.log"
-        file = RotatingFileHandler(path, maxBytes=4 << 20, backupCount=1, delay=True)
+        file = _LogFile(path, maxBytes=4 << 20, backupCount=1, delay=True)
     except OSError:
         return  # the engine says it better a moment later
     file.setFormatter(JsonLogFormatter("engine"))
     root.addHandler(file)
+    forget_callers()
+
+
+class _LogFile(RotatingFileHandler):
+    """Rotates after the line that reached the limit: the original formats each line twice."""
+
+    def shouldRollover(self, record: logging.LogRecord) -> bool:
+        if self.stream is None:
+            self.stream = self._open()
+        return os.fstat(self.stream.fileno()).st_size >= self.maxBytes
 
 
 class _Terminal(logging.Handler):
