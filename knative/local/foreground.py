@@ -165,11 +165,17 @@ def _configure_logging(settings: EngineSettings, warn: Say) -> None:
 
 
 class _LogFile(RotatingFileHandler):
-    """Rotates after the line that reached the limit: the original formats each line twice."""
+    """Looks at the file's size now and then: the original formats each line twice to know it."""
+
+    _LOOK_EVERY = 64
+    _lines = 0
 
     def shouldRollover(self, record: logging.LogRecord) -> bool:
         if self.stream is None:
             self.stream = self._open()
+        self._lines += 1
+        if self._lines % self._LOOK_EVERY:
+            return False
         return os.fstat(self.stream.fileno()).st_size >= self.maxBytes
 
 
