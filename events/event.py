@@ -24,6 +24,7 @@ STRING_ATTRIBUTES = frozenset(
 MAX_INTEGER = 2**31 - 1
 """CloudEvents integers are 32-bit signed."""
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _NAME = re.compile(r"[a-z0-9]+\Z")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _RFC3339 = re.compile(
@@ -90,7 +91,7 @@ def make_json(
     *, id: str, source: str, type: str, value: Any, **more: AttributeValue | None
 ) -> Event:
     """The same, of a JSON value at hand: whoever asks for it need not parse the data again."""
-    data = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    data = compact_json(value)
     more["datacontenttype"] = "application/json"
     return Event(attributes=_attributes(id, source, type, more), data=data, _json=[value])
 
@@ -106,6 +107,11 @@ def _attributes(
     }
     attributes.update({name: value for name, value in more.items() if value not in (None, "")})
     return check(attributes)
+
+
+def compact_json(value: Any) -> bytes:
+    """Compact UTF-8 JSON."""
+    return _encode(value).encode("utf-8", "replace")
 
 
 def check(attributes: Mapping[str, Any]) -> dict[str, AttributeValue]:

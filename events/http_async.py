@@ -86,6 +86,12 @@ class _Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
+    def abort(self) -> None:
+        """At once: TLS would say farewell on a loop that may be about to end."""
+        self.alive = False
+        if self._transport is not None:
+            self._transport.abort()
+
 
 class _Place:
     """Idle connections by one route and a limit on all of them."""
@@ -126,7 +132,7 @@ class AsyncClient:
         """Close what is idle."""
         for place in self._places.values():
             while place.idle:
-                place.idle.pop().close()
+                place.idle.pop().abort()
         await asyncio.sleep(0)  # the transports' own callbacks
 
     async def _exchange(self, place: _Place, data: bytes) -> Answer:

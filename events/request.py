@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .errors import Refused
-from .event import Event, is_json_media
+from .event import Event, compact_json, is_json_media
 from .objects import Stored
 from .spec import RequestSpec
 from .storage import ObjectRef
@@ -94,10 +94,12 @@ def _body(
     spec: RequestSpec, event: Event, stored: Stored | None, documents: dict[str, Any]
 ) -> tuple[bytes, str]:
     if spec.template is not None:
-        return _dump(spec.template.build(documents)), "application/json"
+        return compact_json(spec.template.build(documents)), "application/json"
     if spec.object in _DEFAULT_INSTANCES:
         value = documents["object"][spec.object]
-        return _dump({"instances": [{_DEFAULT_INSTANCES[spec.object]: value}]}), "application/json"
+        return compact_json(
+            {"instances": [{_DEFAULT_INSTANCES[spec.object]: value}]}
+        ), "application/json"
     if stored is not None and spec.object in ("bytes", "text"):
         return stored.body, stored.content_type
     if stored is not None and spec.object == "json":
@@ -127,7 +129,3 @@ def _contents(
         except (ValueError, RecursionError) as error:
             raise Refused(f"{where} is not JSON: {error}") from error
     return contents
-
-
-def _dump(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")

@@ -78,13 +78,13 @@ def object_of(event: Event) -> ObjectRef | None:
     if event.data is None or not is_json_media(event.content_type):
         raise InvalidEvent(f"an event of type {event.type} must carry its S3 record as JSON data")
     record = event.json()
-    if isinstance(record, Mapping) and isinstance(record.get("Records"), list):
+    if isinstance(record, dict) and isinstance(record.get("Records"), list):
         if len(record["Records"]) != 1:  # Ceph sends one; several would need several CloudEvents
             raise InvalidEvent(f"expected one S3 record in the event, got {len(record['Records'])}")
         record = record["Records"][0]
-    s3 = record.get("s3") if isinstance(record, Mapping) else None
-    bucket, item = (s3.get("bucket"), s3.get("object")) if isinstance(s3, Mapping) else (None, None)
-    if not isinstance(bucket, Mapping) or not isinstance(item, Mapping):
+    s3 = record.get("s3") if isinstance(record, dict) else None
+    bucket, item = (s3.get("bucket"), s3.get("object")) if isinstance(s3, dict) else (None, None)
+    if not isinstance(bucket, dict) or not isinstance(item, dict):
         raise InvalidEvent("the event's S3 record has no s3.bucket and s3.object")
     raw_key = item.get("key")
     if not isinstance(bucket.get("name"), str) or not isinstance(raw_key, str) or not raw_key:

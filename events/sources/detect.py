@@ -72,9 +72,9 @@ def _inside(event: Event) -> tuple[Event, ...] | None:
             value = json.loads(value)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         return None
-    if isinstance(value.get("data"), Mapping) and "Records" in value["data"]:
+    if isinstance(value.get("data"), dict) and "Records" in value["data"]:
         value = value["data"]  # KFServing's older samples wrap the event once more
     if s3.is_record(value) and event.type.startswith(s3.TYPE_PREFIX):
         return None  # already what we would make of it
@@ -105,7 +105,7 @@ def _is_sns(value: Mapping[str, Any]) -> bool:
 def _from_value(value: Any, depth: int) -> Notification:
     if depth > MAX_NESTING:
         raise InvalidEvent(f"notification envelopes are nested deeper than {MAX_NESTING}")
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         raise InvalidEvent(f"expected a notification (a JSON object), not {type(value).__name__}")
     if _is_sns(value):
         return _from_sns(value, depth)
@@ -120,7 +120,7 @@ def _from_value(value: Any, depth: int) -> Notification:
         return Notification(shape="seaweedfs", events=() if event is None else (event,))
     if s3.is_record(value):
         return Notification(shape="record", events=(s3.from_record(value),))
-    if isinstance(value.get("data"), Mapping) and _is_known(value["data"]):
+    if isinstance(value.get("data"), dict) and _is_known(value["data"]):
         return _from_value(value["data"], depth + 1)
     known = "S3 Records, SNS, EventBridge, MinIO, Ceph, SeaweedFS, CloudEvents"
     names = ", ".join(sorted(map(str, value))[:8]) or "none"
@@ -146,9 +146,9 @@ def _from_records(records: list[Any], depth: int) -> Notification:
     events: list[Event] = []
     sns: Mapping[str, Any] | None = None
     for record in records:
-        if isinstance(record, Mapping) and isinstance(record.get("Sns"), Mapping):
+        if isinstance(record, dict) and isinstance(record.get("Sns"), dict):
             inner = _from_value(record["Sns"], depth + 1)
-        elif isinstance(record, Mapping) and isinstance(record.get("body"), str):
+        elif isinstance(record, dict) and isinstance(record.get("body"), str):
             inner = _from_value(_parse(record["body"]), depth + 1)
         else:
             events.append(s3.from_record(record))

@@ -50,7 +50,7 @@ def from_record(record: Any) -> Event:
     region = _text(record, "awsRegion", default="")
     object_ = record["s3"]["object"]
     responses = record.get("responseElements")
-    responses = responses if isinstance(responses, Mapping) else {}
+    responses = responses if isinstance(responses, dict) else {}
     transport = ".".join(
         str(responses[part]) for part in ("x-amz-request-id", "x-amz-id-2") if responses.get(part)
     )
@@ -123,16 +123,16 @@ def is_test_message(body: Mapping[str, Any]) -> bool:
 
 
 def is_event_bridge(body: Mapping[str, Any]) -> bool:
-    return isinstance(body.get("detail"), Mapping) and "detail-type" in body
+    return isinstance(body.get("detail"), dict) and "detail-type" in body
 
 
 def is_record(body: Mapping[str, Any]) -> bool:
-    return isinstance(body.get("s3"), Mapping) and "eventName" in body
+    return isinstance(body.get("s3"), dict) and "eventName" in body
 
 
 def _identity(object_: Any) -> str:
     """Version, then entity tag, then sequencer: what tells two uploads of one key apart."""
-    if not isinstance(object_, Mapping):
+    if not isinstance(object_, dict):
         return ""
     names = ("versionId", "version-id", "eTag", "etag", "sequencer")
     return "|".join(str(object_[name]) for name in names if object_.get(name))
@@ -144,7 +144,7 @@ def _digest(*parts: str, size: int = 16) -> str:
 
 def _text(value: Any, *path: str, default: str | None = None) -> str:
     for index, name in enumerate(path):
-        if not isinstance(value, Mapping) or value.get(name) is None:
+        if not isinstance(value, dict) or value.get(name) is None:
             if default is not None:
                 return default
             raise InvalidEvent(f"the S3 record has no {'.'.join(path[: index + 1])}")

@@ -30,7 +30,7 @@ def is_notification(body: Mapping[str, Any]) -> bool:
 def to_event(body: Mapping[str, Any]) -> Event | None:
     """The object event of a filer notification; None: nothing happened to an object's content."""
     message = body.get("message")
-    if not isinstance(message, Mapping):
+    if not isinstance(message, dict):
         raise InvalidEvent("a SeaweedFS notification needs a `message` object")
     old, new = _entry(message, "old_entry"), _entry(message, "new_entry")
     kind = body["event_type"]
@@ -47,7 +47,7 @@ def to_event(body: Mapping[str, Any]) -> Event | None:
     if name is None:
         return None
     attributes = entry.get("attributes")
-    attributes = attributes if isinstance(attributes, Mapping) else {}
+    attributes = attributes if isinstance(attributes, dict) else {}
     record = {
         "eventVersion": "2.1",
         "eventSource": SOURCE,
@@ -88,7 +88,7 @@ def _event_name(kind: Any, old: Mapping[str, Any], new: Mapping[str, Any]) -> st
 
 def _entry(message: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     entry = message.get(name)
-    return entry if isinstance(entry, Mapping) else {}
+    return entry if isinstance(entry, dict) else {}
 
 
 def _is_hidden(key: str) -> bool:
@@ -102,23 +102,23 @@ def _content(entry: Mapping[str, Any]) -> object:
         return [
             (str(chunk.get("fid")) if chunk.get("fid") else chunk.get("file_id"), chunk.get("size"))
             for chunk in chunks
-            if isinstance(chunk, Mapping)
+            if isinstance(chunk, dict)
         ]
     attributes = entry.get("attributes")
-    attributes = attributes if isinstance(attributes, Mapping) else {}
+    attributes = attributes if isinstance(attributes, dict) else {}
     return (attributes.get("md5"), attributes.get("mtime"), entry.get("content"))
 
 
 def _tags(entry: Mapping[str, Any]) -> dict[str, Any]:
     extended = entry.get("extended")
-    if not isinstance(extended, Mapping):
+    if not isinstance(extended, dict):
         return {}
     return {name: value for name, value in extended.items() if name.startswith("X-Amz-Tagging")}
 
 
 def _extended(entry: Mapping[str, Any], name: str) -> str | None:
     extended = entry.get("extended")
-    value = extended.get(name) if isinstance(extended, Mapping) else None
+    value = extended.get(name) if isinstance(extended, dict) else None
     if not isinstance(value, str):
         return None
     try:
@@ -143,7 +143,7 @@ def _nanoseconds(entry: Mapping[str, Any], attributes: Mapping[str, Any]) -> int
     times = [
         int(chunk["modified_ts_ns"])
         for chunk in (chunks if isinstance(chunks, list) else [])
-        if isinstance(chunk, Mapping) and isinstance(chunk.get("modified_ts_ns"), int)
+        if isinstance(chunk, dict) and isinstance(chunk.get("modified_ts_ns"), int)
     ]
     if times:
         return max(0, *times)

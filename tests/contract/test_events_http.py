@@ -2,15 +2,19 @@
 
 import asyncio
 import contextlib
+import datetime
+import ipaddress
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from events.errors import DeliveryFailed
+from events.errors import DeliveryFailed, Refused
 from events.http import Answer, Client, ProxySettings
 from events.http_async import AsyncClient
 
@@ -189,3 +193,145 @@ def test_a_proxy_gets_the_whole_url_unless_the_host_is_excepted(kind: str) -> No
         )
         assert b"Host: sink.default.svc.cluster.local\r\n" in proxy.requests[0]
         assert direct.requests[0].startswith(b"POST /sink ")
+
+
+@KINDS
+def test_a_header_value_cannot_smuggle_a_second_header(kind: str) -> None:
+    def use(post: Post) -> None:
+        for value in ("a\r\nX-Evil: 1", "a\nb", "a\rb", "a\0b"):
+            with pytest.raises(Refused):
+                post("http://127.0.0.1:9/", {"X-A": value}, b"", 1)
+
+    run(kind, use)
+
+
+@KINDS
+def test_text_beyond_ascii_travels_as_utf_8(kind: str) -> None:
+    with script([OK]) as server:
+        run(kind, lambda post: post(server.url + "/ü b?q=€", {"X-A": "€"}, b"body", 5) and None)
+        assert server.requests[0].startswith(b"POST /sink/%C3%BC%20b?q=%E2%82%AC HTTP/1.1\r\n")
+        assert "X-A: €\r\n".encode() in server.requests[0]
+
+
+def test_an_answer_longer_than_allowed_is_not_read_to_its_end() -> None:
+    from events.http_answer import AnswerTooLong
+
+    long = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nx"
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n20\r\n" + b"x" * 32 + b"\r\n"
+    with script([long], [chunked]) as server:
+        client = Client()
+        for size in (1_000_000, 32):
+            with pytest.raises(AnswerTooLong) as error:
+                client.request("POST", server.url, {}, b"body", 5, most=10)
+            assert error.value.size == size
+
+
+def test_a_refusal_before_the_whole_body_was_sent_is_still_the_answer() -> None:
+    """A server that says 413 and hangs up must not look like one that is away."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    answer = b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno"
+
+    def serve() -> None:
+        client, _ = listener.accept()
+        with client:
+            client.recv(1024)
+            client.sendall(answer)
+            client.shutdown(socket.SHUT_WR)
+            while client.recv(65536):
+                pass
+
+    threading.Thread(target=serve, daemon=True).start()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    with listener:
+        assert Client().post(url, {}, b"x" * 4_000_000, 10).status == 413
+
+
+# --- TLS ------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1, its key in the same file."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+class TlsScript(Script):
+    """The same over TLS; `through`: a CONNECT is answered first, in the clear."""
+
+    def __init__(self, certificate: Path, *connections: list[bytes], through: bool = False) -> None:
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(certificate)
+        self._through = through
+        self.asked = b""
+        super().__init__(*connections)
+        self.url = self.url.replace("http:", "https:")
+
+    def _serve(self, client: socket.socket, answers: list[bytes]) -> None:
+        with contextlib.suppress(OSError):
+            if self._through:
+                while b"\r\n\r\n" not in self.asked:
+                    self.asked += client.recv(4096)
+                client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            super()._serve(self._context.wrap_socket(client, server_side=True), answers)
+        client.close()
+
+
+@KINDS
+def test_tls_is_spoken_and_certificates_are_checked(
+    kind: str, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = TlsScript(certificate, [OK, OK], [OK], [OK])
+    with contextlib.closing(server):
+
+        def refused(post: Post) -> None:
+            with pytest.raises(DeliveryFailed, match="cannot be reached"):
+                post(server.url, {}, b"body", 5)
+
+        def taken(post: Post) -> None:
+            assert [post(server.url, {}, b"body", 5).body for _ in range(2)] == [b"ok", b"ok"]
+
+        server._connections.insert(0, [])
+        run(kind, refused)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        run(kind, taken)
+
+
+def test_tls_goes_through_a_proxy_by_a_tunnel(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    server = TlsScript(certificate, [OK], through=True)
+    with contextlib.closing(server):
+        port = server.url.rpartition(":")[2].partition("/")[0]
+        proxies = ProxySettings(https=f"http://me:secret@127.0.0.1:{port}")
+        answer = Client(proxies).post("https://127.0.0.1:4443/in", {}, b"body", 5)
+    assert answer.body == b"ok"
+    assert server.asked.startswith(b"CONNECT 127.0.0.1:4443 HTTP/1.1\r\n")
+    assert b"Proxy-Authorization: Basic bWU6c2VjcmV0\r\n" in server.asked
+    assert server.requests[0].startswith(b"POST /in HTTP/1.1\r\n")
+    assert b"Proxy-Authorization" not in server.requests[0]
