@@ -537,7 +537,10 @@ def test_check_of_a_good_specification_exits_0() -> None:
 BUDGETS = {
     "events": (100, ("flask", "boto3", "cloudevents", "urllib3", "jsonpath_ng")),
     "events.sink_app": (520, ("boto3", "urllib3", "kubernetes", "numpy", "cryptography")),
-    "events.adapter_app": (520, ("boto3", "urllib3", "kubernetes", "numpy", "cryptography", "jsonpath_ng")),
+    "events.adapter_app": (
+        520,
+        ("boto3", "urllib3", "kubernetes", "numpy", "cryptography", "jsonpath_ng"),
+    ),
     "events.spec_check": (160, ("flask", "boto3", "cloudevents", "urllib3", "requests")),
 }
 
