@@ -27,6 +27,6 @@ class Unresolved(Refused):
     """A placeholder found nothing in this event or answer: no later attempt would."""
 
 
-_LANGUAGE = Language(ROOTS, Unresolved)
+_LANGUAGE = Language(ROOTS, Unresolved, "{object.key}")
 compile_text = _LANGUAGE.text
 compile_body = _LANGUAGE.body

@@ -44,6 +44,7 @@ class Settings:
     predictor_ca_file: str = ""
     predictor_verify: bool = True
     predictor_timeout_s: float = 60.0
+    predictor_wait_s: float = 0.0
     predictor_retries: int = 1
     predictor_wake_s: float = 10.0
     predictor_headers: tuple[str, ...] = ()

@@ -192,6 +192,16 @@ OPTIONS: tuple[o.Option, ...] = (
         ),
     ),
     o.Option(
+        name="predictor_wait_s",
+        env="FUNCTIONS_PREDICTOR_WAIT_S",
+        parse=o.number(0, 86400),
+        default=0.0,
+        help=(
+            "seconds to wait at the start for a predictor in the same pod to be ready; 0: be ready"
+            " without it"
+        ),
+    ),
+    o.Option(
         name="predictor_retries",
         env="FUNCTIONS_PREDICTOR_RETRIES",
         parse=o.whole(0, 10),

@@ -91,6 +91,8 @@ class Language:
     roots: tuple[str, ...]
     unresolved: type[Exception] = Unresolved
     """Raised, with a text for the sender, when a placeholder finds nothing."""
+    example: str = "{request.id}"
+    """A good placeholder, for messages about bad ones."""
 
     def text(self, source: str, default: str) -> Text:
         """Compile a string; `default` is the document `$` stands for. Raises `TemplateError`."""
@@ -150,7 +152,7 @@ class Language:
             if root not in self.roots:
                 raise TemplateError(
                     f"{{{path}}} must start with $ or one of {', '.join(self.roots)}"
-                    f" (as in {{{self.roots[0]}.key}})"
+                    f" (as in {self.example})"
                 )
         getter = _plain(rest) if _PLAIN.match(rest) else _jsonpath(path, rest)
 

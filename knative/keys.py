@@ -43,6 +43,10 @@ STABLE_REVISION = "turnout.dev/stable-revision"
 """Annotation, read from source manifests: the revision that keeps the traffic a canary does not
 get."""
 
+COLLOCATE = "turnout.dev/collocate"
+"""Annotation, read from source manifests: `true` puts a transformer into the pod of its
+predictor."""
+
 POD_PORTS = "turnout.dev/pod-ports"
 """Template annotation: ports on which a pod's containers call one another, e.g. `9000,9001`.
 
@@ -50,7 +54,9 @@ Nothing to a cluster, where every pod has a network of its own. The local engine
 one, gives each pod other ports for them.
 """
 
-READ_FROM_SOURCES = frozenset({VISIBILITY, RUNTIME, MODEL_SIZE, IMAGE_VOLUME, STABLE_REVISION})
+READ_FROM_SOURCES = frozenset(
+    {VISIBILITY, RUNTIME, MODEL_SIZE, IMAGE_VOLUME, STABLE_REVISION, COLLOCATE}
+)
 """All annotations of ours that source manifests may carry."""
 
 CANARY_PERCENT = "turnout.dev/canary-percent"

@@ -28,6 +28,9 @@ TMP_VOLUME = "tmp"
 SERVER_CONTAINER = "kserve-container"
 """The serving container of every component (KServe's name; tools look for it)."""
 
+TRANSFORMER_CONTAINER = "transformer-container"
+"""The transformer in its predictor's pod (KServe's name)."""
+
 ROUTER_CONTAINER = "router"
 INIT_CONTAINER = "storage-initializer"
 """The fetcher (KServe's name)."""

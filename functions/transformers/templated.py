@@ -22,7 +22,7 @@ class _Unfit(Exception):
     """A placeholder found nothing in the predictor's answer."""
 
 
-_ANSWER = Language(("answer", "request"), _Unfit)
+_ANSWER = Language(("answer", "request"), _Unfit, "{answer.predictions}")
 
 
 def problems(values: Mapping[str, Any]) -> list[str]:

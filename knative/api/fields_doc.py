@@ -86,6 +86,11 @@ ANNOTATIONS: tuple[tuple[str, str, str], ...] = (
         "",
         "reach the revision; the fields above win over min-scale, max-scale",
     ),
+    (
+        keys.COLLOCATE,
+        "`true`",
+        "the transformer runs in the pod of its predictor (an extension: `--strict` refuses it)",
+    ),
 )
 """Annotations on source manifests that mean something to the compiler; all others reach the
 revision."""

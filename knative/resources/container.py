@@ -181,3 +181,43 @@ def env_value(container: Mapping[str, JSON], name: str) -> str:
         if item.get("name") == name:
             return str(item.get("value") or "")
     return ""
+
+
+def is_ours(given: Mapping[str, JSON]) -> bool:
+    """Whether a user's container runs `python -m functions`."""
+    words = [*(given.get("command") or []), *(given.get("args") or [])]
+    return words[1:3] == ["-m", "functions"]
+
+
+_OWN_FLAGS = ("--transformer", "--transformer-config", "--model-class")
+_OWN_VARIABLES = ("FUNCTIONS_TRANSFORMER", "FUNCTIONS_TRANSFORMER_CONFIG", "FUNCTIONS_MODEL_CLASS")
+
+
+def wants_ours(given: Mapping[str, JSON]) -> bool:
+    """A transformer's container that names no image but says what our server should do."""
+    if given.get("image") or given.get("command"):
+        return False
+    return bool(
+        flag_value(given, *_OWN_FLAGS) or any(env_value(given, name) for name in _OWN_VARIABLES)
+    )
+
+
+def is_ready_made(given: Mapping[str, JSON]) -> bool:
+    """It runs one of our server's own transformers, whose files are in the model directory."""
+    return bool(
+        flag_value(given, *_OWN_FLAGS[:2])
+        or any(env_value(given, name) for name in _OWN_VARIABLES[:2])
+    )
+
+
+def transformer_of(spec: Mapping[str, JSON]) -> Mapping[str, JSON] | None:
+    """The container of an InferenceService's transformer, of its own or in the predictor's pod."""
+    transformer = spec.get("transformer") or {}
+    for item in transformer.get("containers") or []:
+        first: Mapping[str, JSON] = item
+        return first
+    for item in spec["predictor"].get("containers") or []:
+        if item.get("name") == names.TRANSFORMER_CONTAINER:
+            together: Mapping[str, JSON] = item
+            return together
+    return None

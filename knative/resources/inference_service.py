@@ -4,7 +4,16 @@ from typing import TYPE_CHECKING, Any
 
 from knative import keys, names
 from knative.api.resource import Resource
-from knative.resources import agent, canary, container, protocol, servers, storage, visibility
+from knative.resources import (
+    agent,
+    canary,
+    collocation,
+    container,
+    protocol,
+    servers,
+    storage,
+    visibility,
+)
 from knative.resources.ksvc import Part, make_service
 
 if TYPE_CHECKING:
@@ -19,6 +28,7 @@ def make(resource: Resource, context: "Context") -> list[Object]:
     visibility.check_annotations(resource, context)
     if visibility.is_stopped(resource, context):
         return []
+    resource = collocation.applied(resource, context)
     spec = resource.spec
     public = visibility.is_public(resource, context)
     fronted = spec.get("transformer") is not None
@@ -70,11 +80,9 @@ def _in_front(
     fronted = resource.spec.get("transformer") is not None
     behind = _behind(resource) if fronted else resource.name
     first, *sidecars = fields["containers"]
-    ours = servers.is_ours(first)
-    wired = {
-        **first,
-        "args": [*(first.get("args") or []), *_wiring(resource, context, first, behind, ours=ours)],
-    }
+    first = collocation.completed(resource, context, first, ("spec", component, "containers", 0))
+    ours = container.is_ours(first)
+    wired = _wired(resource, context, fields, first, behind)
     delivery, wired = storage.of_container(resource, context, component, wired, ours=ours)
     serving = servers.custom_container(
         resource,
@@ -98,10 +106,11 @@ def _in_front(
     return make_service(resource, part)
 
 
-def _wiring(
-    resource: Resource, context: "Context", given: Object, behind: str, *, ours: bool
-) -> list[str]:
+def _wired(
+    resource: Resource, context: "Context", fields: Object, given: Object, behind: str
+) -> Object:
     """KServe's arguments for a component in front of a predictor, where the user gave none."""
+    ours = container.is_ours(given)
     spoken = protocol.of_predictor(resource, context)
     wanted = [
         ("model_name", protocol.model_name(resource)),
@@ -109,9 +118,7 @@ def _wiring(
     ]
     if ours or spoken != "v1":
         wanted.append(("predictor_protocol", spoken))
-    words: list[str] = []
-    for flag, value in wanted:
-        spellings = (f"--{flag}", f"--{flag.replace('_', '-')}")
-        if not container.flag_value(given, *spellings):
-            words += [spellings[1] if ours else spellings[0], value]
-    return words
+    fetches = container.env_value(given, "STORAGE_URI") or fields.get("storageUris")
+    if fetches and container.is_ready_made(given):
+        wanted.append(("model_dir", names.MODEL_DIR))
+    return collocation.with_flags(given, wanted, ours=ours)

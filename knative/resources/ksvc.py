@@ -20,6 +20,7 @@ _NEVER_COPIED = frozenset(
         keys.RUNTIME,
         keys.MODEL_SIZE,
         keys.IMAGE_VOLUME,
+        keys.COLLOCATE,
         keys.STABLE_REVISION,
         keys.MIN_SCALE,
         keys.MAX_SCALE,

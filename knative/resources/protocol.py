@@ -82,11 +82,21 @@ def _of_runtime(name: str, resource: "Resource", context: "Context") -> str:
 
 
 def of_service(resource: "Resource", context: "Context") -> str:
-    """What the service's callers speak: the transformer's protocol when there is one."""
-    transformer = resource.spec.get("transformer")
-    if transformer is not None and (own := _declared(transformer.get("containers") or [])):
+    """What the service's callers speak: the transformer's protocol when there is one.
+
+    Our transformers serve V1 and V2 over HTTP unless they say otherwise, whatever their predictor
+    speaks.
+    """
+    spoken = of_predictor(resource, context)
+    front = container.transformer_of(resource.spec)
+    if front is None:
+        return spoken
+    if own := _declared([front]):
         return own
-    return of_predictor(resource, context)
+    ours = container.is_ours(front) or container.wants_ours(front)
+    if ours and spoken.startswith("grpc"):
+        return spoken.removeprefix("grpc-")
+    return spoken
 
 
 def _of_containers(containers: list[Mapping[str, JSON]]) -> str:

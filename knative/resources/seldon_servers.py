@@ -13,7 +13,7 @@ from knative import names
 from knative.api import core, seldon_routing
 from knative.api import seldon_words as words
 from knative.options import Profile
-from knative.resources import container, runtimes, seldon_stock, servers, storage
+from knative.resources import container, runtimes, seldon_stock, storage
 from knative.resources.seldon_site import Site
 
 JSON = Any
@@ -147,7 +147,7 @@ def _stock(site: Site) -> NodeServer:
 def _users(site: Site) -> NodeServer:
     """The container that a graph node is called like."""
     given = plain(site.given)
-    if servers.is_ours(given):
+    if container.is_ours(given):
         return _users_functions(site, given)
     _refuse_logger(site)
     delivery = deliver(site, own_server=False)

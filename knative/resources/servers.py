@@ -5,10 +5,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from knative import names
+from knative import keys, names
 from knative.api import core
 from knative.api.resource import Resource
-from knative.resources import agent, container, gpu, protocol, runtimes, stock_runtimes, storage
+from knative.resources import (
+    agent,
+    collocation,
+    container,
+    gpu,
+    protocol,
+    runtimes,
+    stock_runtimes,
+    storage,
+)
 
 if TYPE_CHECKING:
     from knative.compiler import Context
@@ -78,9 +87,9 @@ def _own(resource: Resource, context: "Context", model: protocol.ModelServer) ->
     serving = container.merge(base, _user_fields(fields))
     return Server(
         unit="functions",
-        containers=[serving, *_beside(resource)],
+        containers=_with_others(resource, context, serving, delivery, ours=True),
         delivery=delivery,
-        annotations=gpu.annotations(resource, serving),
+        annotations={**gpu.annotations(resource, serving), **_pod_ports(resource)},
         pod=gpu.pod(serving),
     )
 
@@ -102,9 +111,46 @@ def with_tag(reference: str, tag: str) -> str:
     return f"{head}{slash}{last.partition(':')[0]}:{tag}"
 
 
-def _beside(resource: Resource) -> list[Object]:
-    """Containers a user gives beside `model:` are sidecars."""
-    return [sidecar(c) for c in resource.spec["predictor"].get("containers") or []]
+def _with_others(
+    resource: Resource,
+    context: "Context",
+    serving: Object,
+    delivery: storage.Delivery,
+    *,
+    ours: bool,
+) -> list[Object]:
+    """The model's container and those a user gives beside `model:`: a transformer, sidecars."""
+    given = list(resource.spec["predictor"].get("containers") or [])
+    index = collocation.front(given)
+    if index is None:
+        return [serving, *(sidecar(item) for item in given)]
+    front = _front(resource, context, given[index], index, delivery.mounts)
+    inner = collocation.behind(serving, collocation.port(given[index]), ours=ours)
+    return [inner, front, *(sidecar(c) for i, c in enumerate(given) if i != index)]
+
+
+def _front(
+    resource: Resource,
+    context: "Context",
+    given: Mapping[str, JSON],
+    index: int,
+    mounts: list[Object],
+) -> Object:
+    """The transformer of a predictor's pod: it gets the requests, and sees the model's files."""
+    path = ("spec", "predictor", "containers", index)
+    whole = collocation.completed(resource, context, given, path)
+    ours = container.is_ours(whole)
+    wired = collocation.wired(resource, context, whole, ours=ours)
+    return custom_container(resource, wired, storage.Delivery(), mounts, ours=ours, extras=[])
+
+
+def _pod_ports(resource: Resource) -> dict[str, str]:
+    """Template annotation for a pod whose containers call one another."""
+    given = list(resource.spec["predictor"].get("containers") or [])
+    index = collocation.front(given)
+    if index is None:
+        return {}
+    return {keys.POD_PORTS: str(collocation.port(given[index]))}
 
 
 # --- ServingRuntimes ---
@@ -141,13 +187,16 @@ def _of_runtime(
     return Server(
         unit="custom",
         containers=[
-            serving,
+            *_with_others(resource, context, serving, delivery, ours=False),
             *(sidecar(c) for c in containers if c is not first),
-            *_beside(resource),
         ],
         delivery=delivery,
         volumes=list(spec.get("volumes") or []),
-        annotations={**(spec.get("annotations") or {}), **gpu.annotations(resource, serving)},
+        annotations={
+            **(spec.get("annotations") or {}),
+            **gpu.annotations(resource, serving),
+            **_pod_ports(resource),
+        },
         labels=dict(spec.get("labels") or {}),
         pod={
             **gpu.pod(serving),
@@ -209,20 +258,34 @@ def _expanded(
 
 def _custom(resource: Resource, context: "Context") -> Server:
     predictor = resource.spec["predictor"]
-    index = serving_index(predictor["containers"])
-    model_at = 0 if len(predictor["containers"]) == 1 else _model_index(predictor["containers"])
     given = list(predictor["containers"])
-    ours = is_ours(given[index])
+    index = serving_index(given)
+    front = collocation.front(given)
+    model_at = 0 if len(given) == 1 else _model_index(given)
+    if front is not None:
+        path = ("spec", "predictor", "containers", front)
+        given[front] = collocation.completed(resource, context, given[front], path)
+    ours = container.is_ours(given[index])
     delivery, given[model_at] = storage.of_container(
-        resource, context, "predictor", given[model_at], ours=ours
+        resource, context, "predictor", given[model_at], ours=container.is_ours(given[model_at])
     )
     extras = agent.env(resource, context, "predictor", ours=ours)
+    if front == index != model_at and (ours or container.is_ours(given[model_at])):
+        given[index] = collocation.wired(resource, context, given[index], ours=ours)
     containers: list[Object] = []
     for position, item in enumerate(given):
-        mounts = delivery.mounts if position == model_at else []
+        together = front == index and position in (index, model_at)
+        mounts = delivery.mounts if position == model_at or together else []
         if position == index:
-            serving = custom_container(resource, item, delivery, mounts, ours=ours, extras=extras)
+            arriving = delivery if position == model_at else storage.Delivery()
+            serving = custom_container(resource, item, arriving, mounts, ours=ours, extras=extras)
             containers.append(serving)
+        elif together and container.is_ours(item):
+            named = [("model_name", protocol.model_name(resource))]
+            item = collocation.with_flags(item, named, ours=True)
+            inner = custom_container(resource, item, delivery, mounts, ours=True, extras=[])
+            number = collocation.port(given[index])
+            containers.append(collocation.behind(inner, number, ours=True))
         else:
             base = {
                 "env": container.env(INFERENCE_SERVICE_NAME=resource.name),
@@ -234,7 +297,7 @@ def _custom(resource: Resource, context: "Context") -> Server:
         unit="functions" if ours else "custom",
         containers=containers,
         delivery=delivery,
-        annotations=gpu.annotations(resource, serving),
+        annotations={**gpu.annotations(resource, serving), **_pod_ports(resource)},
         pod=gpu.pod(serving),
     )
 
@@ -246,7 +309,7 @@ def serving_index(containers: list[Mapping[str, JSON]]) -> int:
         if item.get("ports"):
             return index
     for index, item in enumerate(containers):
-        if item.get("name") == "transformer-container":
+        if item.get("name") == names.TRANSFORMER_CONTAINER:
             return index
     return 0
 
@@ -255,12 +318,6 @@ def _model_index(containers: list[Mapping[str, JSON]]) -> int:
     """Which container of several wants the model: KServe's kserve-container."""
     named = [i for i, c in enumerate(containers) if c.get("name") == names.SERVER_CONTAINER]
     return named[0] if named else 0
-
-
-def is_ours(given: Mapping[str, JSON]) -> bool:
-    """Whether a user's container runs `python -m functions`."""
-    words = [*(given.get("command") or []), *(given.get("args") or [])]
-    return words[1:3] == ["-m", "functions"]
 
 
 def custom_container(

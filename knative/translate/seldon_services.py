@@ -10,7 +10,7 @@ from knative.api import seldon_routing
 from knative.api import seldon_words as words
 from knative.api.problems import Report
 from knative.api.resource import Resource
-from knative.resources import container, seldon_scale, seldon_servers, servers
+from knative.resources import container, seldon_scale, seldon_servers
 from knative.resources.seldon_nodes import mounted
 
 JSON = Any
@@ -175,7 +175,7 @@ def _container(site: Wanted, bound: words.Bound | None, given: Object) -> Object
     if node.unit.get("modelUri"):
         env += container.env(STORAGE_URI=node.unit["modelUri"])
     result = {**given, "env": container.merge_env(env, given.get("env") or [])}
-    if servers.is_ours(given):
+    if container.is_ours(given):
         result.setdefault("image", site.image)
         told = [("--model-name", site.name)]
         if node.unit.get("modelUri"):
