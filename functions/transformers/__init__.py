@@ -32,7 +32,7 @@ class Place:
 
     model_name: str
     directory: Path
-    predictor_protocol: str = "v1"
+    predictor_protocol: str = "auto"
     predictor: str = "its host"
     """How error texts name the predictor."""
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from functions.inference import InferRequest
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -15,16 +17,15 @@ class Caller:
     document: Any = None
     """The request as JSON, for templates that look into it."""
 
-
-_KEY = "turnout-transformer-caller"
-
-
-def remember(headers: dict[str, Any], caller: Caller) -> None:
-    """Keep `caller` for the other hook of the same request: hooks share the headers, as KServe's
-    samples know."""
-    headers[_KEY] = caller
+    def wants_v1(self, predictor_protocol: str) -> bool:
+        """The predictor gets a V1 body; `auto` follows the caller (and is converted if need
+        be)."""
+        return predictor_protocol == "v1" or (predictor_protocol == "auto" and not self.v2)
 
 
-def recall(headers: dict[str, Any]) -> Caller:
-    found: Caller = headers.pop(_KEY)
-    return found
+def is_v2(payload: Any) -> bool:
+    return isinstance(payload, InferRequest)
+
+
+KEY = "caller"
+"""Where `preprocess` leaves it in the request's context."""

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 
 from functions.errors import InvalidRequest
-from functions.inference import InferRequest
 
 from . import Place, payloads
-from .caller import Caller, recall, remember
+from .caller import KEY, Caller, is_v2
 from .labels import Answers
 from .payloads import Array
 from .pictures import Pixels, Reader
@@ -28,7 +27,7 @@ class ImageTransformer:
         self._pixels = Pixels(values)
         self._answers = Answers(values, place)
 
-    def preprocess(self, payload: Any, headers: dict[str, str]) -> Any:
+    def preprocess(self, payload: Any, context: dict[str, Any]) -> Any:
         """A V1 body, raw image or V2 request -> the predictor's request. Raises InvalidRequest."""
         values = self._values
         found = payloads.items(payload, values["field"], "image", _MEMBERS, values["max_images"])
@@ -39,9 +38,9 @@ class ImageTransformer:
                 self._reader.of_value(value, _where(index, len(found)))
                 for index, value in enumerate(found)
             ]
-        remember(headers, Caller(isinstance(payload, InferRequest), len(pictures)))
+        caller = context[KEY] = Caller(is_v2(payload), len(pictures))
         batch = self._batch([self._reader.sized(picture) for picture in pictures])
-        if self._place.predictor_protocol == "v1":
+        if caller.wants_v1(self._place.predictor_protocol):
             key = values["instance_key"]
             return {"instances": [{key: row} for row in batch] if key else batch}
         return payloads.to_v2(payload, self._place.model_name, [(values["input"], batch)])
@@ -56,9 +55,9 @@ class ImageTransformer:
             )
         return self._pixels.to_tensor(np.stack(pictures))
 
-    def postprocess(self, result: Any, headers: dict[str, str]) -> Any:
+    def postprocess(self, result: Any, context: dict[str, Any]) -> Any:
         """The predictor's answer -> the caller's. Raises AnswerUnusable."""
-        return self._answers.of(result, recall(headers))
+        return self._answers.of(result, context[KEY])
 
 
 def _where(index: int, count: int) -> str:

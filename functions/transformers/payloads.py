@@ -170,10 +170,8 @@ def _predictions(result: Any, predictor: str) -> list[Any]:
 
 def passed_on(result: Any, caller: Caller, predictor: str) -> Any:
     """The predictor's answer in the protocol of the caller."""
-    if isinstance(result, InferResponse):
-        return result if caller.v2 else {"predictions": _rows(result, caller.count)}
-    if not caller.v2:
-        return result
+    if isinstance(result, InferResponse) or not caller.v2:
+        return result  # the server writes tensors as V1 predictions itself
     rows = _predictions(result, predictor)
     if any(isinstance(row, dict) for row in rows):
         from functions import jsonio
@@ -183,28 +181,6 @@ def passed_on(result: Any, caller: Caller, predictor: str) -> Any:
         return InferResponse("", "", [Tensor("output-0", data=np.asarray(rows))])
     except (TypeError, ValueError):
         raise AnswerUnusable(predictor, "has predictions that make no tensor") from None
-
-
-def _rows(result: InferResponse, count: int) -> list[Any]:
-    """One output: its rows. Several: an object an instance, where they have one row each."""
-    arrays = {tensor.name: _listed(tensor) for tensor in result.outputs}
-    if len(arrays) == 1:
-        return next(iter(arrays.values()))
-    if all(isinstance(rows, list) and len(rows) == count for rows in arrays.values()):
-        return [{name: rows[at] for name, rows in arrays.items()} for at in range(count)]
-    return [arrays]
-
-
-def _listed(tensor: Tensor) -> Any:
-    array = tensor.as_numpy()
-    if array.dtype.kind == "O":
-        array = np.vectorize(_text, otypes=[object])(array) if array.size else array
-    found = array.tolist()
-    return found if isinstance(found, list) else [found]
-
-
-def _text(item: Any) -> str:
-    return item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item)
 
 
 def as_datatype(array: Array, datatype: str) -> Array:

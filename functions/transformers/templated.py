@@ -4,6 +4,7 @@ V2 requests and answers are looked at as their JSON documents (`{$.inputs[0].dat
 a V2 predictor makes one, where `shape` and `datatype` may be left to the data.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from functions.inference import InferRequest, InferResponse, Tensor
 from functions.template import Body, Language, TemplateError
 
 from . import Place
-from .caller import Caller, recall, remember
+from .caller import KEY, Caller, is_v2
 
 _REQUEST = Language(("request",), InvalidRequest)
 
@@ -44,38 +45,53 @@ class JsonTransformer:
 
     def __init__(self, values: Mapping[str, Any], place: Place) -> None:
         self._place = place
-        self._v1 = place.predictor_protocol == "v1"
         try:
             self._request = _compiled(_REQUEST, values["request"], "request")
             self._answer = _compiled(_ANSWER, values["answer"], "answer")
         except TemplateError as error:
             raise LoadFailed(str(error)) from None
 
-    def preprocess(self, payload: Any, headers: dict[str, str]) -> Any:
+    def preprocess(self, payload: Any, context: dict[str, Any]) -> Any:
         """Raises InvalidRequest when a placeholder finds nothing in the request."""
         document = _request_document(payload)
-        v2 = isinstance(payload, InferRequest)
-        remember(headers, Caller(v2, document=document))
+        caller = context[KEY] = Caller(is_v2(payload), document=document)
         if self._request is None:
             return payload
         made = self._request.build({"request": document})
-        if self._v1 or not isinstance(made, dict) or "inputs" not in made:
+        if not isinstance(made, (dict, list)):
+            raise InvalidRequest(
+                f"the predictor's request would be {json.dumps(made)[:100]}, neither an object nor"
+                " a list"
+            )
+        v2 = self._v2_document(made)
+        if v2 is None:
             return made  # V1 `instances` are converted by the call to the predictor
         from .documents import tensors_of
 
-        inputs = tensors_of(made["inputs"], "input", InvalidRequest)
+        inputs = tensors_of(v2["inputs"], "input", InvalidRequest)
         return InferRequest(
-            payload.model_name if v2 else self._place.model_name,
+            payload.model_name if caller.v2 else self._place.model_name,
             inputs,
-            str(made.get("id") or (payload.id if v2 else "")),
-            made.get("parameters"),
+            str(v2.get("id") or (payload.id if caller.v2 else "")),
+            v2.get("parameters"),
         )
 
-    def postprocess(self, result: Any, headers: dict[str, str]) -> Any:
+    def _v2_document(self, made: Any) -> dict[str, Any] | None:
+        """The body, if it is one of V2 and may go to the predictor as that."""
+        protocol = self._place.predictor_protocol
+        if protocol == "v1" or not isinstance(made, dict) or "inputs" not in made:
+            return None
+        inputs = made["inputs"]
+        tensors = isinstance(inputs, list) and all(
+            isinstance(e, dict) and "data" in e for e in inputs
+        )
+        return made if tensors or protocol != "auto" else None
+
+    def postprocess(self, result: Any, context: dict[str, Any]) -> Any:
         """Raises AnswerUnusable when a placeholder finds nothing in the predictor's answer."""
-        caller = recall(headers)
+        caller: Caller = context[KEY]
         if self._answer is None:
-            if not caller.v2 and not isinstance(result, InferResponse):
+            if not caller.v2:
                 return result
             from .payloads import passed_on
 
@@ -85,6 +101,8 @@ class JsonTransformer:
             made = self._answer.build(documents)
         except _Unfit as error:
             raise AnswerUnusable(self._place.predictor, f"does not fit: {error}") from None
+        if made is None:
+            raise AnswerUnusable(self._place.predictor, "makes nothing but null")
         if not caller.v2:
             return made
         return InferResponse("", "", self._outputs(made))

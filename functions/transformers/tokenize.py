@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from functions.errors import InvalidRequest, LoadFailed
-from functions.inference import InferRequest
 
 from . import Place, payloads
-from .caller import Caller, recall, remember
+from .caller import KEY, Caller, is_v2
 from .labels import Answers
 from .payloads import Array
 
@@ -52,12 +51,12 @@ class TokenizeTransformer:
             direction=own.get("direction", "right"), pad_id=number, pad_token=token, length=length
         )
 
-    def preprocess(self, payload: Any, headers: dict[str, str]) -> Any:
+    def preprocess(self, payload: Any, context: dict[str, Any]) -> Any:
         """A V1 body, raw text or V2 request -> the predictor's request. Raises InvalidRequest."""
         values = self._values
         found = payloads.items(payload, values["field"], "text", _MEMBERS, values["max_texts"])
         texts = [self._text(value, f"text {index}") for index, value in enumerate(found)]
-        remember(headers, Caller(isinstance(payload, InferRequest), len(texts)))
+        caller = context[KEY] = Caller(is_v2(payload), len(texts))
         encoded = self._tokenizer.encode_batch(texts)
         for index, one in enumerate(encoded):
             if len(one.ids) > values["max_length"]:
@@ -66,7 +65,7 @@ class TokenizeTransformer:
                     " send a shorter one, or configure truncation"
                 )
         columns = [(name, [_column(one, what) for one in encoded]) for what, name in self._wanted()]
-        if self._place.predictor_protocol == "v1":
+        if caller.wants_v1(self._place.predictor_protocol):
             return {
                 "instances": [
                     {name: rows[at] for name, rows in columns} for at in range(len(encoded))
@@ -106,9 +105,9 @@ class TokenizeTransformer:
             )
         return payloads.as_datatype(np.array(rows, np.int64), self._values["dtype"])
 
-    def postprocess(self, result: Any, headers: dict[str, str]) -> Any:
+    def postprocess(self, result: Any, context: dict[str, Any]) -> Any:
         """The predictor's answer -> the caller's. Raises AnswerUnusable."""
-        return self._answers.of(result, recall(headers))
+        return self._answers.of(result, context[KEY])
 
 
 def _column(encoded: Any, what: str) -> list[int]:

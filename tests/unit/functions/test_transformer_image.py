@@ -365,12 +365,12 @@ def test_all_problems_are_told_together() -> None:
 
 
 def after(transformer: Any, result: Any, count: int = 1, *, v2: bool = False) -> Any:
-    headers: dict[str, Any] = {}
+    context: dict[str, Any] = {}
     payload: Any = {"instances": [b64(PNG)] * count}
     if v2:
         payload = InferRequest("m", [Tensor("x", data=np.array([PNG] * count, dtype=object))])
-    transformer.preprocess(payload, headers)
-    return transformer.postprocess(result, headers)
+    transformer.preprocess(payload, context)
+    return transformer.postprocess(result, context)
 
 
 @pytest.fixture
@@ -463,11 +463,7 @@ def test_an_output_that_is_not_there(animals: Path) -> None:
 
 def test_without_labels_the_answer_passes_in_the_callers_protocol() -> None:
     response = InferResponse("", "", [Tensor("o", data=np.array([[1.5, 2.5]]))])
-    assert after(make(), response) == {"predictions": [[1.5, 2.5]]}
-    two = InferResponse(
-        "", "", [Tensor("a", data=np.array([1])), Tensor("b", data=np.array(["x"], dtype=object))]
-    )
-    assert after(make(), two) == {"predictions": [{"a": 1, "b": "x"}]}
+    assert after(make(), response) is response
     assert after(make(), response, v2=True) is response
     v1 = {"predictions": [{"a": 1}]}
     assert after(make(), v1) is v1

@@ -148,11 +148,10 @@ def test_tokenizers_that_cannot_be_used(tmp_path: Path) -> None:
 def test_labels_of_the_answer(home: Path) -> None:
     (home / "config.json").write_text('{"id2label": {"0": "NEGATIVE", "1": "POSITIVE"}}')
     transformer = make("tokenize", home, labels="config.json", softmax=True, top_k=1)
-    headers: dict[str, Any] = {}
-    transformer.preprocess({"instances": ["a cat"]}, headers)
-    answer = transformer.postprocess({"predictions": [[0.0, 0.0]]}, headers)
+    context: dict[str, Any] = {}
+    transformer.preprocess({"instances": ["a cat"]}, context)
+    answer = transformer.postprocess({"predictions": [[0.0, 0.0]]}, context)
     assert answer == {"predictions": [[{"label": "NEGATIVE", "score": 0.5, "index": 0}]]}
-    assert headers == {}
 
 
 @pytest.mark.parametrize(
@@ -199,12 +198,12 @@ def test_templates_make_both_bodies() -> None:
         request='{"instances": "{$.rows[*].f}", "signature": "{request.text}-{$.id}"}',
         answer='{"id": "{request.id}", "best": "{$.predictions[0]}", "all": "{$.predictions}"}',
     )
-    headers: dict[str, Any] = {}
-    assert transformer.preprocess(ROWS, headers) == {
+    context: dict[str, Any] = {}
+    assert transformer.preprocess(ROWS, context) == {
         "instances": [[1.5, 2], [3, 4]],
         "signature": "hello-r1",
     }
-    assert transformer.postprocess({"predictions": [7, 8]}, headers) == {
+    assert transformer.postprocess({"predictions": [7, 8]}, context) == {
         "id": "r1",
         "best": 7,
         "all": [7, 8],
@@ -213,10 +212,10 @@ def test_templates_make_both_bodies() -> None:
 
 def test_a_bare_pick_and_a_filter() -> None:
     transformer = make("json", Path(), answer="{$.predictions[?(@.p > 0.5)].label}")
-    headers: dict[str, Any] = {}
-    assert transformer.preprocess(ROWS, headers) is ROWS
+    context: dict[str, Any] = {}
+    assert transformer.preprocess(ROWS, context) is ROWS
     answer = {"predictions": [{"label": "a", "p": 0.9}, {"label": "b", "p": 0.1}]}
-    assert transformer.postprocess(answer, headers) == ["a"]
+    assert transformer.postprocess(answer, context) == ["a"]
 
 
 def test_from_v1_to_v2_and_back() -> None:
@@ -235,8 +234,8 @@ def test_from_v1_to_v2_and_back() -> None:
         ),
         answer='{"first": "{$.outputs[0].data[0]}", "n": "{$.outputs[0].shape}"}',
     )
-    headers: dict[str, Any] = {}
-    made = transformer.preprocess(ROWS, headers)
+    context: dict[str, Any] = {}
+    made = transformer.preprocess(ROWS, context)
     found = {t.name: (t.datatype, t.shape, t.as_numpy().tolist()) for t in made.inputs}
     assert found == {
         "x": ("FP32", [2, 2], [[1.5, 2.0], [3.0, 4.0]]),
@@ -244,7 +243,7 @@ def test_from_v1_to_v2_and_back() -> None:
         "t": ("BYTES", [1], ["hello"]),
     }
     response = InferResponse("", "m", [Tensor("o", data=np.array([[5, 6]]))])
-    assert transformer.postprocess(response, headers) == {"first": [5, 6], "n": [1, 2]}
+    assert transformer.postprocess(response, context) == {"first": [5, 6], "n": [1, 2]}
 
 
 @pytest.mark.parametrize(
@@ -257,11 +256,27 @@ def test_from_v1_to_v2_and_back() -> None:
 )
 def test_from_v2_to_v1_and_back(answer: str, expected: dict[str, Any]) -> None:
     transformer = make("json", Path(), request='{"instances": "{$.inputs[0].data}"}', answer=answer)
-    headers: dict[str, Any] = {}
+    context: dict[str, Any] = {}
     request = InferRequest("m", [Tensor("x", [2, 1], "INT64", [3, 4])])
-    assert transformer.preprocess(request, headers) == {"instances": [[3], [4]]}
-    made = transformer.postprocess({"predictions": [1, 2]}, headers)
+    assert transformer.preprocess(request, context) == {"instances": [[3], [4]]}
+    made = transformer.postprocess({"predictions": [1, 2]}, context)
     assert {t.name: t.as_numpy().tolist() for t in made.outputs} == expected
+
+
+@pytest.mark.parametrize("protocol", ["v1", "auto"])
+def test_rows_called_inputs_are_no_v2_request(protocol: str) -> None:
+    transformer = make("json", Path(), protocol, request='{"inputs": "{$.rows[*].f}"}')
+    assert transformer.preprocess(ROWS, {}) == {"inputs": [[1.5, 2], [3, 4]]}
+    tensors = make("json", Path(), protocol, request='{"inputs": [{"data": "{$.rows[*].w}"}]}')
+    made = tensors.preprocess(ROWS, {})
+    assert isinstance(made, InferRequest) == (protocol == "auto")
+
+
+@pytest.mark.parametrize("value", [None, 5, "text", True])
+def test_a_body_that_is_no_document_is_the_clients_fault(value: Any) -> None:
+    transformer = make("json", Path(), request="{$.x}")
+    with pytest.raises(InvalidRequest, match="neither an object nor a list"):
+        transformer.preprocess({"x": value}, {})
 
 
 def test_a_request_that_does_not_fit_is_the_clients_fault() -> None:
@@ -282,6 +297,7 @@ def test_a_request_that_does_not_fit_is_the_clients_fault() -> None:
         ("{$.predictions[0]}", {"predictions": []}, "finds nothing in the answer"),
         ("{$.predictions[0].label}", {"predictions": [1]}, "finds nothing"),
         ("{$.x}", [1], "finds nothing"),
+        ("{$.x}", {"x": None}, "nothing but null"),
         ("{request.nope}", {"predictions": [1]}, "finds nothing in the request"),
     ],
 )
@@ -289,10 +305,10 @@ def test_an_answer_that_does_not_fit_is_the_predictors_fault(
     answer: str, result: Any, says: str
 ) -> None:
     transformer = make("json", Path(), answer=answer)
-    headers: dict[str, Any] = {}
-    transformer.preprocess({"instances": [1]}, headers)
+    context: dict[str, Any] = {}
+    transformer.preprocess({"instances": [1]}, context)
     with pytest.raises(AnswerUnusable, match=says):
-        transformer.postprocess(result, headers)
+        transformer.postprocess(result, context)
 
 
 @pytest.mark.parametrize(
