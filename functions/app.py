@@ -31,8 +31,9 @@ def create_app(repository: "Repository", loop: asyncio.AbstractEventLoop) -> fla
     app = flask.Flask("functions", static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.register_error_handler(FunctionsError, _own_error)
-    app.register_error_handler(HTTPException, _http_error)
     protocols = repository.settings.protocol
+    seldon_only = set(protocols) <= {"seldon", "grpc-seldon"}
+    app.register_error_handler(HTTPException, _seldon_error if seldon_only else _http_error)
 
     @app.get("/")
     def alive() -> flask.Response:
@@ -59,14 +60,26 @@ def _own_error(error: FunctionsError) -> flask.Response:
     return response
 
 
-def _http_error(error: HTTPException) -> flask.Response:
+def _seldon_error(error: HTTPException) -> flask.Response:
+    """The error body of Seldon's wrapper."""
+    from . import seldon_message as sm
+
+    code = error.code or 500
+    return answer(sm.fault(code, _said(error), sm.INTERNAL_ERROR), code)
+
+
+def _said(error: HTTPException) -> str:
     request = flask.request
     texts = {
         404: f"there is nothing at {request.path}",
         405: f"{request.method} is not allowed for {request.path}",
     }
+    return texts.get(error.code or 500, error.description or error.name)
+
+
+def _http_error(error: HTTPException) -> flask.Response:
     code = error.code or 500
-    response = answer({"error": texts.get(code, error.description or error.name)}, code)
+    response = answer({"error": _said(error)}, code)
     valid = getattr(error, "valid_methods", None)
     if code == 405 and valid:
         response.headers["allow"] = ", ".join(sorted(valid))

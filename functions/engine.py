@@ -28,6 +28,8 @@ class Codec:
 
     name = ""
     """Label of the metrics."""
+    joins = True
+    """Whether requests of this protocol may be joined into one call of the model."""
 
     def __init__(self, settings: "Settings") -> None:
         self.settings = settings
@@ -89,7 +91,7 @@ class Engine:
             payload = codec.decode(body, route, call)
             return codec.encode(codec.apply(model, route, payload, call), route, call)
 
-        if batcher is not None:
+        if batcher is not None and codec.joins:
             self._join(entry, codec, route, body, size, call, finished)
             return
         try:

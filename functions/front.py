@@ -8,6 +8,7 @@ route here matches goes to the Flask app (`app.py`) on a thread.
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -45,7 +46,7 @@ class Route:
         self.verb = ""
         self.version = ""
         self.label = ""
-        self.query: bytes | None = None
+        self.query = b""
         self.headers = {
             name.decode("latin-1").lower(): value.decode("latin-1") for name, value in head.headers
         }
@@ -116,19 +117,27 @@ class Front:
         """Seldon's paths name no model: they are for the main one."""
         from . import seldon_rest
 
-        verb = seldon_rest.PATHS.get(path)
-        query = None
-        if head.method == b"GET":
-            query = seldon_rest.query_json(head.target)
-            verb = verb if query else seldon_rest.READS.get(path)
-        elif head.method != b"POST":
-            verb = None
-        if verb is None:
+        found = seldon_rest.find(head.method, path, head.target)
+        if found is None:
             return None
+        if isinstance(found, int):
+            return Route(self.refuse_method, head)
         route = Route(self.predict, head)
-        route.codec = seldon_rest.SeldonCodec(self.repository.settings)
-        route.model, route.verb, route.query = self.repository.settings.model_name, verb, query
+        route.codec, route.model = self.seldon, self.repository.settings.model_name
+        route.verb, route.query = found
         return route
+
+    @cached_property
+    def seldon(self) -> Codec:
+        """One for all requests: it keeps what it has found out about the models."""
+        from . import seldon_rest
+
+        return seldon_rest.SeldonCodec(self.repository.settings, self.repository.registry)
+
+    def refuse_method(self, exchange: Exchange, route: Route) -> None:
+        from . import seldon_rest
+
+        self.respond(exchange, seldon_rest.refused(405, "the method is not allowed here"))
 
     def _resolve_tensorflow(self, head: RequestHead, path: str) -> Route:
         """Everything under /v1/ is TensorFlow Serving's when that protocol is on."""
@@ -225,7 +234,7 @@ class Front:
             self.respond(exchange, codec.refuse(error))
 
     def _call(self, exchange: Exchange, entry: "Entry", route: Route, codec: Codec) -> None:
-        body = exchange.body if exchange.body or route.query is None else route.query
+        body = exchange.body
         call = Call(dict(route.headers), route.request_id)
 
         def done(answer: Any, error: BaseException | None) -> None:

@@ -101,6 +101,15 @@ def takes_keyword(hook: Callable[..., Any], name: str) -> bool:
         return False
 
 
+def takes_any_keyword(hook: Callable[..., Any]) -> bool:
+    """The hook has `**kwargs`."""
+    try:
+        parameters = inspect.signature(hook).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+
+
 def is_async(hook: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(
         getattr(hook, "__call__", None)  # noqa: B004 - an object with an async __call__

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from .seldon_metrics import UserMetrics
+
 logger = logging.getLogger(__name__)
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
@@ -113,6 +115,8 @@ class Registry:
         self.models: dict[str, ModelMetrics] = {}
         self.gauges: dict[tuple[str, str], float] = {}
         """(metric, model) -> value of this process; siblings' are added."""
+        self.user: list[UserMetrics] = []
+        """What user classes of Seldon's contract report."""
         self._shared = shared
 
     def model(self, name: str) -> ModelMetrics:
@@ -128,6 +132,7 @@ class Registry:
         snapshot = {
             "models": {name: model.to_json() for name, model in self.models.items()},
             "gauges": [[metric, model, value] for (metric, model), value in self.gauges.items()],
+            "user": [metrics.to_json() for metrics in self.user],
         }
         file = self._shared / f"{os.getpid()}.json"
         temporary = file.with_suffix(".tmp")
@@ -143,13 +148,18 @@ class Registry:
         for name, model in self.models.items():
             total.model(name).add(model.to_json())
         total.gauges = dict(self.gauges)
+        user = UserMetrics()
+        for metrics in self.user:
+            user.add(metrics.to_json())
         for snapshot in self._siblings():
             for name, numbers in snapshot["models"].items():
                 total.model(name).add(numbers)
             for metric, model_name, value in snapshot["gauges"]:
                 key = (metric, model_name)
                 total.gauges[key] = total.gauges.get(key, 0.0) + value
-        return "".join(total._lines()).encode()
+            for numbers in snapshot["user"]:
+                user.add(numbers)
+        return "".join((*total._lines(), *user.lines())).encode()
 
     def _siblings(self) -> Iterable[dict[str, Any]]:
         if self._shared is None:

@@ -1,17 +1,21 @@
 """Seldon's wrapper API over HTTP: predictions, transforms, route, aggregate, feedback, health,
 metadata."""
 
+import asyncio
+import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
 
-from . import answers, hooks, jsonio
+from . import answers, faults, hooks, jsonio, seldon_body, seldon_metadata, seldon_models
 from . import seldon_message as sm
 from .answers import JSON, Answer
 from .engine import Codec
 from .errors import FunctionsError, NotSupported
+from .metrics import Registry
 from .model import Call, ServedModel
+from .seldon_unit import Identity, Unit, feedback_of, messages_of
 
 logger = logging.getLogger(__name__)
 
@@ -34,201 +38,206 @@ READS = {
     "/api/v1.0/health/status": "health",
     "/metadata": "metadata",
     "/api/v1.0/metadata": "metadata",
+    "/seldon.json": "openapi",
 }
+_READING = frozenset(READS.values())
 
 
-def query_json(target: bytes) -> bytes:
-    """The body of a GET: its query parameter `json`."""
-    query = target.partition(b"?")[2].decode("latin-1")
-    return parse_qs(query).get("json", [""])[0].encode()
+def find(method: bytes, path: str, target: bytes) -> tuple[str, bytes] | int | None:
+    """(verb, query) of a request; 405 for another method of a path here; None: not our path."""
+    query = seldon_body.query_json(target) if b"?" in target else b""
+    if path in READS:
+        return (READS[path], b"") if method in (b"GET", b"HEAD") else 405
+    verb = PATHS.get(path)
+    if verb is None:
+        return None
+    if method == b"POST" or (method == b"GET" and (query or not path.startswith("/api/"))):
+        return verb, query
+    return 405
+
+
+def refused(status: int, info: str) -> Answer:
+    """The wrapper's error body for what is no request to it."""
+    return Answer(status, jsonio.dumps(sm.fault(status, info, sm.INTERNAL_ERROR)), JSON)
 
 
 class SeldonCodec(Codec):
     name = "seldon"
+    joins = False
+
+    def __init__(self, settings: Any, registry: Registry | None = None) -> None:
+        """`registry` is where what user classes report is collected."""
+        super().__init__(settings)
+        self._registry = registry
+        self._units: dict[int, tuple[ServedModel, Unit]] = {}
+        environ = settings.environ
+        self.passes_bytes = environ.get("PAYLOAD_PASSTHROUGH", "").lower() in ("1", "true")
 
     def decode(self, body: Any, route: Any, call: Call) -> Any:
-        if route.verb in READS.values():
+        if route.verb in _READING:
             return {}
-        return sm.parse(body)
+        if self.passes_bytes and route.verb == "predict":
+            return bytes(body)
+        return seldon_body.parse(bytes(body), route.headers.get("content-type", ""), route.query)
 
     def apply(self, model: ServedModel, route: Any, payload: Any, call: Call) -> Any:
-        target = getattr(model, "target", None)
-        if target is None:
-            raise NotSupported("the seldon protocol serves user classes (the python runtime)")
-        unit = self.settings.environ.get("PREDICTIVE_UNIT_ID", "")
-        image = self.settings.environ.get("PREDICTIVE_UNIT_IMAGE", "")
-        return _VERBS[route.verb](Unit(target, unit, image), payload)
+        if model.is_async:  # Seldon's hooks are synchronous: a thread of their own
+            return asyncio.to_thread(self._run, model, route.verb, payload)
+        return self._run(model, route.verb, payload)
+
+    def _run(self, model: ServedModel, verb: str, payload: Any) -> Any:
+        unit = self.unit(model)
+        try:
+            if verb == "ping":
+                return "pong"
+            if verb == "metadata":
+                return unit.metadata.read()
+            if verb == "openapi":
+                from .wire import seldon_openapi
+
+                return seldon_openapi.unit(unit.identity.unit or "model")
+            return self.answer(unit, verb, payload)
+        except FunctionsError:
+            raise
+        except Exception as error:
+            reason = getattr(error, "reason", None)
+            status = faults.own_status(error)
+            if status is not None and isinstance(reason, str) and reason:
+                text = getattr(error, "message", None) or str(error)
+                raise sm.BadResult(str(text), reason, status) from error
+            raise
+
+    def answer(self, unit: Unit, verb: str, payload: Any) -> Any:
+        """A verb's answer: a JSON object, or what a raw hook returned."""
+        raw = unit.raw("health_status" if verb == "health" else verb)
+        if raw is None:
+            if isinstance(payload, bytes):
+                payload = seldon_body.parse(payload)
+            return unit.run(verb, payload)
+        if verb == "health":
+            return _plain(raw())
+        if verb == "aggregate":
+            messages_of(payload)
+        if verb == "send_feedback":
+            payload = _feedback_message(payload)
+        result = raw(payload)
+        if isinstance(result, bytes | str):
+            return result
+        result = _plain(result)
+        unit.harvest(verb, result)
+        return result
+
+    def unit(self, model: ServedModel) -> Unit:
+        """The unit of a model, made at its first request."""
+        known = self._units.get(id(model))
+        if known is None or known[0] is not model:
+            unit = unit_of(model, self.settings)
+            known = self._units[id(model)] = (model, unit)
+            if self._registry is not None:
+                self._registry.user.append(unit.metrics)
+        return known[1]
 
     def encode(self, result: Any, route: Any, call: Call) -> Any:
         if isinstance(result, str):
             return Answer(200, result.encode(), answers.TEXT)
-        status = 200
-        own = result.get("status") if isinstance(result, Mapping) else None
-        if (
-            isinstance(own, Mapping)
-            and isinstance(own.get("code"), int)
-            and 200 <= own["code"] <= 599
-        ):
-            status = own["code"]
-        return Answer(status, jsonio.dumps(result), JSON)
+        if isinstance(result, bytes):
+            return Answer(200, result, JSON)
+        return Answer(status_of(result), dumps(result), JSON)
 
     def refuse(self, error: FunctionsError) -> Answer:
-        cause = error.__cause__
-        info = str(cause) if cause is not None and error.http_status() == 500 else str(error)
-        body = sm.fault(error.http_status(), info)
-        return Answer(error.http_status(), jsonio.dumps(body), JSON, error.response_headers())
+        status, info, reason = told(error)
+        return Answer(
+            status, jsonio.dumps(sm.fault(status, info, reason)), JSON, error.response_headers()
+        )
 
 
-class Unit:
-    """A user object and where it stands in the graph."""
-
-    def __init__(self, target: Any, unit: str, image: str) -> None:
-        self.target = target
-        self.unit = unit
-        self.image = image
-
-    def hook(self, name: str) -> Callable[..., Any] | None:
-        return hooks.find(self.target, name)
-
-    def answer(self, result: Any, requests: list[Any], kind: str) -> dict[str, Any]:
-        """Payload and meta around a result, with what the model reports about itself."""
-        tags_hook, metrics_hook = self.hook("tags"), self.hook("metrics")
-        tags = dict(tags_hook()) if tags_hook else {}
-        metrics = list(metrics_hook()) if metrics_hook else []
-        if hasattr(result, "data") and hasattr(result, "tags") and hasattr(result, "metrics"):
-            tags.update(result.tags or {})
-            metrics.extend(result.metrics or [])
-            result = result.data
-        fields = sm.result_fields(result, kind, self.class_names())
-        return {**fields, "meta": sm.merge_meta(requests, tags, metrics, self.unit, self.image)}
-
-    def class_names(self) -> Any:
-        names = getattr(self.target, "class_names", None)
-        return names() if callable(names) else names
-
-    def raw(self, verb: str, message: Any) -> Any:
-        """The `_raw` hook's result, or None when there is no such hook."""
-        names = [verb + "_raw", "predict_rest"] if verb == "predict" else [verb + "_raw"]
-        found = next((hook for name in names if (hook := self.hook(name)) is not None), None)
-        return None if found is None else found(message)
-
-    def meta_argument(self, hook: Callable[..., Any], message: Any) -> dict[str, Any]:
-        return {"meta": message.get("meta")} if hooks.takes_keyword(hook, "meta") else {}
+def told(error: FunctionsError) -> tuple[int, str, str]:
+    """(status, text, reason) of an error; a user's exception tells its own text."""
+    status, cause = error.http_status(), error.__cause__
+    own = isinstance(error, FunctionsError) and cause is not None and status == 500
+    text = str(cause) or type(cause).__name__ if own else str(error)
+    return status, text, str(getattr(error, "reason", ""))
 
 
-def _transform(verb: str) -> Callable[[Unit, Any], Any]:
-    def run(unit: Unit, message: Any) -> Any:
-        raw = unit.raw(verb, message)
-        if raw is not None:
-            return raw
-        values, names, kind = sm.payload(message)
-        hook = unit.hook(verb)
-        if hook is None and verb == "predict":
-            raise NotSupported("this model has no predict method")
-        result = values
-        if hook is not None:
-            extra = unit.meta_argument(hook, message)
-            result = hook(values, names, **extra) if extra else hooks.trimmed(hook)(values, names)
-        return unit.answer(result, [message], kind)
-
-    return run
+def status_of(message: Any) -> int:
+    """The HTTP status that a message's own `status.code` asks for, else 200."""
+    status = message.get("status") if isinstance(message, Mapping) else None
+    code = status.get("code") if isinstance(status, Mapping) else None
+    if isinstance(code, int) and not isinstance(code, bool) and 200 <= code <= 599:
+        return code
+    return 200
 
 
-def _route(unit: Unit, message: Any) -> Any:
-    raw = unit.raw("route", message)
-    if raw is not None:
-        return raw
-    values, names, kind = sm.payload(message)
-    hook = unit.hook("route")
-    if hook is None:
-        raise sm.BadData("Route not defined")
-    extra = unit.meta_argument(hook, message)
-    branch = hook(values, names, **extra) if extra else hooks.trimmed(hook)(values, names)
-    if not hasattr(branch, "__index__") or isinstance(branch, bool):
-        raise sm.BadData(f"Routing response must be int but got {branch}")
-    return unit.answer([[int(branch)]], [message], kind)
+def dumps(message: Any) -> bytes:
+    """JSON as Seldon's clients read it: NaN and infinities keep their names."""
+    body = jsonio.dumps(message)
+    if b"null" not in body:
+        return body
+    try:
+        return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError):
+        return body  # something of numpy's in it
 
 
-def _aggregate(unit: Unit, body: Any) -> Any:
-    messages = body.get("seldonMessages") if isinstance(body, Mapping) else body
-    if not isinstance(messages, list) or not messages:
-        raise sm.BadData(f"Invalid request data type: {body}")
-    raw = unit.raw("aggregate", body)
-    if raw is not None:
-        return raw
-    hook = unit.hook("aggregate")
-    if hook is None:
-        raise sm.BadData("Aggregate not defined")
-    parts = [sm.payload(message) for message in messages]
-    result = hook([values for values, _, _ in parts], [names for _, names, _ in parts])
-    return unit.answer(result, messages, parts[0][2])
+def unit_of(model: ServedModel, settings: Any) -> Unit:
+    """The Seldon unit that a loaded model is."""
+    environ = settings.environ
+    image = environ.get("PREDICTIVE_UNIT_IMAGE", "")
+    target = seldon_models.target_of(model, settings)
+    if target is None:
+        raise NotSupported("this model cannot be served with the seldon protocol")
+    init = hooks.find(target, "init_metadata")
+    problem = ""
+    try:
+        found = init() if init is not None else None
+    except Exception as exc:
+        logger.exception("init_metadata() failed")
+        found, problem = None, f"init_metadata() raised {type(exc).__name__}: {exc}"
+    directory = Path(settings.model_dir) if settings.model_dir else None
+    metadata = seldon_metadata.collect(image, found, directory, environ.get("MODEL_METADATA", ""))
+    if problem:
+        metadata = seldon_metadata.Metadata({}, problem)
+    if metadata.problem:
+        logger.error("the metadata is not served: %s", metadata.problem)
+    included = environ.get("INCLUDE_METRICS_IN_CLIENT_RESPONSE", "true").lower()
+    identity = Identity(
+        unit=environ.get("PREDICTIVE_UNIT_ID", ""),
+        image=image,
+        predictor=environ.get("PREDICTOR_ID", ""),
+        deployment=environ.get("SELDON_DEPLOYMENT_ID", ""),
+        version=_version(environ.get("PREDICTOR_LABELS", "")),
+        returns_metrics=included not in ("false", "0", "no"),
+    )
+    return Unit(target, identity, metadata)
 
 
-def _feedback(unit: Unit, body: Any) -> Any:
-    if not isinstance(body, Mapping):
-        raise sm.BadData(f"Invalid request data type: {body}")
-    raw = unit.raw("send_feedback", body)
-    if raw is not None:
-        return raw
-    request = body.get("request")
-    values: Any = None
-    names: list[str] = []
-    kind, truth = "tensor", None
-    if isinstance(request, Mapping) and isinstance(request.get("data"), Mapping):
-        values, names, kind = sm.payload(request)
-    if isinstance(body.get("truth"), Mapping) and isinstance(body["truth"].get("data"), Mapping):
-        truth = sm.payload(body["truth"])[0]
-    hook = unit.hook("send_feedback")
-    meta = sm.merge_meta([], {}, [], unit.unit, unit.image)
-    if hook is None:
-        return {"data": {"ndarray": []}, "meta": meta}
-    response = body.get("response")
-    routing = ((response or {}).get("meta") or {}).get("routing") or {}
-    branch = routing.get(unit.unit) if isinstance(routing, Mapping) else None
-    reward = body.get("reward", 0.0)
-    if hooks.takes_keyword(hook, "routing"):
-        result = hook(values, names, reward, truth, routing=branch)
-    else:
-        result = hooks.trimmed(hook)(values, names, reward, truth, branch)
-    if result is None:
-        return {"data": {"ndarray": []}, "meta": meta}
-    return unit.answer(result, [], kind)
+def _version(labels: str) -> str:
+    try:
+        found = json.loads(labels or "{}")
+    except ValueError:
+        return ""
+    return str(found.get("version", "")) if isinstance(found, dict) else ""
 
 
-def _ping(unit: Unit, _: Any) -> Any:
-    return "pong"
+def _feedback_message(payload: Any) -> Any:
+    """`send_feedback_raw` gets a protobuf message also over REST, as with Seldon's wrapper."""
+    feedback = feedback_of(payload)
+    try:
+        from google.protobuf import json_format
+
+        from .seldon_protos import MESSAGES
+    except ImportError:
+        raise NotSupported("send_feedback_raw needs protobuf: install the extra grpc") from None
+    try:
+        return json_format.ParseDict(feedback, MESSAGES["Feedback"]())
+    except json_format.ParseError as exc:
+        raise sm.BadData(f"the feedback cannot be read: {exc}") from None
 
 
-def _health(unit: Unit, _: Any) -> Any:
-    hook = unit.hook("health_status")
-    return unit.answer("healthy" if hook is None else hook(), [], "tensor")
+def _plain(result: Any) -> Any:
+    """A raw hook's answer as JSON; protobuf messages become their JSON form."""
+    if hasattr(result, "DESCRIPTOR") and hasattr(result, "SerializeToString"):
+        from google.protobuf import json_format
 
-
-def _metadata(unit: Unit, _: Any) -> Any:
-    name, _, version = unit.image.rpartition(":")
-    document: dict[str, Any] = {
-        "name": name or unit.image,
-        "versions": [version] if name else [],
-        "platform": "",
-        "inputs": [],
-        "outputs": [],
-        "custom": {},
-    }
-    hook = unit.hook("init_metadata")
-    found = hook() if hook is not None else None
-    if isinstance(found, Mapping):
-        document.update(found)
-    return document
-
-
-_VERBS: dict[str, Callable[[Unit, Any], Any]] = {
-    "predict": _transform("predict"),
-    "transform_input": _transform("transform_input"),
-    "transform_output": _transform("transform_output"),
-    "route": _route,
-    "aggregate": _aggregate,
-    "send_feedback": _feedback,
-    "ping": _ping,
-    "health": _health,
-    "metadata": _metadata,
-}
+        return json_format.MessageToDict(result)
+    return result

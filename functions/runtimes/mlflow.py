@@ -6,6 +6,7 @@ artifact.
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,18 @@ class MlflowModel(RowModel):
             )
 
     def prepare(self, kind: str, payload: Any, call: Call) -> Item:
-        item = super().prepare(kind, payload, call)
+        return self._typed(super().prepare(kind, payload, call))
+
+    def seldon_input(self, matrix: Any, names: Sequence[str]) -> Item:
+        item = super().seldon_input(matrix, names)
+        if not self._features and names and matrix.ndim == 2:
+            if len(names) != matrix.shape[1]:
+                raise InvalidRequest(f"{len(names)} names for {matrix.shape[1]} columns")
+            item.data = self._columns(names, matrix)
+        return self._typed(item)
+
+    def _typed(self, item: Item) -> Item:
+        """Columns and their types as the model's schema has them."""
         if isinstance(item.data, np.ndarray) and self._features and item.data.ndim == 2:
             if item.data.shape[1] != len(self._features):
                 raise InvalidRequest(

@@ -67,6 +67,13 @@ class RowModel(JoinableModel):
         key = (matrix.dtype, shape[1:]) if isinstance(matrix, np.ndarray) else None
         return Item(kind, payload, call, count=shape[0], key=key, data=matrix)
 
+    def seldon_input(self, matrix: Array, names: Sequence[str]) -> Item:
+        """A request of Seldon's protocol: the array, and names if they are to be its columns."""
+        if not matrix.size:
+            raise InvalidRequest("there is no instance in the request")
+        data = _text_values(matrix) if matrix.dtype.kind == "O" else matrix
+        return Item("predict", None, Call({}), count=len(matrix), key=None, data=data)
+
     def _from_rows(self, rows: list[Any]) -> Any:
         if rows and type(rows[0]) is dict:
             return self._from_records(rows)

@@ -5,6 +5,7 @@ router's pool, calls and HTTP server; `work` holds what one request does.
 """
 
 import asyncio
+import json
 import logging
 import random
 import socket
@@ -13,13 +14,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import unquote
 
+from functions.wire import seldon_openapi
 from functions.wire.headers import canonical, join
 from functions.wire.http1 import Exchange, Limits, Server
 from functions.wire.http1_head import RequestHead
 from router_fn.calls import Call, Incoming, Target
 from router_fn.metrics import CONTENT_TYPE
 from router_fn.pool import make_pool
-from router_fn.seldon import messages, openapi
+from router_fn.seldon import messages
 from router_fn.seldon.calls import NodeCall
 from router_fn.seldon.graph import Deployment, Predictor, Unit
 from router_fn.seldon.metrics import SeldonMetrics
@@ -252,9 +254,11 @@ class SeldonServer:
             case "metrics":
                 exchange.respond(200, self.metrics.render(), CONTENT_TYPE, _CORS)
             case "openapi":
-                exchange.respond(200, openapi.description(self.deployment), JSON, _CORS)
+                document = seldon_openapi.deployment(self.deployment.name)
+                exchange.respond(200, json.dumps(document, indent=1).encode(), JSON, _CORS)
             case "doc":
-                page = openapi.page(self.deployment)
+                title = f"{self.deployment.name} ({self.deployment.namespace})"
+                page = seldon_openapi.page(title, seldon_openapi.deployment(self.deployment.name))
                 exchange.respond(200, page, b"text/html; charset=utf-8", _CORS)
             case _:
                 exchange.respond(200, b"", b"", _CORS)

@@ -17,7 +17,7 @@ from google.protobuf import json_format
 from functions.wire.http1_head import RequestHead
 from router_fn.grpc_front import _CODES, GrpcExchange
 from router_fn.seldon import messages
-from router_fn.seldon.protos import MESSAGES, SERVICE
+from router_fn.seldon.protos import MESSAGES
 
 if TYPE_CHECKING:
     from router_fn.seldon.front import SeldonServer
@@ -50,7 +50,7 @@ class SeldonGrpcFront:
             for name, (takes, gives, _) in _METHODS.items()
         }
         self._server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(SERVICE, handlers),)
+            (grpc.method_handlers_generic_handler("seldon.protos.Seldon", handlers),)
         )
         self.port = 0
 

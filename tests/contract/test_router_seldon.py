@@ -319,7 +319,7 @@ def test_check_and_drain() -> None:
 
 def test_the_grpc_front_runs_the_same_graph() -> None:
     grpc = pytest.importorskip("grpc")
-    from router_fn.seldon.protos import MESSAGES, SERVICE
+    from router_fn.seldon.protos import MESSAGES
     from tests.fakes_router import free_port
 
     port = free_port()
@@ -340,7 +340,7 @@ def test_the_grpc_front_runs_the_same_graph() -> None:
 
             def call(method: str, request: Any, gives: str, **metadata: str) -> tuple[Any, Any]:
                 rpc = channel.unary_unary(
-                    f"/{SERVICE}/{method}",
+                    f"/seldon.protos.Seldon/{method}",
                     request_serializer=lambda message: message.SerializeToString(),
                     response_deserializer=MESSAGES[gives].FromString,
                 )

@@ -1,27 +1,19 @@
-"""The OpenAPI description of a deployment's own URLs, and a page that lists them."""
+"""OpenAPI descriptions of Seldon's URLs, a deployment's and a single unit's, and a page of them."""
 
 import html
-import json
+from collections.abc import Mapping
 from typing import Any
 
-from router_fn.seldon.graph import Deployment
 
-
-def description(deployment: Deployment) -> bytes:
-    """An OpenAPI 3.0 document as JSON."""
-    return json.dumps(_document(deployment), indent=1).encode()
-
-
-def page(deployment: Deployment) -> bytes:
+def page(title: str, document: Mapping[str, Any]) -> bytes:
     """A page for people: every URL, and the document itself."""
-    document = _document(deployment)
     rows = "".join(
         f"<tr><td>{method.upper()}</td><td><code>{html.escape(path)}</code></td>"
         f"<td>{html.escape(operation['summary'])}</td></tr>"
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     )
-    title = html.escape(f"{deployment.name} ({deployment.namespace})")
+    title = html.escape(title)
     text = (
         f"<!DOCTYPE html><html lang=en><meta charset=utf-8><title>{title}</title>"
         "<style>body{font:16px sans-serif;margin:2em}td{padding:.3em 1em .3em 0}</style>"
@@ -31,12 +23,13 @@ def page(deployment: Deployment) -> bytes:
     return text.encode()
 
 
-def _document(deployment: Deployment) -> dict[str, Any]:
+def deployment(name: str) -> dict[str, Any]:
+    """OpenAPI 3.0 of a whole deployment under the Seldon protocol."""
     message = {"$ref": "#/components/schemas/SeldonMessage"}
     feedback = {"$ref": "#/components/schemas/Feedback"}
     return {
         "openapi": "3.0.0",
-        "info": {"title": deployment.name, "version": "v1.0"},
+        "info": {"title": name, "version": "v1.0"},
         "paths": {
             "/api/v1.0/predictions": {"post": _operation("Run the graph", message, message)},
             "/api/v1.0/feedback": {"post": _operation("Reward or truth", feedback, message)},
@@ -44,6 +37,34 @@ def _document(deployment: Deployment) -> dict[str, Any]:
             "/api/v1.0/status/{node}": {"get": _operation("One node's health", None, message)},
             "/api/v1.0/metadata": {"get": _operation("Metadata of the graph", None, {})},
             "/api/v1.0/metadata/{node}": {"get": _operation("Metadata of a node", None, {})},
+        },
+        "components": {"schemas": _SCHEMAS},
+    }
+
+
+def unit(name: str) -> dict[str, Any]:
+    """OpenAPI 3.0 of one unit: Seldon's wrapper."""
+    message = {"$ref": "#/components/schemas/SeldonMessage"}
+    several = {"type": "array", "items": message}
+    feedback = {"$ref": "#/components/schemas/Feedback"}
+    verbs = {
+        "/predict": ("Predict", message),
+        "/transform-input": ("Transform a request", message),
+        "/transform-output": ("Transform an answer", message),
+        "/route": ("Choose a child", message),
+        "/aggregate": ("Combine answers", several),
+        "/send-feedback": ("Reward or truth", feedback),
+    }
+    return {
+        "openapi": "3.0.0",
+        "info": {"title": name, "version": "v1.0"},
+        "paths": {
+            **{path: {"post": _operation(*said, message)} for path, said in verbs.items()},
+            "/api/v1.0/predictions": {"post": _operation("Predict", message, message)},
+            "/api/v1.0/feedback": {"post": _operation("Reward or truth", feedback, message)},
+            "/health/ping": {"get": _operation("Alive?", None, None)},
+            "/health/status": {"get": _operation("The model's own health", None, message)},
+            "/metadata": {"get": _operation("Metadata", None, {})},
         },
         "components": {"schemas": _SCHEMAS},
     }
