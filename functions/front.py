@@ -24,6 +24,7 @@ from .wire.http1_head import RequestHead
 if TYPE_CHECKING:
     from .payload_log import PayloadLog
     from .repository import Entry, Repository
+    from .seldon_rest import SeldonCodec
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ class Front:
         return route
 
     @cached_property
-    def seldon(self) -> Codec:
+    def seldon(self) -> "SeldonCodec":
         """One for all requests: it keeps what it has found out about the models."""
         from . import seldon_rest
 

@@ -95,10 +95,10 @@ OPTIONS: tuple[o.Option, ...] = (
         name="protocol",
         env="FUNCTIONS_PROTOCOL",
         default=("v1", "v2"),
-        parse=o.choices("v1", "v2", "tensorflow", "seldon", "grpc-v2", "grpc-v1"),
+        parse=o.choices("v1", "v2", "tensorflow", "seldon", "grpc-v2", "grpc-v1", "grpc-seldon"),
         help=(
-            "protocols to serve; grpc-v1 is TensorFlow Serving's, seldon its Python wrapper's"
-            " REST API"
+            "protocols to serve; grpc-v1 is TensorFlow Serving's, seldon and grpc-seldon are the"
+            " REST and gRPC API of Seldon's Python wrapper"
         ),
     ),
     o.Option(

@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
@@ -22,6 +22,9 @@ from .repository import Repository
 from .sharing import Acceptor
 from .wire.http1 import Limits, Server
 from .wsgi import WsgiBridge
+
+if TYPE_CHECKING:
+    from .front import Front
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +96,7 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
             else None
         )
         await side.listen(sockets=others)
-        grpc_server = await self._start_grpc(repository, engine)
+        grpc_server = await self._start_grpc(repository, engine, front)
         loading = loop.create_task(self._load(repository))
         beating = loop.create_task(self._beat(repository, stop))
         stopping = loop.create_task(stop.wait())
@@ -122,10 +125,10 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
         repository.close()
         return 0
 
-    async def _start_grpc(self, repository: Repository, engine: Engine) -> Any:
+    async def _start_grpc(self, repository: Repository, engine: Engine, front: "Front") -> Any:
         """The gRPC port, when a gRPC protocol is asked for; grpcio is imported only then."""
         settings = self.app.settings
-        if not {"grpc-v2", "grpc-v1"} & set(settings.protocol):
+        if not any(protocol.startswith("grpc") for protocol in settings.protocol):
             return None
         from . import grpc_server
         from .grpc_v2 import HealthService, InferenceService
@@ -137,6 +140,10 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
             from .tfs_grpc import PredictionService
 
             handlers.extend(PredictionService(repository, engine).generic_handlers())
+        if "grpc-seldon" in settings.protocol:
+            from .seldon_grpc import SeldonServices
+
+            handlers.extend(SeldonServices(repository, engine, front.seldon).generic_handlers())
         server, _ = await grpc_server.start(
             handlers,
             settings.host,

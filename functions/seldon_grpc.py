@@ -1,0 +1,255 @@
+"""Seldon's gRPC services over user classes and prepackaged models: Model, Router, Transformer,
+OutputTransformer, Combiner, Generic and Seldon, on one port (spec section 4).
+
+Messages become the JSON objects that REST has, with numbers as doubles, and answers become messages
+again; `raw` hooks get the message itself. Faults keep their meaning as status codes: bad input is
+INVALID_ARGUMENT, a status that user code chose is translated, anything else is INTERNAL.
+"""
+
+import asyncio
+import base64
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import numpy as np
+from google.protobuf import json_format
+
+from . import faults, grpc_server, seldon_rest
+from . import seldon_message as sm
+from .engine import Codec, Engine
+from .errors import FunctionsError, StatusError
+from .model import Call, ServedModel
+from .seldon_protos import MESSAGES
+from .seldon_rest import SeldonCodec
+from .seldon_unit import Unit
+from .wire import seldon
+
+if TYPE_CHECKING:
+    from .repository import Repository
+
+_VERBS = {
+    "Predict": "predict",
+    "TransformInput": "transform_input",
+    "TransformOutput": "transform_output",
+    "Route": "route",
+    "Aggregate": "aggregate",
+    "SendFeedback": "send_feedback",
+    "Metadata": "metadata",
+    "ModelMetadata": "metadata",
+    "GraphMetadata": "graph_metadata",
+}
+
+
+class SeldonGrpcCodec(Codec):
+    """The REST codec's units, asked with messages."""
+
+    name = "grpc-seldon"
+    joins = False
+
+    def __init__(self, rest: SeldonCodec) -> None:
+        super().__init__(rest.settings)
+        self._rest = rest
+
+    def decode(self, body: Any, route: Any, call: Call) -> Any:
+        return body
+
+    def apply(self, model: ServedModel, route: Any, payload: Any, call: Call) -> Any:
+        if model.is_async:
+            return asyncio.to_thread(self._run, model, route.verb, payload)
+        return self._run(model, route.verb, payload)
+
+    def _run(self, model: ServedModel, verb: str, message: Any) -> Any:
+        unit = self._rest.unit(model)
+        if verb == "metadata":
+            return _metadata(unit)
+        if verb == "graph_metadata":
+            return _graph_metadata(unit)
+        raw = unit.raw(verb)
+        if raw is None:
+            return to_message(unit.run(verb, to_json(message)))
+        result = raw(message)
+        if hasattr(result, "SerializeToString"):
+            unit.harvest(verb, json_format.MessageToDict(result))
+            return result
+        unit.harvest(verb, result)
+        return to_message(result)
+
+    def encode(self, result: Any, route: Any, call: Call) -> Any:
+        return result
+
+
+# --- messages -------------------------------------------------------------------------------------
+
+
+def to_json(message: Any) -> dict[str, Any]:
+    """A request message as the JSON object that REST has; numbers are doubles."""
+    kind = message.DESCRIPTOR.name
+    if kind == "SeldonMessageList":
+        return {"seldonMessages": [to_json(one) for one in message.seldonMessages]}
+    if kind == "Feedback":
+        parts = {
+            name: to_json(getattr(message, name))
+            for name in ("request", "response", "truth")
+            if message.HasField(name)
+        }
+        return {**parts, "reward": message.reward}
+    fields: dict[str, Any] = {"meta": {}}
+    if message.HasField("meta"):
+        fields["meta"] = json_format.MessageToDict(message.meta)
+    choice = message.WhichOneof("choice")
+    if choice == "data":
+        fields["data"] = _data(message.data)
+    elif choice == "jsonData":
+        fields["jsonData"] = _value(message.jsonData)
+    elif choice == "strData":
+        fields["strData"] = message.strData
+    elif choice == "binData":
+        fields["binData"] = base64.b64encode(message.binData).decode()
+    return fields
+
+
+def _data(data: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = {"names": list(data.names)}
+    choice = data.WhichOneof("choice")
+    if choice == "tensor":
+        shape, values = list(data.tensor.shape), np.array(data.tensor.values, dtype=float)
+        fields["tensor"] = {"shape": shape, "values": values}
+    elif choice == "tftensor":
+        fields["tftensor"] = json_format.MessageToDict(data.tftensor)
+    elif choice == "ndarray":
+        fields["ndarray"] = [_value(value) for value in data.ndarray.values]
+    return fields
+
+
+def _value(value: Any) -> Any:
+    """A google.protobuf.Value; its numbers are doubles, whole ones too."""
+    kind = value.WhichOneof("kind")
+    if kind == "list_value":
+        return [_value(one) for one in value.list_value.values]
+    if kind == "struct_value":
+        return {key: _value(one) for key, one in value.struct_value.fields.items()}
+    return None if kind in (None, "null_value") else getattr(value, kind)
+
+
+def to_message(answer: Any) -> Any:
+    """A SeldonMessage of a JSON object. Raises BadResult."""
+    if not isinstance(answer, Mapping):
+        raise sm.BadResult(f"the model returned {type(answer).__name__}, not a message")
+    fields = dict(answer)
+    data = fields.pop("data", None)
+    tensor = data.get("tensor") if isinstance(data, Mapping) else None
+    if isinstance(tensor, Mapping):  # the only payload that is large as a rule
+        data = {key: value for key, value in data.items() if key != "tensor"}
+    try:
+        message = json_format.ParseDict(_json(fields), MESSAGES["SeldonMessage"]())
+        if isinstance(data, Mapping):
+            json_format.ParseDict(_json(data), message.data)
+            message.data.SetInParent()
+        if isinstance(tensor, Mapping):
+            message.data.tensor.shape.extend(tensor.get("shape", []))
+            message.data.tensor.values.extend(tensor.get("values", []))
+            message.data.tensor.SetInParent()
+    except (json_format.ParseError, TypeError, ValueError) as exc:
+        raise sm.BadResult(f"the answer has no place in a SeldonMessage: {exc}") from None
+    return message
+
+
+def _json(value: Any) -> Any:
+    """numpy's numbers and arrays as Python's."""
+    if isinstance(value, Mapping):
+        return {str(key): _json(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(one) for one in value]
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _metadata(unit: Unit) -> Any:
+    document = _json(unit.metadata.read())
+    return json_format.ParseDict(document, MESSAGES["SeldonModelMetadata"]())
+
+
+def _graph_metadata(unit: Unit) -> Any:
+    """Of a graph of one node."""
+    model = _metadata(unit)
+    graph = MESSAGES["SeldonGraphMetadata"](name=unit.identity.predictor)
+    graph.models[unit.identity.unit or model.name].CopyFrom(model)
+    graph.inputs.extend(model.inputs)
+    graph.outputs.extend(model.outputs)
+    return graph
+
+
+# --- services -------------------------------------------------------------------------------------
+
+
+class _Route:
+    __slots__ = ("model", "verb", "version")
+
+    def __init__(self, model: str, verb: str) -> None:
+        self.model = model
+        self.verb = verb
+        self.version = ""
+
+
+class SeldonServices:
+    """All services, each method by its name."""
+
+    def __init__(self, repository: "Repository", engine: Engine, rest: SeldonCodec) -> None:
+        self.repository = repository
+        self.engine = engine
+        self.codec = SeldonGrpcCodec(rest)
+
+    def generic_handlers(self) -> list[grpc.GenericRpcHandler]:
+        return [
+            grpc_server.handler(
+                f"{seldon.PACKAGE}.{service}",
+                {
+                    name: (self._method(_VERBS[name]), MESSAGES[takes])
+                    for name, (takes, _) in methods.items()
+                },
+            )
+            for service, methods in seldon.SERVICES.items()
+        ]
+
+    def _method(self, verb: str) -> grpc_server.Method:
+        async def answer(request: Any, context: Any) -> Any:
+            return await self._call(verb, request, context)
+
+        return answer
+
+    async def _call(self, verb: str, request: Any, context: Any) -> Any:
+        name = self.repository.settings.model_name
+        call = Call(grpc_server.lower_metadata(context))
+        call.request_id = call.headers.get("seldon-puid", "")
+        if call.request_id:
+            await context.send_initial_metadata((("seldon-puid", call.request_id),))
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def done(answer: Any, error: BaseException | None) -> None:
+            if future.done():
+                return  # the client has gone
+            if error is not None:
+                future.set_exception(faults.classify(error, name, call.request_id))
+            else:
+                future.set_result(answer)
+
+        entry = None
+        try:
+            entry = self.repository.ready_entry(name)
+            self.engine.execute(
+                entry, self.codec, _Route(name, verb), request, request.ByteSize(), call, done
+            )
+            answer = await future
+        except FunctionsError as error:
+            status, text, _ = seldon_rest.told(error)
+            if entry is not None:
+                entry.metrics.observe(self.codec.name, status, call.timings)
+            await context.abort(grpc_server.status_of(_chosen(error, status)), text)
+        assert entry is not None
+        entry.metrics.observe(self.codec.name, 200, call.timings)
+        return answer
+
+
+def _chosen(error: FunctionsError, status: int) -> FunctionsError:
+    """A fault whose status is user code's own counts by that status."""
+    return StatusError(status, str(error)) if isinstance(error, sm.BadResult) else error
