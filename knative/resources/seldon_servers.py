@@ -59,10 +59,10 @@ def _wants_stock(site: Site) -> bool:
 def _own(site: Site, known: words.Server) -> NodeServer:
     """`python -m functions` with the runtime of a prepackaged server.
 
-    Under the Seldon protocol the router translates: it asks `/v1/models/NODE:predict`.
+    It speaks the deployment's protocol itself; only for TensorFlow under Seldon's protocol the
+    router translates, as Seldon's proxy does: it asks `/v1/models/NODE:predict`.
     """
-    translated = site.protocol == "seldon"
-    rows = "tensorflow" if known.runtime == "tensorflow" else "v1"
+    translated = known.runtime == "tensorflow" and site.protocol == "seldon"
     image = site.context.options.image("functions", known.runtime)
     delivery = deliver(site, own_server=True)
     base = _functions(site, image, delivery)
@@ -70,7 +70,7 @@ def _own(site: Site, known: words.Server) -> NodeServer:
         *("--model-name", site.node.name),
         *("--model-dir", names.MODEL_DIR),
         *("--runtime", known.runtime),
-        *("--protocol", rows if translated else site.protocol),
+        *("--protocol", "tensorflow" if translated else site.protocol),
         *_params(site, known),
     ]
     serving = container.merge(base, plain(site.given))

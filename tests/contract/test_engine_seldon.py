@@ -157,5 +157,5 @@ def test_a_router_class_chooses_and_the_answer_says_so(engine: fakes_engine.Engi
 def test_a_models_refusal_is_the_callers(engine: fakes_engine.Engine) -> None:
     answer = call(engine, "choice", "/api/v1.0/predictions", {"data": {"ndarray": [["x"]]}})
     assert answer.status == 400
-    assert answer.json["status"]["status"] == "FAILURE"
+    assert answer.json["status"]["reason"] == "MICROSERVICE_BAD_DATA"
     assert "could not convert" in answer.json["status"]["info"]
