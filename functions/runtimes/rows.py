@@ -71,7 +71,7 @@ class RowModel(JoinableModel):
         """A request of Seldon's protocol: the array, and names if they are to be its columns."""
         if not matrix.size:
             raise InvalidRequest("there is no instance in the request")
-        data = _text_values(matrix) if matrix.dtype.kind == "O" else matrix
+        data = _text_values(matrix.astype(object)) if matrix.dtype.kind in "OU" else matrix
         return Item("predict", None, Call({}), count=len(matrix), key=None, data=data)
 
     def _from_rows(self, rows: list[Any]) -> Any:

@@ -11,8 +11,8 @@ import pytest
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression, Perceptron
 
-from tests.fakes_seldon import ENVIRON, Wrappers, wrappers
 from tests.contract.test_functions_seldon import META, PREDICT
+from tests.fakes_seldon import ENVIRON, Wrappers, wrappers
 
 ROWS = [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]
 
