@@ -40,6 +40,7 @@ class Settings:
     predictor_host: str = ""
     model_predictor: tuple[tuple[str, str], ...] = ()
     predictor_protocol: str = "auto"
+    predictor_binary: bool = True
     predictor_use_ssl: bool = False
     predictor_ca_file: str = ""
     predictor_verify: bool = True

@@ -159,6 +159,13 @@ OPTIONS: tuple[o.Option, ...] = (
         ),
     ),
     o.Option(
+        name="predictor_binary",
+        env="FUNCTIONS_PREDICTOR_BINARY",
+        parse=o.boolean,
+        default=True,
+        help="send V2 tensors as binary data; a predictor that refuses them gets JSON. false: JSON",
+    ),
+    o.Option(
         name="predictor_use_ssl",
         env="FUNCTIONS_PREDICTOR_USE_SSL",
         parse=o.boolean,

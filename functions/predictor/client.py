@@ -23,8 +23,9 @@ from functions.model import Call
 
 from . import documents, target
 from .connection import Broken
+from .dialling import Unreachable
 from .forwarding import Forwarder, deadline_of
-from .pool import Pool, Unreachable
+from .pool import Pool
 from .rest import Fields, Rest, is_missing_path
 
 if TYPE_CHECKING:
@@ -231,14 +232,14 @@ class _Link:
         self._target = where
         self._settings = settings
         self._grpc: Grpc | None = None
-        self._closing: set[asyncio.Task[None]] = set()
         self.rest = Rest(
             Pool(
                 where,
                 context=tls,
                 max_connections=settings.predictor_connections,
                 max_bytes=settings.max_body_bytes,
-            )
+            ),
+            binary=settings.predictor_binary,
         )
 
     @property
@@ -248,13 +249,12 @@ class _Link:
     @property
     def grpc(self) -> "Grpc":
         if self._grpc is None:
-            from .grpc_client import Grpc  # grpcio
+            from .grpc_client import Grpc  # protobuf, hpack
 
             settings = self._settings
             self._grpc = Grpc(
                 self._target,
-                ca_file=settings.predictor_ca_file,
-                verify=settings.predictor_verify,
+                context=tls_context(settings, "h2") if self._target.tls else None,
                 max_bytes=settings.max_body_bytes,
             )
         return self._grpc
@@ -262,12 +262,10 @@ class _Link:
     def close(self) -> None:
         self.rest.pool.close()
         if self._grpc is not None:
-            task = self.loop.create_task(self._grpc.close())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._grpc.close()
 
 
-def tls_context(settings: "Settings") -> ssl.SSLContext:
+def tls_context(settings: "Settings", protocol: str = "http/1.1") -> ssl.SSLContext:
     """System roots, or those of `--predictor-ca-file`; names are checked unless
     `--predictor-verify false`. Raises LoadFailed."""
     try:
@@ -277,4 +275,5 @@ def tls_context(settings: "Settings") -> ssl.SSLContext:
     if not settings.predictor_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols([protocol])
     return context

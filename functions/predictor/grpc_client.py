@@ -1,16 +1,15 @@
-"""The grpcio door of the way to a predictor: V2 over gRPC, one call, without retries.
+"""V2 over gRPC: one call to a predictor, without retries.
 
 Raw tensors neither go through protobuf's parser nor through its serializer, each of which would
 copy them twice: they are appended to, and cut out of, the message as the wire format has them.
 """
 
-import os
+import asyncio
 import ssl
-from collections.abc import Sequence
-from typing import Any
-
-import grpc
-import grpc.aio
+import struct
+import time
+from collections.abc import Iterable
+from urllib.parse import unquote_to_bytes
 
 from functions import codec_grpc, oip
 from functions.errors import UpstreamError, UpstreamStatus
@@ -19,8 +18,16 @@ from functions.wire import v2
 
 from . import documents
 from .connection import Buffer
-from .pool import Unreachable
+from .dialling import Unreachable, connect
+from .http2 import Answer, Http2, literal
 from .target import Target
+
+_CODES = (
+    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
+    "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED",
+    "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+)  # fmt: skip
+"""By number."""
 
 _HTTP = {
     "CANCELLED": 499,
@@ -42,145 +49,178 @@ _HTTP = {
 }
 """gRPC's own table of HTTP statuses (google.rpc.Code)."""
 
+_OF_HTTP = {
+    400: "INTERNAL", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "UNIMPLEMENTED",
+    429: "UNAVAILABLE", 502: "UNAVAILABLE", 503: "UNAVAILABLE", 504: "UNAVAILABLE",
+}  # fmt: skip
+"""Where something on the way answers in plain HTTP (gRPC's "HTTP to gRPC Status Code Mapping")."""
+
 _RAW_INPUT = 7
 _RAW_OUTPUT = 6
 """Field numbers of raw_input_contents and raw_output_contents."""
+
+_METADATA_NEVER = frozenset({"te", "content-type", "user-agent", "grpc-timeout", "grpc-encoding"})
+
+Fields = Iterable[tuple[str, str]]
 
 
 class Grpc:
     """Calls of one predictor. For one event loop."""
 
-    def __init__(self, target: Target, *, ca_file: str, verify: bool, max_bytes: int) -> None:
+    def __init__(self, target: Target, *, context: ssl.SSLContext | None, max_bytes: int) -> None:
+        """`context` is needed for https targets and must offer `h2`."""
         self.target = target
-        options: list[tuple[str, Any]] = [
-            ("grpc.max_receive_message_length", max_bytes),
-            ("grpc.max_send_message_length", -1),
-            ("grpc.enable_retries", 0),  # `client` retries, with the server's own patience
-            # A predictor that has come back is seen within a second, not within two minutes.
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 1000),
-        ]
-        if target.tls:
-            credentials, more = _credentials(target, ca_file, verify)
-            self._channel = grpc.aio.secure_channel(target.address, credentials, options + more)
-        else:
-            self._channel = grpc.aio.insecure_channel(target.address, options)
-        self._infer = self._channel.unary_unary(f"/{oip.SERVICE}/ModelInfer")
-        self._live = self._channel.unary_unary(f"/{oip.SERVICE}/ServerLive")
+        self._context = context
+        self._max_bytes = max_bytes
+        self._connections: list[Http2] = []
+        self._dialling: asyncio.Task[None] | None = None
+        self._starts: dict[str, bytes] = {}
+        scheme = b"\x87" if target.tls else b"\x86"  # entries of HPACK's static table
+        self._start = b"".join([
+            b"\x83", scheme,
+            literal(b":authority", target.authority.encode()),
+        ])  # fmt: skip
+        self._end = b"".join([
+            literal(b"te", b"trailers"),
+            literal(b"content-type", b"application/grpc"),
+            literal(b"user-agent", b"grpc-turnout"),
+        ])  # fmt: skip
 
     @property
     def name(self) -> str:
         return f"grpc{'s' if self.target.tls else ''}://{self.target.address}"
 
-    async def infer(
-        self, request: InferRequest, metadata: Sequence[tuple[str, str]], timeout_s: float
-    ) -> InferResponse:
-        """Raises UpstreamStatus, UpstreamError, Unreachable or TimeoutError."""
-        body = encode(request)
-        try:
-            answer = await self._infer(body, timeout=timeout_s, metadata=metadata)
-        except grpc.aio.AioRpcError as exc:
-            raise self._translated(exc) from exc
-        except grpc.aio.UsageError as exc:
-            raise UpstreamError(self.name, f"cannot be called: {exc}") from exc
+    async def infer(self, request: InferRequest, fields: Fields, left_s: float) -> InferResponse:
+        """Raises UpstreamStatus, UpstreamError, Unreachable, Broken or TimeoutError."""
+        message = encode(request)
+        answer = await self._call("ModelInfer", message, fields, left_s)
         try:
             response = decode(answer)
         except (v2.Malformed, ValueError, KeyError) as exc:
             raise UpstreamError(self.name, f"sent an answer that is no V2 response: {exc}") from exc
         return documents.checked(response, self.name)
 
-    async def poke(self, metadata: Sequence[tuple[str, str]], timeout_s: float) -> int:
-        """A request wakes a sleeping service; an open connection alone would not. The answer's
-        status, as HTTP has it."""
+    async def poke(self, fields: Fields, left_s: float) -> int:
+        """The status, as HTTP has it, of a request that costs the predictor nothing: a request
+        wakes a sleeping service, an open connection alone would not."""
         try:
-            await self._live(b"", timeout=timeout_s, metadata=metadata)
-        except grpc.aio.AioRpcError as exc:
-            return _HTTP.get(exc.code().name, 500)
+            await self._call("ServerLive", [], fields, left_s)
+        except UpstreamStatus as status:
+            return status.http_status()
         return 200
 
-    def _translated(self, exc: grpc.aio.AioRpcError) -> Exception:
-        code, details = exc.code().name, exc.details() or ""
-        if code == "DEADLINE_EXCEEDED":
-            return TimeoutError(details)
-        low = details.lower()
-        if code == "RESOURCE_EXHAUSTED" and "received message larger" in low:
-            return UpstreamError(self.name, f"sent an answer that is too large: {details}")
-        if code == "UNAVAILABLE":
-            if "http1.x" in low or "http/1" in low:
-                return UpstreamError(
-                    self.name,
-                    "speaks HTTP/1, not gRPC, on this port: use --predictor-protocol v2, or its"
-                    " gRPC port",
-                )
-            if "handshake" in low or "certificate" in low or "ssl" in low:
-                return Unreachable(f"TLS: {_connect_reason(details)}", retryable=False)
-            if "dns" in low or "name resolution" in low:
-                return Unreachable(
-                    f"its name {self.target.host!r} cannot be resolved ({details[:200]})",
-                    retryable=False,
-                )
-            if "failed to connect" in low or "connection refused" in low:
-                return Unreachable(_connect_reason(details), retryable=True)
-            if any(word in low for word in ("socket closed", "connection reset", "goaway", "eof")):
-                return UpstreamError(self.name, f"broke the connection off: {details[:200]}")
-        if code in ("UNKNOWN", "INTERNAL") and ("http2" in low or "trailers" in low):
-            return UpstreamError(self.name, f"sent garbage: {details[:200]}")
-        return UpstreamStatus(self.name, _HTTP.get(code, 500), details, grpc_code=code)
+    # --- one call ------------------------------------------------------------------------------
 
-    async def close(self) -> None:
-        await self._channel.close(None)
+    async def _call(
+        self, method: str, message: list[Buffer], fields: Fields, left_s: float
+    ) -> memoryview:
+        """The answer's message. Raises UpstreamStatus for a status other than OK."""
+        prefix = struct.pack(">BI", 0, documents.total(message))
+        since = time.monotonic()
+        async with asyncio.timeout(left_s):
+            connection = await self._take()
+            block = self._block(method, fields, left_s)
+            answer = await connection.call(block, [prefix, *message])
+        try:
+            self._check(answer)
+        except UpstreamStatus as status:
+            # A server that knows the deadline may say that it is over before our own clock does.
+            if status.grpc_code == "DEADLINE_EXCEEDED" and time.monotonic() - since > 0.9 * left_s:
+                raise TimeoutError from status
+            raise
+        body = answer.body
+        if len(body) < 5 or len(body) - 5 != int.from_bytes(body[1:5], "big"):
+            raise UpstreamError(self.name, f"sent garbage: {len(body)} bytes are no gRPC message")
+        if body[0]:
+            raise UpstreamError(self.name, "sent garbage: a compressed message, unasked")
+        return memoryview(body)[5:]
 
+    def _block(self, method: str, fields: Fields, left_s: float) -> bytes:
+        milliseconds = max(1, int(left_s * 1000))
+        limit = f"{milliseconds}m" if milliseconds < 10**8 else f"{milliseconds // 1000}S"
+        start = self._starts.get(method)
+        if start is None:
+            path = f"{self.target.path}/{oip.SERVICE}/{method}"
+            start = self._starts[method] = b"".join(
+                [self._start, literal(b":path", path.encode()), self._end]
+            )
+        parts = [start, literal(b"grpc-timeout", limit.encode())]
+        for name, value in fields:
+            if name not in _METADATA_NEVER and not name.startswith(":"):
+                text = str(value).encode("ascii", "replace")
+                clean = bytes(byte for byte in text if 0x20 <= byte < 0x7F)
+                parts.append(literal(name.encode(), clean, secret=name == "authorization"))
+        return b"".join(parts)
 
-def _connect_reason(details: str) -> str:
-    """grpc names every address it tried; the cause is at the end."""
-    if "refused" in details:
-        return "connection refused"
-    return details.rpartition("Last error: ")[2][:200]
+    def _check(self, answer: Answer) -> None:
+        """Raises UpstreamStatus or UpstreamError unless the status is OK."""
+        headers = answer.headers
+        number = headers.get(b"grpc-status")
+        if number == b"0":
+            return
+        if number is not None:
+            code = _CODES[int(number)] if number.isdigit() and int(number) < 17 else "UNKNOWN"
+            details = unquote_to_bytes(headers.get(b"grpc-message", b"")).decode("utf-8", "replace")
+            raise UpstreamStatus(self.name, _HTTP[code], details, grpc_code=code)
+        status = headers.get(b":status", b"")
+        kind = headers.get(b"content-type", b"").decode("latin-1")
+        if status.isdigit() and status != b"200":
+            text = documents.error_text(answer.body) or f"HTTP {int(status)}"
+            code = _OF_HTTP.get(int(status), "UNKNOWN")
+            raise UpstreamStatus(self.name, int(status), text, grpc_code=code)
+        raise UpstreamError(
+            self.name, f"sent garbage: an answer without grpc-status (content-type {kind!r})"
+        )
 
+    # --- connections ---------------------------------------------------------------------------
 
-def _credentials(
-    target: Target, ca_file: str, verify: bool
-) -> tuple[grpc.ChannelCredentials, list[tuple[str, Any]]]:
-    """grpcio cannot skip the verification; without it, the certificate that the server shows at
-    the first look is the one that is trusted. Raises Unreachable when there is none to look at."""
-    if verify:
-        roots = None
-        if ca_file:
-            with open(ca_file, "rb") as file:
-                roots = file.read()
-        return grpc.ssl_channel_credentials(root_certificates=roots), []
-    try:
-        shown = ssl.get_server_certificate((target.host, target.port), timeout=10.0)
-    except OSError as exc:
-        raise Unreachable(f"TLS: {exc}", retryable=True) from exc
-    return (
-        grpc.ssl_channel_credentials(root_certificates=shown.encode()),
-        [("grpc.ssl_target_name_override", _name_in(shown) or target.host)],
-    )
+    async def _take(self) -> Http2:
+        """A connection that has room for one more call."""
+        while True:
+            for connection in self._connections:
+                if connection.usable and connection.active < connection.max_streams:
+                    return connection
+            if self._dialling is None:
+                task = asyncio.get_running_loop().create_task(self._dial())
+                self._dialling = task
+                task.add_done_callback(self._dialled)
+            await asyncio.shield(self._dialling)
 
+    async def _dial(self) -> None:
+        connection = await connect(
+            self.target,
+            lambda: Http2(self._max_bytes, self._lost),
+            self._context,
+            tunnel=True,
+        )
+        if not connection.speaks_h2:
+            connection.close()
+            raise Unreachable(
+                "TLS: it does not offer HTTP/2: no gRPC port? (--predictor-protocol v2)",
+                retryable=False,
+            )
+        self._connections.append(connection)
 
-def _name_in(certificate: str) -> str:
-    """A name that the certificate is for. The standard library parses only files."""
-    import tempfile
+    def _dialled(self, task: "asyncio.Task[None]") -> None:
+        self._dialling = None
+        if not task.cancelled():
+            task.exception()  # whoever waits for the connection has it too
 
-    with tempfile.NamedTemporaryFile("w", suffix=".pem", delete=False) as file:
-        file.write(certificate)
-    try:
-        found: Any = ssl._ssl._test_decode_cert(file.name)  # type: ignore[attr-defined]
-    finally:
-        os.unlink(file.name)
-    names = [value for kind, value in found.get("subjectAltName", ()) if kind == "DNS"]
-    names += [value for part in found.get("subject", ()) for key, value in part if
-              key == "commonName"]  # fmt: skip
-    return names[0] if names else ""
+    def _lost(self, connection: Http2) -> None:
+        if connection in self._connections:
+            self._connections.remove(connection)
+
+    def close(self) -> None:
+        for connection in list(self._connections):
+            connection.close()
 
 
 # --- messages ------------------------------------------------------------------------------------
 
 
-def encode(request: InferRequest) -> bytes:
-    """A serialized ModelInferRequest; tensors are raw."""
+def encode(request: InferRequest) -> list[Buffer]:
+    """A serialized ModelInferRequest in pieces; tensors are raw, and the very buffers they are
+    in."""
     message = oip.ModelInferRequest(
         model_name=request.model_name, model_version=request.model_version, id=request.id
     )
@@ -196,7 +236,7 @@ def encode(request: InferRequest) -> bytes:
     for raw in raws:
         pieces.append(_LENGTH_TAG[_RAW_INPUT] + _varint(len(raw)))
         pieces.append(raw)
-    return b"".join(pieces)
+    return pieces
 
 
 _LENGTH_TAG = {number: bytes([number << 3 | 2]) for number in (_RAW_INPUT, _RAW_OUTPUT)}
@@ -212,23 +252,22 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def cut_raw(data: bytes, number: int) -> tuple[bytes, list[memoryview]]:
-    """(message without the raw contents of field `number`, these as views of `data`).
+def cut_raw(view: memoryview, number: int) -> tuple[bytes, list[memoryview]]:
+    """(message without the raw contents of field `number`, these as they lie in `view`).
 
-    Raises ValueError when `data` is no message.
+    Raises ValueError when it is no message.
     """
-    view = memoryview(data)
     rest: list[Buffer] = []
     raws: list[memoryview] = []
     wanted = number << 3 | 2
     at = kept = 0
-    end = len(data)
+    end = len(view)
     while at < end:
         start = at
-        tag, at = _read_varint(data, at)
+        tag, at = _read_varint(view, at)
         kind = tag & 7
         if kind == 2:
-            length, at = _read_varint(data, at)
+            length, at = _read_varint(view, at)
             at += length
             if at > end:
                 raise ValueError("the message is cut off")
@@ -237,18 +276,16 @@ def cut_raw(data: bytes, number: int) -> tuple[bytes, list[memoryview]]:
                 raws.append(view[at - length : at])
                 kept = at
         elif kind == 0:
-            _, at = _read_varint(data, at)
+            _, at = _read_varint(view, at)
         elif kind in (1, 5):
             at += 8 if kind == 1 else 4
         else:
             raise ValueError(f"wire type {kind} in the message")
-    if not raws:
-        return data, raws
     rest.append(view[kept:])
     return b"".join(rest), raws
 
 
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+def _read_varint(data: memoryview, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         if at >= len(data) or shift > 63:
@@ -261,7 +298,7 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
         shift += 7
 
 
-def decode(data: bytes) -> InferResponse:
+def decode(data: memoryview) -> InferResponse:
     """Raises v2.Malformed or ValueError."""
     from google.protobuf.message import DecodeError
 

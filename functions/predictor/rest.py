@@ -51,8 +51,10 @@ class Memory:
 class Rest:
     """Calls of one predictor."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, *, binary: bool) -> None:
+        """`binary`: offer tensors as binary data at all."""
         self.pool = pool
+        self._binary = binary
         self.memory = Memory()
         target = pool.target
         # Behind an HTTP proxy a request names its whole URL (RFC 9112 3.2.2).
@@ -84,7 +86,7 @@ class Rest:
         """POST to `/infer`, binary or JSON. Raises UpstreamError, Unreachable, Broken."""
         memory = self.memory
         now = time.monotonic()
-        if now < memory.json_only_until:
+        if not self._binary or now < memory.json_only_until:
             return self._response(await self._infer(request, fields, binary=False))
         answer = await self._infer(request, fields, binary=True)
         if answer.status in _REFUSALS and now - memory.binary_at > CONFIRM_S:
