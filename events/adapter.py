@@ -138,6 +138,7 @@ class Adapter:
             self._check_sns(notification)
             for event in self._allowed(notification):
                 self._delivered(event, notification, self._sender.send(event))
+            _require_no_problems(notification)
         except EventsError as error:
             return self._failed(error)
         return self._taken(notification, started)
@@ -147,10 +148,11 @@ class Adapter:
         started = time.monotonic()
         try:
             notification = normalise(headers, body)
-            if notification.sns is not None:
+            if notification.sns:
                 await asyncio.to_thread(self._check_sns, notification)
             for event in self._allowed(notification):
                 self._delivered(event, notification, await self._sender.send_async(event))
+            _require_no_problems(notification)
         except EventsError as error:
             return self._failed(error)
         return self._taken(notification, started)
@@ -174,12 +176,12 @@ class Adapter:
         return Answer(status=error.status, error=str(error), headers=extra)
 
     def _check_sns(self, notification: Notification) -> None:
-        if notification.sns is None:
-            return
-        self._verifier.check(notification.sns)
+        for envelope in notification.sns:
+            self._verifier.check(envelope)
         if notification.handshake is not None:
             self._verifier.confirm(notification.handshake)
-            logger.info("confirmed SNS subscription to %s", notification.sns.get("TopicArn"))
+            topic = notification.handshake.message.get("TopicArn")
+            logger.info("confirmed SNS subscription to %s", topic)
 
     def _allowed(self, notification: Notification) -> list[Event]:
         allowed = [event for event in notification.events if self._is_allowed(event)]
@@ -215,6 +217,13 @@ class Adapter:
         except InvalidEvent:
             return False
         return about is not None and about.bucket in self._buckets
+
+
+def _require_no_problems(notification: Notification) -> None:
+    """After everything readable has gone out: the rest is the sender's to know. Raises
+    `InvalidEvent`."""
+    if notification.problems:
+        raise InvalidEvent("; ".join(notification.problems))
 
 
 class NotAllowed(Refused):

@@ -6,7 +6,7 @@ Order matters: a CloudEvent may wrap a notification (IntegrationSource puts an S
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from events import codec
@@ -37,8 +37,10 @@ class Notification:
     ..."""
     events: tuple[Event, ...] = ()
     handshake: Handshake | None = None
-    sns: Mapping[str, Any] | None = field(default=None, repr=False)
-    """The SNS envelope, when there was one: its signature covers everything inside."""
+    sns: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    """The SNS envelopes, where there were any: their signatures cover everything inside."""
+    problems: tuple[str, ...] = ()
+    """Records beside the events that cannot be read: the sender has to hear of them."""
 
 
 def normalise(headers: codec.Headers, body: bytes) -> Notification:
@@ -46,7 +48,14 @@ def normalise(headers: codec.Headers, body: bytes) -> Notification:
     lowered = codec.lower(headers)
     mode = codec.mode_of(lowered)
     if mode is not None:
-        return _from_cloud_events(codec.decode(lowered, body), mode)
+        try:
+            found = codec.decode(lowered, body)
+        except InvalidEvent:
+            if mode != "binary" or not lowered.get("ce-source", "").startswith("ceph:s3"):
+                raise
+            # Ceph writes the key into ce-subject as it is: a key with a `%` may be no valid header.
+            return replace(_from_value(_parse(body), 1), shape="cloudevent-binary")
+        return _from_cloud_events(found, mode)
     if not body.strip():
         raise InvalidEvent("the body is empty; expected a storage notification or a CloudEvent")
     return _from_value(_parse(body), 0)
@@ -56,13 +65,15 @@ def _from_cloud_events(found: list[Event], mode: str) -> Notification:
     """CloudEvents pass as they are, except those that merely carry a notification of another
     shape."""
     result: list[Event] = []
+    problems: list[str] = []
     for event in found:
         inner = _inside(event)
-        result.extend(inner if inner is not None else [event])
-    return Notification(shape=f"cloudevent-{mode}", events=tuple(result))
+        result.extend(inner.events if inner is not None else [event])
+        problems.extend(inner.problems if inner is not None else ())
+    return Notification(shape=f"cloudevent-{mode}", events=tuple(result), problems=tuple(problems))
 
 
-def _inside(event: Event) -> tuple[Event, ...] | None:
+def _inside(event: Event) -> Notification | None:
     """The storage events a CloudEvent carries in its data; None: it is an event of its own."""
     if event.data is None or (event.content_type is not None and not _may_be_json(event)):
         return None
@@ -80,7 +91,7 @@ def _inside(event: Event) -> tuple[Event, ...] | None:
         return None  # already what we would make of it
     if not _is_known(value):
         return None
-    return _from_value(value, 1).events
+    return _from_value(value, 1)
 
 
 def _may_be_json(event: Event) -> bool:
@@ -134,28 +145,41 @@ def _from_sns(value: Mapping[str, Any], depth: int) -> Notification:
         if not isinstance(url, str):
             raise InvalidEvent(f"an SNS {kind} needs a SubscribeURL")
         handshake = Handshake(url, value) if kind == "SubscriptionConfirmation" else None
-        return Notification(shape="sns", handshake=handshake, sns=value)
+        return Notification(shape="sns", handshake=handshake, sns=(value,))
     if kind != "Notification" or not isinstance(value["Message"], str):
         raise InvalidEvent(f"SNS message type {kind!r} is not a Notification with a text Message")
     inner = _from_value(_parse(value["Message"]), depth + 1)
-    return Notification(shape=f"sns+{inner.shape}", events=inner.events, sns=value)
+    return replace(inner, shape=f"sns+{inner.shape}", sns=(value,))
 
 
 def _from_records(records: list[Any], depth: int) -> Notification:
-    """`Records` of S3 events, or of SNS/SQS messages as Lambda and some queues wrap them."""
+    """`Records` of S3 events, or of SNS/SQS messages as Lambda and some queues wrap them.
+
+    A record that cannot be read does not keep the others from being delivered.
+    """
     events: list[Event] = []
-    sns: Mapping[str, Any] | None = None
-    for record in records:
-        if isinstance(record, dict) and isinstance(record.get("Sns"), dict):
-            inner = _from_value(record["Sns"], depth + 1)
-        elif isinstance(record, dict) and isinstance(record.get("body"), str):
-            inner = _from_value(_parse(record["body"]), depth + 1)
-        else:
-            events.append(s3.from_record(record))
+    problems: list[str] = []
+    sns: list[Mapping[str, Any]] = []
+    for index, record in enumerate(records):
+        try:
+            if isinstance(record, dict) and isinstance(record.get("Sns"), dict):
+                inner = _from_value(record["Sns"], depth + 1)
+            elif isinstance(record, dict) and isinstance(record.get("body"), str):
+                inner = _from_value(_parse(record["body"]), depth + 1)
+            else:
+                events.append(s3.from_record(record))
+                continue
+        except InvalidEvent as error:
+            problems.append(f"Records[{index}]: {error}")
             continue
         events.extend(inner.events)
-        sns = sns or inner.sns
-    return Notification(shape="records", events=tuple(events), sns=sns)
+        problems.extend(inner.problems)
+        sns.extend(inner.sns)
+    if problems and not events:
+        raise InvalidEvent("; ".join(problems))
+    return Notification(
+        shape="records", events=tuple(events), sns=tuple(sns), problems=tuple(problems)
+    )
 
 
 def _parse(body: bytes | str) -> Any:

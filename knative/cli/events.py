@@ -8,10 +8,28 @@ from typing import Any
 from knative import errors
 from knative.cli import engine_options
 
+COUNTED = (
+    "received",
+    "delivered",
+    "replied",
+    "retried",
+    "failed",
+    "dead",
+    "invalid",
+    "rejected",
+)
+"""Counters since the engine's start. Delivered without and with a reply event; failed: on the way
+to a dead letter sink."""
+
+ALWAYS = frozenset({"received", "delivered", "retried", "dead"})
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options and examples."""
-    parser.description = "Events of a local engine: recent, pending and dead ones; replay."
+    parser.description = (
+        "Events of a local engine: recent, pending and dead ones; how many were received,"
+        " delivered, retried and given up; replay."
+    )
     parser.epilog = """examples:
   turnout events
   turnout events dead
@@ -43,20 +61,40 @@ def run(args: argparse.Namespace) -> int:
 
 
 def lines(answer: Mapping[str, Any], what: str) -> Sequence[str]:
-    """One line per event, newest first."""
-    found = [_line(item, what) for item in answer[what]]
+    """One line per event, newest first; recent ones end with what was counted since the start."""
+    shape = {"recent": _recent, "pending": _pending, "dead": _dead}[what]
+    found = [shape(item) for item in answer[what]]
     if what == "recent":
         waiting, dead = sum(answer["depth"].values()), len(answer["dead"])
+        counted = answer["stats"]
+        shown = [name for name in COUNTED if name in ALWAYS or counted.get(name)]
+        found.append(", ".join(f"{counted.get(name, 0)} {name}" for name in shown))
         found.append(f"{waiting} deliveries pending, {dead} dead letters")
     return found or [f"no {what} events"]
 
 
-def _line(item: Mapping[str, Any], what: str) -> str:
-    event = item.get("event") or item.get("attributes") or item
-    head = f"{event.get('type', '?')}  {event.get('source', '')}  {event.get('id', '')}"
-    if what == "dead":
-        failure = item.get("failure") or {}
-        return f"#{item['id']}  {head}  {item.get('trigger')}  {json.dumps(failure)}"
-    if what == "pending":
-        return f"{head}  {item.get('trigger')}  attempt {item.get('attempt')}"
-    return head
+def _recent(item: Mapping[str, Any]) -> str:
+    """What became of the event, by trigger."""
+    triggers = item.get("triggers") or {}
+    fate = ", ".join(f"{name} {state}" for name, state in triggers.items())
+    return f"{_head(item)}  {fate or 'no trigger wants it'}"
+
+
+def _pending(item: Mapping[str, Any]) -> str:
+    towards = "its dead letter sink" if item.get("deadLetter") else item.get("trigger")
+    return f"{_head(item)}  {towards}  attempt {item.get('attempt', 0) + 1}"
+
+
+def _dead(item: Mapping[str, Any]) -> str:
+    failure = item.get("failure") or {}
+    code = failure.get("code") or "no answer"
+    why = failure.get("reason") or failure.get("body") or ""
+    reason = f": {' '.join(str(why).split())[:300]}" if why else ""
+    where = failure.get("destination", "?")
+    return f"#{item['id']}  {_head(item)}  {item.get('trigger')}  {code} from {where}{reason}"
+
+
+def _head(item: Mapping[str, Any]) -> str:
+    event = item.get("event") or {}
+    named = (event.get(name) for name in ("type", "source", "id", "subject"))
+    return "  ".join(str(value) for value in named if value)

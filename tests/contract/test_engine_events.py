@@ -87,8 +87,11 @@ def test_events_reach_a_sleeping_subscriber_through_filters(tmp_path: Path) -> N
         assert engine.service("receiver")["revisions"][0]["cold_starts"] == 1
         until(lambda: engine.admin("events")["stats"].get("delivered") == 1)
         shown = turnout("events", "--port", str(engine.port)).stdout
-        assert "wanted" in shown
-        assert "0 deliveries pending, 0 dead letters" in shown
+        lines = shown.splitlines()
+        assert lines[-1] == "0 deliveries pending, 0 dead letters"
+        assert lines[-2] == "2 received, 1 delivered, 0 retried, 0 dead, 1 rejected"
+        assert lines[0] == "unwanted  /test  2  no trigger wants it"
+        assert lines[1] == "wanted  /test  1  default/wanted delivered"
 
 
 def test_failed_events_become_dead_letters_and_can_be_replayed(tmp_path: Path) -> None:
@@ -100,7 +103,10 @@ def test_failed_events_become_dead_letters_and_can_be_replayed(tmp_path: Path) -
         until(lambda: len(engine.admin("events")["dead"]) == 1, 20)
         assert len(received(tmp_path)) == 2
         dead = turnout("events", "dead", "--port", str(engine.port)).stdout
-        assert "#1" in dead
+        assert "#1  wanted  /test  1  default/wanted  500 from http://receiver.default" in dead
+        counted = turnout("events", "--port", str(engine.port)).stdout
+        assert "1 received, 0 delivered, 1 retried, 1 dead\n" in counted
+        assert "default/wanted dead" in counted
         (tmp_path / "received.txt.fail").unlink()
         assert "1 events" in turnout("events", "replay", "1", "--port", str(engine.port)).stdout
         until(lambda: len(received(tmp_path)) == 3, 10)

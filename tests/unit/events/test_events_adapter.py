@@ -70,6 +70,16 @@ def test_a_notification_half_taken_is_not_acknowledged() -> None:
     assert len(sender.events) == 1
 
 
+def test_of_a_notification_with_a_bad_record_the_good_ones_go_out_and_the_sender_hears() -> None:
+    sender = FakeSender()
+    answer = post(
+        adapter(sender), shapes.records(shapes.aws_record("a"), {}, shapes.aws_record("b"))
+    )
+    assert [event.subject for event in sender.events] == ["a", "b"]
+    assert answer.status == 400
+    assert "Records[1]" in answer.error
+
+
 def test_test_messages_and_directories_are_acknowledged() -> None:
     sender = FakeSender()
     for body in (shapes.TEST_EVENT, shapes.SEAWEED_DIRECTORY):

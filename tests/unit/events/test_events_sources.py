@@ -198,6 +198,34 @@ def test_ceph_speaks_cloud_events_its_own_way() -> None:
     assert event.subject == "a+b %41.png"
 
 
+@pytest.mark.parametrize("subject", ["100%ff.png", "%C3.png", "a\x01b"])
+def test_a_ceph_key_that_is_no_valid_header_is_taken_from_the_record(subject: str) -> None:
+    headers = {
+        "ce-specversion": "1.0",
+        "ce-id": "1",
+        "ce-type": "com.amazonaws.ObjectCreated:Put",
+        "ce-source": "ceph:s3.zg.mnist",
+        "ce-subject": subject,
+        "Content-Type": "application/json",
+    }
+    (event,) = read(shapes.ceph("100%ff.png"), headers).events
+    assert event.subject == "100%ff.png"
+    with pytest.raises(InvalidEvent):
+        read(shapes.ceph(), {**headers, "ce-source": "aws:s3.x.mnist"})
+
+
+def test_a_bad_record_does_not_take_the_good_ones_along() -> None:
+    found = read(shapes.records(shapes.aws_record("a"), {"eventName": "x"}, shapes.aws_record("b")))
+    assert [event.subject for event in found.events] == ["a", "b"]
+    (problem,) = found.problems
+    assert problem.startswith("Records[1]: ")
+
+
+def test_every_sns_envelope_inside_is_known_to_the_signature_check() -> None:
+    inner = [{"Sns": shapes.sns(shapes.records(), MessageId=name)} for name in "ab"]
+    assert [one["MessageId"] for one in read({"Records": inner}).sns] == ["a", "b"]
+
+
 @pytest.mark.parametrize(
     "kind",
     [
