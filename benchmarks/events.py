@@ -51,6 +51,9 @@ PODS = {"adapter": b"\0adapter\0", "sink": b"\0sink\0", "model": b"uvloop.run"}
 
 KILLS = int(os.environ.get("TURNOUT_BENCH_KILLS", "8"))
 
+SEED = int(os.environ.get("TURNOUT_BENCH_SEED", "7"))
+"""Decides who is killed when."""
+
 NULL_SINK = """
 import asyncio, os, sys
 from functions.wire.http1 import Limits, Server
@@ -328,7 +331,7 @@ class Chain:
 
     def under_fire(self, count: int, kills: int) -> list[Row]:
         """Uploads and work while processes die."""
-        chance = random.Random(7)
+        chance = random.Random(SEED)
         started = time.monotonic()
         victims: list[str] = []
         with concurrent.futures.ThreadPoolExecutor(1) as pool:

@@ -100,6 +100,7 @@ class Adapter:
         *,
         credentials: Credentials | None = None,
         buckets: frozenset[str] = frozenset(),
+        partition_by_object: bool = False,
         rate: RateLimit | None = None,
         verifier: Verifier | None = None,
         metrics: Metrics | None = None,
@@ -107,6 +108,7 @@ class Adapter:
         self._sender = sender
         self._credentials = credentials or Credentials()
         self._buckets = buckets
+        self._partition_by_object = partition_by_object
         self._rate = rate or RateLimit(0)
         self._verifier = verifier or Verifier(enabled=True)
         self.metrics = metrics or Metrics("turnout_adapter")
@@ -193,7 +195,7 @@ class Adapter:
                     "no event of this notification is about a bucket on the allow-list"
                 )
             logger.warning("dropped %d events about buckets that are not allowed", dropped)
-        return allowed
+        return [_partitioned(event) for event in allowed] if self._partition_by_object else allowed
 
     def _delivered(self, event: Event, notification: Notification, status: int) -> None:
         self.metrics.count("events", "delivered")
@@ -217,6 +219,17 @@ class Adapter:
         except InvalidEvent:
             return False
         return about is not None and about.bucket in self._buckets
+
+
+def _partitioned(event: Event) -> Event:
+    """With the `partitionkey` of its object, unless it has one (CloudEvents, "Partitioning")."""
+    try:
+        about = storage.object_of(event)
+    except InvalidEvent:
+        return event
+    if about is None or "partitionkey" in event.attributes:
+        return event
+    return event.with_attributes(partitionkey=storage.object_id(about.bucket, about.key))
 
 
 def _require_no_problems(notification: Notification) -> None:

@@ -38,6 +38,7 @@ def make_adapter(
             token=settings.token, user=settings.user, password=settings.password
         ),
         buckets=settings.buckets,
+        partition_by_object=settings.partition_by_object,
         rate=RateLimit(settings.rate_per_s),
         verifier=Verifier(
             enabled=settings.verify_sns,

@@ -64,9 +64,16 @@ _FORMAT = _Verbatim()
 
 
 def lower(headers: Headers) -> dict[str, str]:
-    """Header names in lower case; of a repeated header the last value counts."""
+    """Header names in lower case; of a repeated header the last value counts, but for Prefer,
+    which is a list (RFC 7240)."""
     pairs = headers.items() if isinstance(headers, Mapping) else headers
-    return {name.lower(): value for name, value in pairs}
+    result: dict[str, str] = {}
+    for name, value in pairs:
+        name = name.lower()
+        if name == "prefer" and name in result:
+            value = f"{result[name]}, {value}"
+        result[name] = value
+    return result
 
 
 def mode_of(headers: Mapping[str, str]) -> str | None:

@@ -32,15 +32,15 @@ logger = logging.getLogger(__name__)
 PATH = "/jobs/"
 MAX_STARTS = 3
 MAX_WAIT_S = 60.0
+_ASYNC = re.compile(r"(?:^|,|;)\s*respond-async\s*(?:,|;|$)", re.IGNORECASE)
+_WAIT = re.compile(r"(?:^|,|;)\s*wait\s*=\s*\"?(\d{1,6})", re.IGNORECASE)
 FORWARDED = ("content-type", "accept", "traceparent", "tracestate", "x-request-id")
 HttpAnswer = tuple[int, dict[str, str], bytes]
 
 
 def wants_async(headers: Mapping[str, str]) -> bool:
     """Whether the Prefer header asks for it (names in lower case)."""
-    return (
-        re.search(r"(?:^|,|;)\s*respond-async\s*(?:,|;|$)", headers.get("prefer", "")) is not None
-    )
+    return _ASYNC.search(headers.get("prefer", "")) is not None
 
 
 class Jobs:
@@ -81,7 +81,7 @@ class Jobs:
         if not self._start(job, record):
             error = f"{self._most} requests are waiting already"
             return 429, {"content-type": "application/json", "retry-after": "1"}, _error(error)
-        wait = re.search(r"wait\s*=\s*(\d{1,6})", headers.get("prefer", ""))
+        wait = _WAIT.search(headers.get("prefer", ""))
         if wait:
             self._wait(job, min(float(wait.group(1)), MAX_WAIT_S))
             answer = self.answer(job)

@@ -18,7 +18,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
@@ -78,15 +78,26 @@ class _Row:
     reply: bytes | None = None
 
 
+MAX_BYTES = 64 << 20
+"""What a memory journal holds of answers and replies, and as much again of asynchronous answers."""
+
+
 class MemoryJournal:
-    """The journal of a process that need not remember past its own end. Bounded, oldest out
-    first."""
+    """The journal of a process that need not remember past its own end. Bounded in number and
+    bytes, oldest out first."""
 
     def __init__(
-        self, *, ttl_s: float, max_entries: int, clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        ttl_s: float,
+        max_entries: int,
+        max_bytes: int = MAX_BYTES,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ttl_s = ttl_s
         self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._bytes = self._shelf_bytes = 0
         self._clock = clock
         self._lock = threading.Lock()
         self._rows: OrderedDict[str, _Row] = OrderedDict()
@@ -113,17 +124,19 @@ class MemoryJournal:
         with self._lock:
             row = self._rows.get(self._primary(keys))
             if row is not None:
+                self._bytes += len(answer) - len(row.answer or b"")
                 row.answer = answer
 
     def done(self, keys: Sequence[str], reply: bytes, order: Order | None = None) -> None:
         with self._lock:
             primary = self._primary(keys)
+            self._forget(primary)
             self._rows[primary] = _Row(State.DONE, self._clock() + self._ttl_s, None, reply)
-            self._rows.move_to_end(primary)
+            self._bytes += len(reply)
             if order is not None:
                 self._orders[order.object_id] = order.sequencer
                 self._orders.move_to_end(order.object_id)
-            self._trim()
+            self._trim(primary)
 
     def release(self, keys: Sequence[str]) -> None:
         with self._lock:
@@ -132,7 +145,7 @@ class MemoryJournal:
             if row is None or row.state is State.DONE:
                 return
             if row.answer is None:
-                del self._rows[primary]
+                self._forget(primary)
             else:
                 row.state, row.expires = State.ANSWERED, self._clock() + self._ttl_s
 
@@ -142,11 +155,14 @@ class MemoryJournal:
 
     def keep(self, name: str, value: bytes, ttl_s: float) -> None:
         with self._lock:
-            self._shelf.pop(name, None)
+            self._shelf_bytes -= len(self._shelf.pop(name, (0.0, b""))[1])
             if value:
                 self._shelf[name] = (self._clock() + ttl_s, value)
-            while len(self._shelf) > self._max_entries:
-                self._shelf.popitem(last=False)
+                self._shelf_bytes += len(value)
+            while len(self._shelf) > 1 and (
+                len(self._shelf) > self._max_entries or self._shelf_bytes > self._max_bytes
+            ):
+                self._shelf_bytes -= len(self._shelf.popitem(last=False)[1][1])
 
     def kept(self, name: str) -> bytes | None:
         with self._lock:
@@ -170,21 +186,28 @@ class MemoryJournal:
         if row is not None and row.expires <= now:
             answer = row.answer if row.state is State.BUSY else None
             if answer is None:
-                del self._rows[primary]
+                self._forget(primary)
                 return None
-            return replace(row, state=State.ANSWERED)
+            row.state = State.ANSWERED
         return row
 
     def _remember_aliases(self, keys: Sequence[str]) -> None:
         for key in keys[1:]:
             self._aliases[key] = keys[0]
 
-    def _trim(self) -> None:
-        while len(self._rows) > self._max_entries:
-            oldest = next(iter(self._rows))
-            if self._rows[oldest].state is not State.DONE:  # in flight: bounded by concurrency
+    def _forget(self, primary: str) -> None:
+        row = self._rows.pop(primary, None)
+        if row is not None:
+            self._bytes -= len(row.reply or b"") + len(row.answer or b"")
+
+    def _trim(self, newest: str) -> None:
+        while len(self._rows) > self._max_entries or self._bytes > self._max_bytes:
+            # What is in flight stays, and is bounded by concurrency.
+            rows = self._rows.items()
+            oldest = next((key for key, row in rows if row.state is not State.BUSY), newest)
+            if oldest == newest:
                 break
-            del self._rows[oldest]
+            self._forget(oldest)
         for extra in (self._aliases, self._orders):
             while len(extra) > 2 * self._max_entries:
                 extra.popitem(last=False)

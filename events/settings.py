@@ -147,6 +147,8 @@ class AdapterSettings:
     """Only these SNS topics (ARNs) are confirmed and believed; empty: all with a valid
     signature."""
     verify_sns: bool = True
+    partition_by_object: bool = False
+    """Events carry a `partitionkey` of bucket and key: a Kafka Broker then keeps their order."""
     max_body_bytes: int = 1 << 20
     """SNS and S3 send 256 KiB at most; a larger body is 413."""
     rate_per_s: int = 0
@@ -165,6 +167,7 @@ class AdapterSettings:
             buckets=read.words("TURNOUT_BUCKETS"),
             topics=read.words("TURNOUT_SNS_TOPICS"),
             verify_sns=read.flag("TURNOUT_SNS_VERIFY", True),
+            partition_by_object=read.flag("TURNOUT_PARTITION_BY_OBJECT", False),
             max_body_bytes=read.integer("TURNOUT_MAX_BODY_BYTES", 1 << 20, 1024, 1 << 30),
             rate_per_s=read.integer("TURNOUT_RATE_PER_SECOND", 0, 0, 1_000_000),
         )
@@ -184,6 +187,7 @@ class SqsSettings:
     endpoint_url: str | None = None
     region: str | None = None
     buckets: frozenset[str] = frozenset()
+    partition_by_object: bool = False
     wait_s: int = 20
     """Long poll; SQS allows 20 at most."""
     visibility_s: int = 60
@@ -207,6 +211,7 @@ class SqsSettings:
             or None,
             region=read.text("AWS_REGION") or read.text("AWS_DEFAULT_REGION") or None,
             buckets=read.words("TURNOUT_BUCKETS"),
+            partition_by_object=read.flag("TURNOUT_PARTITION_BY_OBJECT", False),
             wait_s=read.integer("TURNOUT_SQS_WAIT_SECONDS", 20, 0, 20),
             visibility_s=read.integer("TURNOUT_SQS_VISIBILITY_SECONDS", 60, 2, 43200),
             workers=read.integer("TURNOUT_SQS_WORKERS", 8, 1, 256),

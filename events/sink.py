@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from . import codec, effects, filters, request, storage, sweep
+from . import codec, effects, filters, request, storage
 from . import event as events
 from .effects import Answer, Effects
 from .errors import DeliveryFailed, EventsError, InFlight, InvalidEvent, Refused, TryAgain
@@ -376,7 +376,7 @@ def _ignored(reason: str) -> Outcome:
 def _order(about: ObjectRef | None) -> Order | None:
     if about is None or about.sequencer is None:
         return None
-    return Order(object_id=sweep.object_id(about.bucket, about.key), sequencer=about.sequencer)
+    return Order(object_id=storage.object_id(about.bucket, about.key), sequencer=about.sequencer)
 
 
 def _record(outcome: Outcome) -> bytes:

@@ -134,6 +134,7 @@ def run(settings: SqsSettings) -> int:
             server=settings.server,
             sender=settings.sender,
             buckets=settings.buckets,
+            partition_by_object=settings.partition_by_object,
             verify_sns=False,  # only the topic's owner can write to the queue
         ),
         Client(settings.sender.proxies, connections=settings.workers),

@@ -57,6 +57,11 @@ class ObjectRef:
         return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()
 
 
+def object_id(bucket: str, key: str) -> str:
+    """The name of an object, all versions of it, fit for any store."""
+    return hashlib.sha256(f"{bucket}\0{key}".encode("utf-8", "replace")).hexdigest()
+
+
 def name_of(event_type: str) -> str | None:
     """The S3 event name in a CloudEvents type; None: not a storage event."""
     for prefix in _PREFIXES:

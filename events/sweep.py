@@ -8,7 +8,6 @@ the write): a swept event says "written within this second", so a late original 
 and an object dealt with meanwhile is recognised by the second it was written in.
 """
 
-import hashlib
 import logging
 import threading
 import time
@@ -23,7 +22,7 @@ from .objects import Listed, ObjectStore
 from .sender import Sender
 from .sources import s3
 from .spec import ObjectFilter
-from .storage import SWEPT_FLOOR
+from .storage import SWEPT_FLOOR, object_id
 
 logger = logging.getLogger(__name__)
 
@@ -43,11 +42,6 @@ class Swept:
 
     looked_at: int = 0
     published: int = 0
-
-
-def object_id(bucket: str, key: str) -> str:
-    """The journal's name of an object, all versions of it."""
-    return hashlib.sha256(f"{bucket}\0{key}".encode("utf-8", "replace")).hexdigest()
 
 
 def event_of(bucket: str, found: Listed) -> Event:

@@ -34,6 +34,8 @@ def check(resource: Resource, report: Report) -> None:
     for name, checked in _SECTIONS.items():
         for path, message in checked(spec.get(name)):
             report.error(("spec", name, *parse(path)), message)
+    for path, message in _check_token(spec):
+        report.error(("spec", *parse(path)), message)
     if not report.failed:
         _warn(spec, report)
 
@@ -156,6 +158,23 @@ def _check_queue(value: JSON) -> list[Problem]:
                 for path, message in _unknown(secret, ("secretName",))
             ]
     return problems
+
+
+def _check_token(spec: Mapping[str, JSON]) -> list[Problem]:
+    """A token that nobody could send."""
+    source, adapter = spec.get("source"), spec.get("adapter")
+    s3 = source.get("s3") if isinstance(source, Mapping) else None
+    way = s3.get("notify") if isinstance(s3, Mapping) else None
+    if way != "IntegrationSource" or not isinstance(adapter, Mapping):
+        return []
+    return [
+        (f"adapter.{name}", f"{why}; leave it out, the adapter is cluster-local")
+        for name, why in (
+            ("tokenSecret", "an IntegrationSource cannot send a token: it would be answered 401"),
+            ("public", "an IntegrationSource calls the adapter inside the cluster"),
+        )
+        if adapter.get(name)
+    ]
 
 
 def _unknown(value: Mapping[str, JSON], known: tuple[str, ...]) -> list[Problem]:

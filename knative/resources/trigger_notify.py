@@ -27,6 +27,7 @@ def adapter(resource: Resource, context: "Context") -> Object:
         variables["TURNOUT_RATE_PER_SECOND"] = str(given["ratePerSecond"])
     if given.get("snsTopics"):
         variables["TURNOUT_SNS_TOPICS"] = ",".join(given["snsTopics"])
+    variables |= _ordered(resource)
     item["env"] = container.env(**variables)
     secret = given.get("tokenSecret")
     if secret:
@@ -48,11 +49,18 @@ def poller(resource: Resource, context: "Context") -> Object:
         *container.env(
             TURNOUT_SQS_QUEUE_URL=parts.s3_source(resource)["queue"],
             TURNOUT_BUCKETS=",".join(parts.buckets(resource)),
+            **_ordered(resource),
         ),
         *parts.s3_env(resource),
     ]
     name = parts.adapter_name(resource.name)
     return parts.service(resource, name, item, minReplicas=1, maxReplicas=1, timeout=60)
+
+
+def _ordered(resource: Resource) -> dict[str, str]:
+    """A Kafka Broker orders by `partitionkey`: without one, each event may overtake any other."""
+    ordered = (resource.spec.get("broker") or {}).get("ordered")
+    return {"TURNOUT_PARTITION_BY_OBJECT": "true"} if ordered else {}
 
 
 def ping(resource: Resource) -> Object:
@@ -90,6 +98,8 @@ def integration_source(resource: Resource) -> Object:
     aws: Object = {"sqs": {"arn": s3["queue"], "region": s3.get("region") or "us-east-1"}}
     if s3.get("credentials"):
         aws["auth"] = {"secret": {"ref": {"name": s3["credentials"]["secretName"]}}}
+    elif resource.spec.get("serviceAccountName"):
+        aws["auth"] = {"serviceAccountName": resource.spec["serviceAccountName"]}
     spec = {"aws": aws, "sink": {"ref": parts.service_ref(parts.adapter_name(resource.name))}}
     return parts.object(
         "sources.knative.dev/v1alpha1", "IntegrationSource", f"{resource.name}-sqs", resource, spec

@@ -80,6 +80,14 @@ def test_of_a_notification_with_a_bad_record_the_good_ones_go_out_and_the_sender
     assert "Records[1]" in answer.error
 
 
+def test_a_partition_key_is_the_objects_own() -> None:
+    sender = FakeSender()
+    body = shapes.records(*(shapes.aws_record(key) for key in ("a", "b", "a")))
+    assert post(adapter(sender, partition_by_object=True), body).status == 204
+    first, second, third = (event.attributes["partitionkey"] for event in sender.events)
+    assert first == third != second
+
+
 def test_test_messages_and_directories_are_acknowledged() -> None:
     sender = FakeSender()
     for body in (shapes.TEST_EVENT, shapes.SEAWEED_DIRECTORY):

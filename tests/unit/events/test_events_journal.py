@@ -135,6 +135,45 @@ def test_memory_is_bounded(kind: str, tmp_path: Path, monkeypatch: pytest.Monkey
     journal.close()
 
 
+def test_memory_is_bounded_in_bytes_too() -> None:
+    journal = MemoryJournal(ttl_s=100, max_entries=1000, max_bytes=1000, clock=Time())
+    for index in range(50):
+        journal.begin([str(index)], 10)
+        journal.answered([str(index)], b"a" * 50)
+        journal.done([str(index)], b"r" * 100)
+        journal.keep(f"job {index}", b"v" * 100, 10)
+    states = [journal.begin([str(index)], 10).state for index in range(50)]
+    assert states == [State.NEW] * 40 + [State.DONE] * 10
+    kept = [journal.kept(f"job {index}") is not None for index in range(50)]
+    assert kept == [False] * 40 + [True] * 10
+    journal.done(["huge"], b"r" * 5000)
+    assert journal.begin(["huge"], 10).state is State.DONE
+    assert journal.begin(["49"], 10).state is State.NEW
+
+
+def test_work_that_waits_to_be_finished_does_not_keep_memory_from_being_bounded() -> None:
+    journal = MemoryJournal(ttl_s=100, max_entries=5, clock=Time())
+    journal.begin(["waiting"], 10)
+    journal.answered(["waiting"], b"a")
+    journal.release(["waiting"])
+    for index in range(20):
+        journal.begin([str(index)], 10)
+        journal.done([str(index)], b"r")
+    assert journal.begin(["14"], 10).state is State.NEW
+    assert journal.begin(["19"], 10).state is State.DONE
+
+
+def test_a_claim_taken_over_is_a_claim() -> None:
+    """After the lease of somebody who had an answer, only one may finish."""
+    clock = Time()
+    journal = MemoryJournal(ttl_s=100, max_entries=5, clock=clock)
+    journal.begin(["k"], 10)
+    journal.answered(["k"], b"a")
+    clock.now += 11
+    assert journal.begin(["k"], 10).state is State.ANSWERED
+    assert journal.begin(["k"], 10).state is State.BUSY
+
+
 @pytest.mark.parametrize("kind", ["memory", "sqlite", "s3"])
 def test_one_of_many_wins(kind: str, tmp_path: Path) -> None:
     journal = make(kind, Time(), tmp_path)

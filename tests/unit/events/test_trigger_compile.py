@@ -16,7 +16,7 @@ SPEC: dict[str, Any] = {
     "dedupe": {"store": "s3", "bucket": "mnist"},
     "broker": {"name": "b", "class": "Kafka"},
     "delivery": {"retry": 3},
-    "adapter": {"tokenSecret": {"name": "s", "key": "k"}},
+    "adapter": {"maxBodyBytes": 4096, "snsTopics": ["arn:t"]},
     "scale": {"max": 3},
     "concurrency": {"max": 3},
     "deadlineSeconds": 30,
@@ -79,3 +79,30 @@ def test_the_sink_reads_what_the_compiler_writes() -> None:
     (container,) = sink["spec"]["template"]["spec"]["containers"]
     text = next(item["value"] for item in container["env"] if item["name"] == "SINK_SPEC")
     assert spec.parse(json.loads(text)).target_url.endswith("/v1/models/m:predict")
+
+
+def test_a_token_that_nobody_could_send_is_refused() -> None:
+    token = {"adapter": {"tokenSecret": {"name": "s", "key": "k"}, "public": True}}
+    with pytest.raises(errors.ManifestError) as error:
+        compiled({**SPEC, **token})
+    assert "spec.adapter.tokenSecret" in str(error.value)
+    assert "spec.adapter.public" in str(error.value)
+    source = {"s3": {"bucket": "mnist", "notify": "Webhook"}}
+    assert compiled({**SPEC, **token, "source": source})
+
+
+def test_an_ordered_broker_gets_a_partition_key() -> None:
+    def adapter_env(**broker: Any) -> list[str]:
+        objects = compiled({**SPEC, "broker": {"name": "b", "class": "Kafka", **broker}})
+        (found,) = [item for item in objects if item["metadata"]["name"] == "t-adapter"][:1]
+        (container,) = found["spec"]["template"]["spec"]["containers"]
+        return [item["name"] for item in container["env"]]
+
+    assert "TURNOUT_PARTITION_BY_OBJECT" in adapter_env(ordered=True)
+    assert "TURNOUT_PARTITION_BY_OBJECT" not in adapter_env()
+
+
+def test_an_integration_source_may_use_the_service_account() -> None:
+    objects = compiled({**SPEC, "serviceAccountName": "reader"})
+    (source,) = [item for item in objects if item["kind"] == "IntegrationSource"]
+    assert source["spec"]["aws"]["auth"] == {"serviceAccountName": "reader"}
