@@ -60,6 +60,11 @@ def seldon_node(deployment: str, predictor: str, node: str) -> str:
     return bounded(f"{deployment}-{predictor}-{node}")
 
 
+def seldon_predictor(deployment: str, predictor: str) -> str:
+    """Service of a predictor that has a router of its own (Seldon's own naming)."""
+    return bounded(f"{deployment}-{predictor}")
+
+
 def graph_config(name: str) -> str:
     """ConfigMap with the JSON of a graph too large for an environment variable."""
     return bounded(f"{name}-graph", 253)

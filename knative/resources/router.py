@@ -3,7 +3,8 @@ graph."""
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from knative import keys, names
@@ -23,6 +24,21 @@ MAX_ENV_BYTES = 100_000
 
 _GRAPH_DIR = "/etc/turnout/graph"
 _GRAPH_FILE = "graph.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Company:
+    """What shares the router's pod: the containers it calls on loopback, and what they need."""
+
+    container: str = names.ROUTER_CONTAINER
+    """The router's own container."""
+    containers: Sequence[Object] = ()
+    init_containers: Sequence[Object] = ()
+    volumes: Sequence[Object] = ()
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+_ALONE = Company()
 
 
 def make(resource: Resource, context: "Context") -> list[Object]:
@@ -50,13 +66,22 @@ def make_router(
     component: Mapping[str, JSON],
     overrides: Mapping[str, JSON],
     labels: Mapping[str, str],
+    name: str = "",
+    company: Company = _ALONE,
+    public: bool | None = None,
 ) -> list[Object]:
-    """The Service that runs `graph`; `overrides` are container fields over the router's own."""
+    """The Service that runs `graph`; `overrides` are container fields over the router's own.
+
+    `name` is the Service's if not the resource's; `public` None: as the resource is.
+    """
+    name = name or resource.name
+    if public is None:
+        public = visibility.is_public(resource, context)
     text = json.dumps(graph, ensure_ascii=False, indent=2)
     small = len(text.encode()) <= MAX_ENV_BYTES
     extra: list[Object] = []
     router: Object = {
-        "name": names.ROUTER_CONTAINER,
+        "name": company.container,
         "image": context.options.image("router-fn"),
         "command": ["python", "-m", "router_fn"],
         "ports": container.ports(),
@@ -72,18 +97,19 @@ def make_router(
     else:
         router["args"] = ["--graph-file", f"{_GRAPH_DIR}/{_GRAPH_FILE}"]
         router["volumeMounts"].append({"name": "graph", "mountPath": _GRAPH_DIR, "readOnly": True})
-        volumes.append({"name": "graph", "configMap": {"name": names.graph_config(resource.name)}})
+        volumes.append({"name": "graph", "configMap": {"name": names.graph_config(name)}})
         annotations[keys.GRAPH_DIGEST] = hashlib.sha256(text.encode()).hexdigest()[:16]
-        extra.append(_config_map(resource, text))
+        extra.append(_config_map(resource, name, text))
     part = Part(
-        name=resource.name,
+        name=name,
         unit="router-fn",
-        component={**component, "automountServiceAccountToken": False},
-        containers=[container.merge(router, overrides)],
-        volumes=volumes,
+        component={"automountServiceAccountToken": False, **component},
+        containers=[container.merge(router, overrides), *company.containers],
+        init_containers=list(company.init_containers),
+        volumes=[*volumes, *company.volumes],
         labels=labels,
-        annotations=annotations,
-        public=visibility.is_public(resource, context),
+        annotations={**company.annotations, **annotations},
+        public=public,
     )
     return [*extra, make_service(resource, part)]
 
@@ -98,7 +124,7 @@ def _resolved(resource: Resource, context: "Context") -> Object:
     return spec
 
 
-def _config_map(resource: Resource, text: str) -> Object:
+def _config_map(resource: Resource, name: str, text: str) -> Object:
     from knative.emit import ordered
 
     return ordered(
@@ -106,7 +132,7 @@ def _config_map(resource: Resource, text: str) -> Object:
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {
-                "name": names.graph_config(resource.name),
+                "name": names.graph_config(name),
                 "namespace": resource.namespace,
                 "labels": {
                     keys.GRAPH: resource.name,

@@ -2,16 +2,24 @@
 
 The router carries the deployment's name and all its predictors: it splits the traffic, copies
 requests to a shadow and walks the graphs (spec/seldon_tfserving 2). Built-in units are its own work
-and make no Service.
+and make no Service. On request a predictor is one pod (`seldon_pod`).
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from knative import keys
+from knative import keys, names
 from knative.api import seldon_routing
 from knative.api import seldon_words as words
 from knative.api.resource import Resource
-from knative.resources import container, router, seldon_nodes, seldon_scale, visibility
+from knative.resources import (
+    container,
+    router,
+    seldon_nodes,
+    seldon_pod,
+    seldon_scale,
+    visibility,
+)
 from knative.resources.ksvc import DEFAULT_TIMEOUT_S
 
 if TYPE_CHECKING:
@@ -26,10 +34,16 @@ def make(resource: Resource, context: "Context") -> list[Object]:
     visibility.check_annotations(resource, context)
     if visibility.is_stopped(resource, context):
         return []
+    seldon_pod.check(resource, context)
     objects: list[Object] = []
     routes: dict[tuple[str, str], Object] = {}
     taken = {resource.name}
-    for site in seldon_nodes.sites(resource, context):
+    together = [p for p in resource.spec["predictors"] if seldon_pod.is_wanted(resource, p)]
+    sites = list(seldon_nodes.sites(resource, context))
+    inside = {predictor["name"]: seldon_pod.sites_of(sites, predictor) for predictor in together}
+    for site in sites:
+        if site in inside.get(site.predictor["name"], []):
+            continue
         made = seldon_nodes.make(site)
         objects.append(made.service)
         name = made.service["metadata"]["name"]
@@ -38,28 +52,79 @@ def make(resource: Resource, context: "Context") -> list[Object]:
             context.report(resource).error((*site.node.path, "name"), message)
         taken.add(name)
         routes[(site.predictor["name"], site.node.name)] = made.route
-    return [*objects, *_router(resource, context, seldon_routing.routing_spec(resource, routes))]
+    pods = {name: seldon_pod.make(nodes) for name, nodes in inside.items()}
+    for pod in pods.values():
+        routes |= pod.routes
+    graph = seldon_routing.routing_spec(resource, routes)
+    only = resource.spec["predictors"][0]
+    if len(resource.spec["predictors"]) == 1:
+        return [*objects, *_router(resource, context, graph, [only], pods.get(only["name"]))]
+    return [*objects, *_several(resource, context, graph, pods)]
 
 
-def _router(resource: Resource, context: "Context", graph: Object) -> list[Object]:
+def _several(
+    resource: Resource, context: "Context", graph: Object, pods: Mapping[str, seldon_pod.Pod]
+) -> list[Object]:
+    """The routers of predictors that are pods of their own, and the deployment's, which calls
+    them."""
+    objects: list[Object] = []
+    seen: list[Object] = []
+    for predictor, routing in zip(resource.spec["predictors"], graph["predictors"], strict=True):
+        pod = pods.get(predictor["name"])
+        if pod is None:
+            seen.append(routing)
+            continue
+        name = names.seldon_predictor(resource.name, predictor["name"])
+        alone = {k: v for k, v in routing.items() if k not in ("traffic", "shadow")}
+        one = {**graph, "predictors": [alone]}
+        objects += _router(resource, context, one, [predictor], pod, name=name)
+        seen.append(seldon_pod.remote(routing, names.url(name, resource.namespace)))
+    plain = [p for p in resource.spec["predictors"] if p["name"] not in pods]
+    return [*objects, *_router(resource, context, {**graph, "predictors": seen}, plain, None)]
+
+
+def _router(
+    resource: Resource,
+    context: "Context",
+    graph: Object,
+    predictors: list[Mapping[str, JSON]],
+    pod: seldon_pod.Pod | None,
+    *,
+    name: str = "",
+) -> list[Object]:
+    """The Service of a router; `predictors` are those whose svcOrchSpec shapes it."""
     overrides: Object = {"env": _engine_env(resource)}
-    for predictor in resource.spec["predictors"]:
+    for predictor in predictors:
         orchestrator = predictor.get("svcOrchSpec") or {}
         overrides["env"] = container.merge_env(overrides["env"], orchestrator.get("env") or [])
         if orchestrator.get("resources"):
             overrides["resources"] = orchestrator["resources"]
     component: Object = {"annotations": seldon_nodes.pod_annotations(resource)}
-    component |= seldon_scale.of_router(resource.spec, seldon_routing.annotations(resource))
+    given = seldon_routing.annotations(resource)
+    component |= seldon_scale.of_router(resource.spec, predictors, given)
     timeout_ms = int(graph.get("timeoutMs", 0))
     if timeout_ms > DEFAULT_TIMEOUT_S * 1000:
         component["timeout"] = -(-timeout_ms // 1000)
+    company = router.Company()
+    if pod is not None:
+        component |= {**pod.fields, "automountServiceAccountToken": None}
+        company = router.Company(
+            container=seldon_pod.ENGINE,
+            containers=pod.containers,
+            init_containers=pod.init_containers,
+            volumes=pod.volumes,
+            annotations=pod.annotations,
+        )
     return router.make_router(
         resource,
         context,
         graph,
         component=component,
         overrides=overrides,
-        labels={keys.GRAPH: resource.name, keys.SELDON_DEPLOYMENT: resource.name},
+        labels={keys.GRAPH: name or resource.name, keys.SELDON_DEPLOYMENT: resource.name},
+        name=name,
+        company=company,
+        public=False if name else None,
     )
 
 

@@ -65,21 +65,14 @@ def make(site: Site) -> Made:
     resource, node = site.resource, site.node
     server = seldon_servers.make(site)
     containers = [server.serving, *(servers.sidecar(c) for c in _sidecars(site))]
-    pod = {k: v for k, v in site.pod.items() if k not in _OWN_FIELDS}
-    volumes = mounted(pod.pop("volumes", None) or [], [*containers, *_initial(pod)])
+    fields = pod_fields(site)
+    volumes = mounted(fields.pop("volumes", None) or [], [*containers, *_initial(fields)])
     name = names.seldon_node(resource.name, site.predictor["name"], node.name)
-    component: Object = {**pod, "volumes": volumes, **_scale(site)}
+    component: Object = {**fields, "volumes": volumes}
     if node.unit.get("serviceAccountName"):
         component["serviceAccountName"] = node.unit["serviceAccountName"]
     metadata = site.component.get("metadata") or {}
     component["labels"] = {**_labels(site), **(metadata.get("labels") or {})}
-    component["annotations"] = {
-        **pod_annotations(resource, site.predictor),
-        **(metadata.get("annotations") or {}),
-    }
-    timeout_ms = int(seldon_routing.routing_spec(resource).get("timeoutMs", 0))
-    if timeout_ms > DEFAULT_TIMEOUT_S * 1000:
-        component["timeout"] = -(-timeout_ms // 1000)
     part = Part(
         name=name,
         unit=server.unit,
@@ -88,7 +81,7 @@ def make(site: Site) -> Made:
         init_containers=server.delivery.init_containers,
         volumes=server.delivery.volumes,
         labels={keys.SELDON_DEPLOYMENT: resource.name},
-        annotations={**gpu.annotations(resource, server.serving), **_deadline(site)},
+        annotations={**gpu.annotations(resource, server.serving), **deadline(site)},
     )
     route: Object = {"serviceUrl": names.url(name, resource.namespace)}
     if image := server.serving.get("image"):
@@ -96,6 +89,22 @@ def make(site: Site) -> Made:
     if server.protocol:
         route["serverProtocol"] = server.protocol
     return Made(service=make_service(resource, part), route=route)
+
+
+def pod_fields(site: Site) -> Object:
+    """What a component says of its pods but for their containers: placement, scale, annotations,
+    the time a request may take."""
+    fields: Object = {k: v for k, v in site.pod.items() if k not in _OWN_FIELDS}
+    fields |= _scale(site)
+    metadata = site.component.get("metadata") or {}
+    fields["annotations"] = {
+        **pod_annotations(site.resource, site.predictor),
+        **(metadata.get("annotations") or {}),
+    }
+    timeout_ms = int(seldon_routing.routing_spec(site.resource).get("timeoutMs", 0))
+    if timeout_ms > DEFAULT_TIMEOUT_S * 1000:
+        fields["timeout"] = -(-timeout_ms // 1000)
+    return fields
 
 
 def pod_annotations(
@@ -130,7 +139,8 @@ def _labels(site: Site) -> dict[str, str]:
     return {**seldon_routing.labels(site.predictor), **typed, **shadow}
 
 
-def _deadline(site: Site) -> dict[str, str]:
+def deadline(site: Site) -> dict[str, str]:
+    """The annotation for progressDeadlineSeconds."""
     seconds = site.predictor.get("progressDeadlineSeconds")
     return {keys.PROGRESS_DEADLINE: f"{seconds}s"} if seconds else {}
 

@@ -4,7 +4,7 @@
 annotation autoscaling.knative.dev/min-scale, which wins (spec/seldon_tfserving 1.2, 7.3).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from knative.api import scaling
@@ -40,11 +40,14 @@ def of_node(
     return _without_annotated(found, annotations)
 
 
-def of_router(spec: Mapping[str, JSON], annotations: Mapping[str, str]) -> Object:
-    """min-scale of the router, which serves all predictors: the most any of them asks for."""
+def of_router(
+    spec: Mapping[str, JSON],
+    predictors: Sequence[Mapping[str, JSON]],
+    annotations: Mapping[str, str],
+) -> Object:
+    """min-scale of a router, which serves all these predictors: the most any of them asks for."""
     wanted = [
-        _first(predictor.get("svcOrchSpec") or {}, predictor, spec)
-        for predictor in spec["predictors"]
+        _first(predictor.get("svcOrchSpec") or {}, predictor, spec) for predictor in predictors
     ]
     least = max((number for number in wanted if number is not None), default=None)
     return _without_annotated({"minReplicas": least}, annotations)

@@ -12,7 +12,7 @@ import socket
 import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, cast
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from functions.wire import seldon_openapi
 from functions.wire.headers import canonical, join
@@ -26,6 +26,7 @@ from router_fn.seldon.calls import NodeCall
 from router_fn.seldon.graph import Deployment, Predictor, Unit
 from router_fn.seldon.metrics import SeldonMetrics
 from router_fn.seldon.paths import Paths, Wanted
+from router_fn.seldon.readiness import Readiness
 from router_fn.seldon.traversal import JSON, Message
 from router_fn.seldon.work import Feedback, GraphMetadata, Prediction, Work
 from router_fn.settings import Settings
@@ -93,7 +94,8 @@ class SeldonServer:
         self.metrics = SeldonMetrics(deployment)
         self.live = [one for one in deployment.predictors if not one.shadow]
         self.shadows = [one for one in deployment.predictors if one.shadow]
-        self.ready = True
+        self.draining = False
+        self.nodes = Readiness(deployment)
         self.shadowing: set[Work] = set()
         self._targets: dict[tuple[str, str], Target] = {}
         limits = Limits(
@@ -108,6 +110,7 @@ class SeldonServer:
     async def start(self, sockets: Sequence[socket.socket] = ()) -> None:
         """Listen. Raises OSError."""
         self.pool.start()
+        self.nodes.start()
         if self.settings.grpc_port is not None:
             self.grpc = self._make_grpc()
             await self.grpc.start(self.settings.host, self.settings.grpc_port)
@@ -119,7 +122,7 @@ class SeldonServer:
 
     async def stop(self) -> bool:
         """Drain, as the router does. False if requests had to be cut off."""
-        self.ready = False
+        self.draining = True
         logger.info("draining")
         await asyncio.sleep(self.settings.drain_delay_s)
         finished = await self.server.drain(self.settings.drain_timeout_s)
@@ -127,9 +130,15 @@ class SeldonServer:
             await self.grpc.stop(self.settings.drain_timeout_s)
         for work in list(self.shadowing):
             work.give_up()
+        self.nodes.stop()
         await self.pool.close()
         logger.info("stopped")
         return finished
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are welcome: nodes in the same pod are, and the end has not come."""
+        return not self.draining and self.nodes.ready
 
     def _make_grpc(self) -> "SeldonGrpcFront | GrpcFront":
         limit = self.settings.max_body_bytes or -1
@@ -188,6 +197,12 @@ class SeldonServer:
             case "feedback":
                 predictor = self._predictor_of(exchange.body)
                 Feedback(self, predictor, exchange, head, puid).start()
+            case "graph_metadata" if self.live[0].remote:
+                root = self.live[0].root
+                path = "/api/v1.0/metadata"
+                Work.of_call(
+                    self, exchange, root, head, puid, lambda: self.get(root, path, head)
+                ).start()
             case "graph_metadata":
                 GraphMetadata(self, self.live[0], exchange, head, puid).start()
             case "node_status" | "node_metadata":
@@ -230,7 +245,7 @@ class SeldonServer:
             return self.live[0]
         nodes = messages.nodes_of_feedback(body)
         for predictor in self.live:
-            if nodes and nodes <= {unit.name for unit in predictor.root.walk()}:
+            if nodes and nodes <= predictor.nodes:
                 return predictor
         return self._draw()
 
@@ -240,6 +255,13 @@ class SeldonServer:
         if unit is None and self.deployment.protocol != "seldon":
             names = self._names_of(self.live[0])
             unit = self.live[0].root if wanted.node in names else None
+        if unit is None and (remote := self._remote_with(wanted.node)) is not None:
+            what = "metadata" if wanted.what == "node_metadata" else "status"
+            path, root = f"/api/v1.0/{what}/{quote(wanted.node, safe='')}", remote.root
+            Work.of_call(
+                self, exchange, root, head, puid, lambda: self.get(root, path, head)
+            ).start()
+            return
         if unit is None or not unit.service_url:
             text = f"there is no node {wanted.node!r} that has a service"
             exchange.respond(404, messages.failure(404, text), JSON, _CORS)
@@ -247,10 +269,18 @@ class SeldonServer:
         path = _node_path(self.deployment, unit, wanted.what)
         Work.of_call(self, exchange, unit, head, puid, lambda: self.get(unit, path, head)).start()
 
+    def _remote_with(self, node: str) -> Predictor | None:
+        """A predictor with a router of its own that has a node of this name."""
+        seldon = self.deployment.protocol == "seldon"
+        found = (one for one in self.live if one.remote and node in one.nodes)
+        return next(found, None) if seldon else None
+
     def _page(self, exchange: Exchange, wanted: Wanted) -> None:
         match wanted.what:
             case "ready" if not self.ready:
-                exchange.respond(503, b"shutting down\n", b"text/plain; charset=utf-8", _CORS)
+                said = self.nodes.said() or "shutting down"
+                text = f"{said}\n".encode()
+                exchange.respond(503, text, b"text/plain; charset=utf-8", _CORS)
             case "metrics":
                 exchange.respond(200, self.metrics.render(), CONTENT_TYPE, _CORS)
             case "openapi":

@@ -38,7 +38,12 @@ _IGNORED: Final = frozenset(
 )
 _UNIT_FIELDS: Final = (
     *("name", "type", "implementation", "methods", "parameters", "children", "endpoint"),
-    *("serviceUrl", "image", "serverProtocol", "modelName"),
+    *("serviceUrl", "image", "serverProtocol", "modelName", "health"),
+)
+
+
+_PREDICTOR_FIELDS: Final = (
+    *("name", "traffic", "shadow", "labels", "annotations", "nodes", "graph"),
 )
 
 
@@ -56,6 +61,9 @@ class Unit:
     image: str = ""
     server_protocol: Literal["", "tensorflow"] = ""
     model_name: str = ""
+    health: str = ""
+    """Where a node in the router's own pod is asked whether it is ready: a path, or `tcp`. Empty:
+    a service of its own, which may sleep, and is not asked."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     children: tuple["Unit", ...] = ()
 
@@ -78,6 +86,11 @@ class Predictor:
     """Percent of the requests; a shadow's: percent of the requests copied to it."""
     shadow: bool = False
     version: str = ""
+    nodes: frozenset[str] = frozenset()
+    """Names that its answers may carry: those of the graph, or what a predictor with a router of
+    its own has behind that."""
+    remote: bool = False
+    """It has a router of its own: its root is that router's Service."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,7 +217,7 @@ class _Reader:
 
     def predictor(self, raw: object, path: str) -> Predictor:
         fields = self.fields(raw, path)
-        self.unknown(fields, ("name", "traffic", "shadow", "labels", "annotations", "graph"), path)
+        self.unknown(fields, _PREDICTOR_FIELDS, path)
         name = self.text(fields, "name", path)
         if not name:
             self.error(_join(path, "name"), "is missing")
@@ -223,6 +236,8 @@ class _Reader:
             traffic=traffic or 100 if shadow else traffic,
             shadow=shadow,
             version=str(labels.get("version", name)) if isinstance(labels, Mapping) else name,
+            nodes=frozenset(names) | frozenset(map(str, self.items(fields, "nodes", path))),
+            remote=bool(fields.get("nodes")),
         )
 
     def unit(self, raw: object, path: str, depth: int) -> Unit:
@@ -252,6 +267,7 @@ class _Reader:
             image=self.text(fields, "image", path),
             server_protocol="tensorflow" if server_protocol == "tensorflow" else "",
             model_name=self.text(fields, "modelName", path) or name,
+            health=self.health(fields, path),
             parameters=self.parameters(fields, path),
             children=children,
         )
@@ -298,6 +314,12 @@ class _Reader:
                 self.error(_join(path, "serviceUrl"), str(error))
                 return ""
         return url.rstrip("/")
+
+    def health(self, fields: Mapping[str, Any], path: str) -> str:
+        given = self.text(fields, "health", path)
+        if given and given != "tcp" and not given.startswith("/"):
+            self.error(_join(path, "health"), "must be a path, or tcp")
+        return given
 
     def parameters(self, fields: Mapping[str, Any], path: str) -> dict[str, Any]:
         values: dict[str, Any] = {}

@@ -27,11 +27,12 @@ _ALWAYS: Final = (
 )
 _BY_PROTOCOL: Final[dict[Protocol, tuple[tuple[str, str, str], ...]]] = {
     "seldon": (
-        ("POST", r"/api/v(?:1\.0|0\.1)/predictions", "predict"),
-        ("POST", r"/api/v(?:1\.0|0\.1)/feedback", "feedback"),
+        # Also a node's own paths, so that a whole graph can be a node of another one.
+        ("POST", r"/api/v(?:1\.0|0\.1)/predictions|/predict", "predict"),
+        ("POST", r"/api/v(?:1\.0|0\.1)/feedback|/send-feedback", "feedback"),
         ("GET", r"/api/v1\.0/(?:health/)?status", "ready"),
         ("GET", r"/api/v(?:1\.0|0\.1)/status/(?P<node>[^/]+)", "node_status"),
-        ("GET", r"/api/v1\.0/metadata", "graph_metadata"),
+        ("GET", r"/api/v1\.0/metadata|/metadata", "graph_metadata"),
         ("GET", r"/api/v(?:1\.0|0\.1)/metadata/(?P<node>[^/]+)", "node_metadata"),
         ("GET", r"/api/v(?:1\.0|0\.1)/doc/seldon\.json", "openapi"),
         ("GET", r"/api/v(?:1\.0|0\.1)/doc/?", "doc"),

@@ -165,7 +165,7 @@ def test_metadata_health_and_documents(graph: tuple[RouterProcess, FakeUpstream]
     ("method", "path", "status"),
     [
         ("GET", "/nothing", 404),
-        ("POST", "/predict", 404),
+        ("POST", "/predictt", 404),
         ("GET", "/api/v1.0/predictions", 405),
         ("POST", "/seldon/other/pets/api/v1.0/predictions", 404),
         ("OPTIONS", "/api/v1.0/predictions", 200),

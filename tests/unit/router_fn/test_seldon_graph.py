@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router_fn.errors import GraphError
@@ -220,6 +220,7 @@ TEXTS = st.binary(max_size=60) | st.text(alphabet='{}[]":,datnrymelops0129-.e ',
 )
 
 
+@settings(deadline=None)
 @given(TEXTS | st.sampled_from([b"[" * 9000, b'{"response":{"meta":' + b"[" * 9000]))
 def test_no_text_makes_a_reader_raise(text: bytes) -> None:
     messages.members(text)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router_fn.seldon import tfserving
@@ -196,6 +196,7 @@ JSONS = st.recursive(
 FIELDS = st.sampled_from(["data", "jsonData", "strData", "meta", "ndarray"])
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         FIELDS,
@@ -215,6 +216,7 @@ def nested(values: list[Any], shape: list[int]) -> Any:
     return values
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(1, 5), min_size=1, max_size=4),
     st.sampled_from([(",", ":"), (", ", ": "), (" ,\n ", ":")]),
