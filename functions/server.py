@@ -98,7 +98,7 @@ class Application(BaseApplication):  # type: ignore[misc]
         settings = self.settings
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         # With gRPC alone on the port, HTTP (health, metrics) goes to a port of the system's choice.
-        main = settings.grpc_port if settings.grpc_only_port else settings.port
+        main = 0 if settings.grpc_only_port else settings.port
         found = [f"{host}:{main}"]
         if settings.metrics_port >= 0:
             found.append(f"{host}:{settings.metrics_port}")

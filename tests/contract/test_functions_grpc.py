@@ -260,16 +260,26 @@ def test_the_repository_over_grpc(client: Client, field: str) -> None:
     assert client("ModelReady", name="echo").ready
 
 
-def test_grpc_alone_takes_the_main_port(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_grpc_alone_takes_the_main_port_and_no_other_that_is_fixed(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Several of them fit on one machine, as in the local engine."""
     import socket
+    from contextlib import ExitStack
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     directory = write_model(tmp_path_factory.mktemp("only"), ECHO)
-    arguments = ["--model-dir", str(directory), "--protocol", "grpc-v2", "--grpc-port", "0"]
-    with serving(*arguments, environ={"PORT": str(port)}) as running:
-        assert running.grpc_port == port
-        found = Client(port)
-        assert found("ServerReady").ready
-        found.channel.close()
+    arguments = ["--model-dir", str(directory), "--protocol", "grpc-v2"]
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(2)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        ports = [probe.getsockname()[1] for probe in probes]
+        for probe in probes:
+            probe.close()
+        for port in ports:
+            running = stack.enter_context(serving(*arguments, environ={"PORT": str(port)}))
+            assert running.grpc_port == port
+        for port in ports:
+            found = Client(port)
+            assert found("ServerReady").ready
+            found.channel.close()
