@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from . import digest
 from .errors import NoSpace, UnsafeArchive, UnsafePath
 from .items import RESERVED, ZIP_SUFFIXES, safe_path
 from .retry import Control
@@ -249,14 +250,14 @@ class Extraction:
         if target.is_dir():
             raise UnsafeArchive(self._limits.archive, f"{path!r} is a file and a directory")
         target.unlink(missing_ok=True)  # a later member of the same name replaces the earlier one
-        crc = 0
+        crc = digest.Crc32()
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(target, flags, 0o755 if member.executable else 0o644)
         try:
             total = 0
             while chunk := content.read(_CHUNK):
                 self._limits.chunk(len(chunk))
-                crc = zlib.crc32(chunk, crc)
+                crc.update(chunk)
                 total += len(chunk)
                 view = memoryview(chunk)
                 while view:
@@ -267,7 +268,7 @@ class Extraction:
             raise UnsafeArchive(
                 self._limits.archive, f"{path!r} has {total} bytes, its header says {member.size}"
             )
-        self._remember(path, f"crc32:{crc:08x}")
+        self._remember(path, f"crc32:{crc.hexdigest()}")
 
     def _remember(self, path: str, found: str = "") -> None:
         status = (self._tree / path).stat()

@@ -1,13 +1,13 @@
 """The download engine: threads that turn items into verified files in a staging tree.
 
 Theory of operation. `submit` puts a file into one queue; each of N threads takes the next task.
-A small file is one request. A big file whose source takes ranges becomes parts of
-`part_bytes`, put at the *front* of the queue so that big files finish early; each part is written
-at its offset (`pwrite`, no shared position) and noted in the journal with its CRC, so that a
-killed run goes on where it stopped. The thread that finishes the last part verifies the file.
-Within a part every failure resumes at the byte that was reached. The first final error stops all
-threads; `close` waits for them. One buffer of a megabyte per thread is all the memory the data
-needs.
+A middling file is one request. A big file whose source takes ranges becomes parts (`parts`), put at
+the *front* of the queue so that big files finish early; each part is written at its offset
+(`pwrite`, no shared position) and noted in the journal with its CRC, so that a killed run goes on
+where it stopped. The thread that finishes the last part verifies the file. Small files go to the
+one thread of `swarm` first, and come here only if their answer is not the plain good one. The first
+final error stops all threads; `close` waits for them. One buffer of a megabyte per thread is all
+the memory the data needs.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from . import digest, retry
+from . import digest, parts, retry
 from .client import Client
 from .errors import (
     Changed,
@@ -35,7 +35,7 @@ from .progress import Progress
 from .retry import Control, Retry
 from .settings import Settings
 from .staging import FileRecord, Staging
-from .transfer import File, Part, RangesIgnored, Receiver, Stream, total_length, unranged
+from .transfer import File, Receiver, Stream, check_version, total_length
 from .wire import Response, ShortBody
 
 if TYPE_CHECKING:
@@ -63,10 +63,10 @@ class Engine:
         progress: Progress,
         cache: "NodeCache | None" = None,
     ) -> None:
-        self._settings = settings
-        self._client = client
-        self._control = control
-        self._progress = progress
+        self.settings = settings
+        self.client = client
+        self.control = control
+        self.progress = progress
         self._queue: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()
         self._wakeup = threading.Condition()
         self._closing = False
@@ -80,17 +80,17 @@ class Engine:
     def submit(self, source: Source, item: Item, staging: Staging, receiver: Receiver) -> None:
         """Download `item`; `receiver` is told in a worker thread."""
         file = File(source, item, staging, receiver)
-        self._put(self._start, file)
+        self.put(self.start, file)
 
     def call(self, function: Callable[..., None], *args: object) -> None:
         """Run anything else in a worker thread (cache hits, copies)."""
-        self._put(function, *args)
+        self.put(function, *args)
 
-    def _put(self, function: Callable[..., None], *args: object, front: bool = False) -> None:
+    def put(self, function: Callable[..., None], *args: object, front: bool = False) -> None:
         with self._wakeup:
             (self._queue.appendleft if front else self._queue.append)((function, args))
             idle = len(self._threads)
-            if idle < self._settings.concurrency and not self._closing:
+            if idle < self.settings.concurrency and not self._closing:
                 thread = threading.Thread(target=self._work, name=f"fetch-{idle}", daemon=True)
                 self._threads.append(thread)
                 thread.start()
@@ -104,7 +104,7 @@ class Engine:
                         return
                     self._wakeup.wait()
                 function, args = self._queue.popleft()
-            if self._control.stopped.is_set():
+            if self.control.stopped.is_set():
                 continue
             try:
                 function(*args)
@@ -130,12 +130,12 @@ class Engine:
     def fail(self, error: BaseException) -> None:
         """Remember the first error and stop everything."""
         with self._wakeup:
-            if self.error is None and not self._control.stopped.is_set():
+            if self.error is None and not self.control.stopped.is_set():
                 self.error = error
-            self._control.stopped.set()
+            self.control.stopped.set()
             self._queue.clear()
             self._wakeup.notify_all()
-        self._client.abort()
+        self.client.abort()
 
     def close(self) -> None:
         with self._wakeup:
@@ -152,7 +152,7 @@ class Engine:
             view = self._local.view = memoryview(bytearray(BUFFER_BYTES))
         return view
 
-    def _start(self, file: File) -> None:
+    def start(self, file: File) -> None:
         file.began = time.monotonic()
         item, source = file.item, file.source
         file.path = file.staging.target(item.path)
@@ -162,13 +162,13 @@ class Engine:
         # One initializer of the node fetches, the others wait and take its file.
         scope = f"{source.shown} {getattr(source, 'scope', '')}"
         file.key = self._cache.key(scope, item.ref or item.path, item.version, item.size)
-        patience_s = self._settings.stall_s + (item.size or 0) / CACHE_PATIENCE_BYTES_PER_S
+        patience_s = self.settings.stall_s + (item.size or 0) / CACHE_PATIENCE_BYTES_PER_S
         file.lock_fd = self._cache.lock(file.key, patience_s)
         found = self._cache.take(file.key, file.path)
         if found is not None:
             file.key = ""
-            self._progress.from_cache(item.size or 0)
-            self._finish(file, found)
+            self.progress.from_cache(item.size or 0)
+            self.finish(file, found)
             return
         self._fetch(file)
 
@@ -181,9 +181,9 @@ class Engine:
             raise TypeError(f"{type(source).__name__} is neither an HttpSource nor a CopySource")
         size = item.size
         if item.ranges and size is not None and size > self._split_from(item):
-            self._start_parts(file, source, size)
+            parts.start(self, file, source, size)
         else:
-            self._whole(file, source)
+            self.whole(file, source)
 
     def _split_from(self, item: Item) -> int:
         """From which size on parallel ranges are worth it.
@@ -191,15 +191,15 @@ class Engine:
         A checksum that needs the bytes in order (MD5, SHA) is computed while they pass; for ranges
         the file would have to be read again. Up to a few parts' worth the single stream wins.
         """
-        step = self._settings.part_bytes
-        check = digest.choose(item.checks, self._settings.verify)
+        step = self.settings.part_bytes
+        check = digest.choose(item.checks, self.settings.verify)
         in_order = check is not None and check[0] not in digest.COMBINABLE
         return step * IN_ORDER_PARTS if in_order else step * 3 // 2
 
     def _copy(self, file: File, source: CopySource) -> None:
         with contextlib.suppress(FileNotFoundError):
             file.path.unlink()
-        policy = Retry(self._control)
+        policy = Retry(self.control)
         while True:
             try:
                 source.copy(file.item, file.path)
@@ -211,44 +211,44 @@ class Engine:
         size = file.path.stat().st_size
         if file.item.size is not None and size != file.item.size:
             raise Changed(file.where)
-        self._progress.add(size)
-        check = digest.choose(file.item.checks, self._settings.verify)
+        self.progress.add(size)
+        check = digest.choose(file.item.checks, self.settings.verify)
         found = ""
         if check:
             actual = digest.of_file(file.path, check[0])
             if actual != check[1]:
                 raise Corrupt(file.where, check[0], check[1], actual)
             found = f"{check[0]}:{actual}"
-        elif self._settings.verify == "full":
+        elif self.settings.verify == "full":
             found = f"crc32:{digest.of_file(file.path, 'crc32')}"
-        self._finish(file, found)
+        self.finish(file, found)
 
-    def _whole(self, file: File, source: HttpSource) -> None:
+    def whole(self, file: File, source: HttpSource) -> None:
         """One stream, resumed where it broke when the server can."""
-        policy = Retry(self._control)
+        policy = Retry(self.control)
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         file.fd = os.open(file.path, flags, 0o644)
         try:
-            stream = Stream(file, self._settings.verify)
+            stream = Stream(file, self.settings.verify)
             while True:
                 before = stream.position
                 try:
                     self._read_stream(stream, file, source)
                     break
                 except StorageError as exc:
-                    self._limits(file)
+                    self.check_limits(file)
                     policy.failed(exc, progressed=stream.position > before)
                     if not (file.item.ranges and file.item.version):
-                        self._progress.add(-stream.position)
+                        self.progress.add(-stream.position)
                         stream.restart()
             found = stream.digest()
         finally:
             file.close()
         expected = stream.check
         if expected and found != f"{expected[0]}:{expected[1]}":
-            self._damaged(file, expected, found.partition(":")[2])
+            self.damaged(file, expected, found.partition(":")[2])
             return
-        self._finish(file, found)
+        self.finish(file, found)
 
     def _read_stream(self, stream: "Stream", file: File, source: HttpSource) -> None:
         """One request; everything that arrives goes to disk and into the checksum."""
@@ -256,11 +256,11 @@ class Engine:
         stop = None
         if start and start == file.item.size:
             return
-        response = self._ask(file, source, start, stop)
+        response = self.ask(file, source, start, stop)
         try:
-            _check_version(file, response)
+            check_version(file, response)
             if start and response.status != 206:  # the whole again: the server cannot resume
-                self._progress.add(-start)
+                self.progress.add(-start)
                 stream.restart()
                 start = 0
             total = total_length(response, start, file.where)
@@ -268,7 +268,7 @@ class Engine:
                 raise Changed(file.where)
             if start == 0:
                 stream.begin(source.checks(file.item, response.headers))
-            self._pump(response, stream.write, file)
+            self.pump(response, stream.write, file)
             expected = file.item.size if file.item.size is not None else total
             if expected is not None and stream.position < expected:
                 raise TransferFailed(
@@ -281,162 +281,53 @@ class Engine:
             raise
         response.done()
 
-    def _ask(self, file: File, source: HttpSource, start: int, stop: int | None) -> Response:
+    def ask(self, file: File, source: HttpSource, start: int, stop: int | None) -> Response:
         """Send one request for a range; refusals become errors, an answer of 200/206 returns."""
-        self._control.gate()
-        self._control.check()
-        response = self._client.send(source.request(file.item, start, stop))
+        self.control.gate()
+        self.control.check()
+        response = self.client.send(source.request(file.item, start, stop))
         status = response.status
         if status not in (200, 206):
             if status == 416 and start == 0 and not file.item.size:
                 response.done()
-                response = self._client.send(source.request(file.item, 0, None))
+                response = self.client.send(source.request(file.item, 0, None))
                 if response.status == 200:
                     return response
                 status = response.status
             headers = response.headers
             body = response.read(1 << 20)
-            raise _refusal(source, file.item, status, headers, body)
+            raise refusal(source, file.item, status, headers, body)
         return response
 
-    def _pump(self, response: Response, write: Callable[[memoryview], None], file: File) -> None:
+    def pump(self, response: Response, write: Callable[[memoryview], None], file: File) -> None:
         buffer = self._buffer()
-        settings = self._settings
+        settings = self.settings
         while True:
             try:
                 count = response.read_into(buffer)
             except ShortBody as exc:
                 if exc.got:
                     write(buffer[: exc.got])
-                    self._progress.add(exc.got)
+                    self.progress.add(exc.got)
                 raise
             if not count:
                 return
             write(buffer[:count])
-            self._progress.add(count)
+            self.progress.add(count)
             if settings.file_timeout_s or settings.deadline_s:
-                self._limits(file)
+                self.check_limits(file)
 
-    def _limits(self, file: File) -> None:
-        self._control.check(f"downloading {file.item.path}")
-        limit = self._settings.file_timeout_s
+    def check_limits(self, file: File) -> None:
+        self.control.check(f"downloading {file.item.path}")
+        limit = self.settings.file_timeout_s
         if limit and time.monotonic() - file.began > limit:
             raise LimitExceeded(
                 f"{file.where}: not done after {limit:g} s", "STORAGE_FILE_TIMEOUT_SECONDS"
             )
 
-    # -- big files ---------------------------------------------------------------------------------
+    # -- the end of a file -------------------------------------------------------------------------
 
-    def _start_parts(self, file: File, source: HttpSource, size: int) -> None:
-        item, step = file.item, self._settings.part_bytes
-        file.part_bytes, file.parts = step, -(-size // step)
-        file.crcs = file.staging.parts(item.path, item.version, size, step)
-        file.fd = os.open(file.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        if os.fstat(file.fd).st_size != size:
-            file.restart()
-            os.ftruncate(file.fd, size)
-        for known in file.crcs:
-            self._progress.bytes_skipped += min(step, size - known * step)
-        missing = [index for index in range(file.parts) if index not in file.crcs]
-        if not missing:
-            self._finish_parts(file, source, size)
-        for index in reversed(missing):
-            self._put(self._part, file, source, size, index, front=True)
-
-    def _part(self, file: File, source: HttpSource, size: int, index: int) -> None:
-        """One range. A file that must start again does so when its last active part has left:
-        an earlier start would have two writers."""
-        with file.lock:
-            if file.ending is not None:
-                return
-            file.active += 1
-        try:
-            self._fetch_part(file, source, size, index)
-        except (RangesIgnored, Changed) as exc:
-            with file.lock:
-                file.ending = file.ending or exc
-        with file.lock:
-            file.active -= 1
-            resolve = file.ending is not None and file.active == 0 and not file.abandoned
-            file.abandoned = file.abandoned or resolve
-        if resolve:
-            self._start_again(file, source)
-
-    def _fetch_part(self, file: File, source: HttpSource, size: int, index: int) -> None:
-        start = index * file.part_bytes
-        stop = min(size, start + file.part_bytes)
-        policy = Retry(self._control)
-        part = Part(file.fd, start, stop)
-        while part.position < stop and file.ending is None:
-            before = part.position
-            try:
-                self._read_part(part, file, source, stop, size)
-            except StorageError as exc:
-                self._limits(file)
-                policy.failed(exc, progressed=part.position > before)
-        if part.position < stop:
-            return
-        item = file.item
-        if item.version:
-            file.staging.record_part(
-                item.path, item.version, size, file.part_bytes, index, part.crc.value
-            )
-        with file.lock:
-            file.crcs[index] = part.crc.value
-            last = len(file.crcs) == file.parts
-        if last:
-            self._finish_parts(file, source, size)
-
-    def _start_again(self, file: File, source: HttpSource) -> None:
-        file.restart()
-        if isinstance(file.ending, Changed):
-            file.receiver.changed(file.ending)
-            return
-        logger.info("no ranges: %s ignores them, fetching in one stream", file.where)
-        whole = File(file.source, unranged(file.item), file.staging, file.receiver)
-        whole.path, whole.began = file.path, file.began
-        whole.key, whole.lock_fd, file.lock_fd = file.key, file.lock_fd, -1
-        self._whole(whole, source)
-
-    def _read_part(
-        self, part: "Part", file: File, source: HttpSource, stop: int, size: int
-    ) -> None:
-        response = self._ask(file, source, part.position, stop)
-        try:
-            _check_version(file, response)
-            if response.status == 200:
-                raise RangesIgnored
-            if total_length(response, part.position, file.where) not in (size, None):
-                raise Changed(file.where)
-            if response.length is not None and response.length != stop - part.position:
-                raise TransferFailed(
-                    file.where,
-                    f"asked for {stop - part.position} bytes, the answer has {response.length}",
-                )
-            self._pump(response, part.write, file)
-            if part.position < stop:
-                raise TransferFailed(file.where, f"range ended {stop - part.position} bytes early")
-        except BaseException:
-            response.discard()
-            raise
-        response.done()
-
-    def _finish_parts(self, file: File, source: HttpSource, size: int) -> None:
-        crc = 0
-        for index in range(file.parts):
-            length = min(file.part_bytes, size - index * file.part_bytes)
-            crc = digest.combine_crc32(crc, file.crcs[index], length)
-        file.close()
-        expected = digest.choose(source.checks(file.item, {}), self._settings.verify)
-        found = f"{crc:08x}"
-        if expected and expected[0] != "crc32":
-            found = digest.of_file(file.path, expected[0])
-        if expected and found != expected[1]:
-            self._damaged(file, expected, found)
-            return
-        self._finish(file, f"{expected[0] if expected else 'crc32'}:{found}")
-
-    def _damaged(self, file: File, expected: tuple[str, str], found: str) -> None:
+    def damaged(self, file: File, expected: tuple[str, str], found: str) -> None:
         error = Corrupt(file.where, expected[0], expected[1], found)
         file.corrupt += 1
         file.restart()
@@ -444,10 +335,10 @@ class Engine:
         if file.corrupt >= CORRUPT_ATTEMPTS:
             raise error
         logger.warning("wrong checksum, fetching again: %s", error)
-        self._control.retries += 1
-        self._start(file)
+        self.control.retries += 1
+        self.start(file)
 
-    def _finish(self, file: File, found: str) -> None:
+    def finish(self, file: File, found: str) -> None:
         status = file.path.stat()
         own = status.st_nlink == 1 and not file.path.is_symlink()
         if file.item.mode & 0o111 and own:  # a link's permissions are the source's
@@ -459,17 +350,11 @@ class Engine:
         if self._cache is not None and file.key:
             self._cache.put(file.key, file.path, found)
         file.unlock()
-        self._progress.file_done()
+        self.progress.file_done()
         file.receiver.done(record)
 
 
-def _check_version(file: File, response: Response) -> None:
-    for name, expected in file.item.validators.items():
-        if response.headers.get(name, expected) != expected:
-            raise Changed(file.where)
-
-
-def _refusal(
+def refusal(
     source: HttpSource, item: Item, status: int, headers: Mapping[str, str], body: bytes
 ) -> StorageError:
     """The provider's explanation; statuses that ask for patience are the same everywhere."""

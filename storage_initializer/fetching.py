@@ -290,7 +290,7 @@ class Fetch:
                         f"{source.shown}: more than {settings.max_files} files",
                         "STORAGE_MAX_FILES",
                     )
-                yield source, item if path == item.path else _renamed(item, path)
+                yield source, item if path == item.path else replace(item, path=path)
             if not matched:
                 raise NotFound(source.shown, "no file passes STORAGE_ALLOW/IGNORE_PATTERNS")
 
@@ -441,16 +441,3 @@ def _is(path: Path, record: FileRecord) -> bool:
     except OSError:
         return False
     return status.st_size == record.size and status.st_mtime_ns == record.mtime_ns
-
-
-def _renamed(item: Item, path: str) -> Item:
-    return Item(
-        path=path,
-        size=item.size,
-        version=item.version,
-        checks=item.checks,
-        validators=item.validators,
-        ref=item.ref,
-        ranges=item.ranges,
-        mode=item.mode,
-    )

@@ -50,6 +50,8 @@ class Item:
     """The provider's own name of the object (key, URL)."""
     ranges: bool = True
     """Whether parts of it can be asked for."""
+    part_bytes: int = 0
+    """Size of the parts it was probably uploaded in; 0: unknown. Ranges go along them."""
     mode: int = 0o644
     """Permission bits; only the execute bits are meaningful."""
 

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -71,7 +71,7 @@ class File:
     """One file being downloaded."""
 
     __slots__ = (
-        "abandoned", "active", "began", "checks", "corrupt", "crcs", "ending", "fd", "item", "key",
+        "abandoned", "active", "began", "corrupt", "crcs", "ending", "fd", "item", "key",
         "lock", "lock_fd", "part_bytes", "parts", "path", "receiver", "source", "staging",
     )  # fmt: skip
 
@@ -91,7 +91,6 @@ class File:
         self.parts = 0
         self.part_bytes = 0
         self.crcs: dict[int, int] = {}
-        self.checks: Mapping[str, str] = item.checks
         self.corrupt = 0
         self.began = 0.0
         self.key = ""
@@ -158,20 +157,31 @@ class Stream:
         return f"{self._name}:{self._hasher.hexdigest()}"
 
 
-class Part:
-    """A range of a file with its CRC."""
+class Run:
+    """Consecutive parts of a file that come in one answer; each has its own CRC."""
 
-    def __init__(self, fd: int, start: int, stop: int) -> None:
-        self._fd = fd
-        self.position = start
-        self._stop = stop
-        self.crc = digest.Crc32()
+    def __init__(self, file: File, first: int, stop: int, done: Callable[[int, int], None]) -> None:
+        self._file = file
+        self._index = first
+        self._done = done
+        """Told index and CRC of every part whose last byte has been written."""
+        self._crc = digest.Crc32()
+        self.position = first * file.part_bytes
+        self.stop = stop
 
     def write(self, data: memoryview) -> None:
-        data = data[: self._stop - self.position]
-        self.crc.update(data)
-        write_all(self._fd, data, self.position)
-        self.position += len(data)
+        data = data[: self.stop - self.position]
+        while data:
+            end = min(self.stop, (self._index + 1) * self._file.part_bytes)
+            now = data[: end - self.position]
+            self._crc.update(now)
+            write_all(self._file.fd, now, self.position)
+            self.position += len(now)
+            data = data[len(now) :]
+            if self.position == end:
+                self._done(self._index, self._crc.value)
+                self._index += 1
+                self._crc = digest.Crc32()
 
 
 def write_all(fd: int, data: memoryview, offset: int) -> None:
@@ -181,17 +191,11 @@ def write_all(fd: int, data: memoryview, offset: int) -> None:
         offset += written
 
 
-def unranged(item: Item) -> Item:
-    return Item(
-        path=item.path,
-        size=item.size,
-        version=item.version,
-        checks=item.checks,
-        validators=item.validators,
-        ref=item.ref,
-        ranges=False,
-        mode=item.mode,
-    )
+def check_version(file: File, response: Response) -> None:
+    """Every single answer must be about the version that was listed."""
+    for name, expected in file.item.validators.items():
+        if response.headers.get(name, expected) != expected:
+            raise Changed(file.where)
 
 
 def total_length(response: Response, start: int, where: str) -> int | None:

@@ -27,7 +27,7 @@ from storage_initializer.errors import (
     TransferFailed,
 )
 from storage_initializer.items import Item
-from storage_initializer.settings import Reader
+from storage_initializer.settings import MIB, Reader
 from storage_initializer.uri import Uri
 from storage_initializer.wire import Request, Tls
 
@@ -37,6 +37,7 @@ from .s3_xml import Page, error_code
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _MULTIPART = re.compile(r"[0-9a-f]{32}-(\d+)")
+_COMPOSITE = re.compile(r"([A-Za-z0-9+/]{6}==)-(\d+)")
 _DNS_BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _CHECKSUMS = {
     "x-amz-checksum-crc64nvme": "crc64nvme",
@@ -213,6 +214,7 @@ class S3Source:
             checks=self._hint(headers.get("etag", ""), self._sha256),
             validators={"etag": headers["etag"]} if headers.get("etag") else {},
             ref=key,
+            part_bytes=_part_bytes(headers.get("etag", ""), int(size) if size.isdigit() else 0),
         )
 
     @staticmethod
@@ -244,6 +246,7 @@ class S3Source:
                     ref=key,
                     checks=self._hint(etag),
                     validators={"etag": etag} if etag else {},
+                    part_bytes=_part_bytes(etag, size),
                 )
             if not page.token:
                 return
@@ -291,35 +294,51 @@ class S3Source:
                 explain=self._explain,
             )
         found = dict(item.checks)
-        if headers.get("x-amz-checksum-type", "FULL_OBJECT") == "FULL_OBJECT":
-            for name, algorithm in _CHECKSUMS.items():
-                value = headers.get(name, "")
-                if value and "-" not in value:
-                    found.setdefault(algorithm, base64.b64decode(value).hex())
+        composite = headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT"
+        for name, algorithm in _CHECKSUMS.items():
+            value = headers.get(name, "")
+            if value and "-" not in value and not composite:
+                found.setdefault(algorithm, base64.b64decode(value).hex())
         encrypted = headers.get("x-amz-server-side-encryption", "").startswith("aws:kms")
         encrypted = encrypted or "x-amz-server-side-encryption-customer-algorithm" in headers
         if encrypted:
             found.pop("md5", None)
-        elif self._context.settings.verify == "full":
+        mode = self._context.settings.verify
+        of_parts = _COMPOSITE.fullmatch(headers.get("x-amz-checksum-crc32", ""))
+        if mode == "full" and not encrypted:
             found |= self._etag_of_parts(item)
+        elif mode != "size" and of_parts and (part := self._uploaded_in(item, int(of_parts[2]))):
+            value = f"{base64.b64decode(of_parts[1]).hex()}-{of_parts[2]}"
+            found[f"{digest.CRC_OF_PARTS}{part}"] = value
         return found
 
     def _etag_of_parts(self, item: Item) -> dict[str, str]:
         """The ETag of a multipart upload, where all parts have the size of the first."""
         etag = item.version.strip('"').lower()
         count = _MULTIPART.fullmatch(etag)
-        if not count or item.size is None:
-            return {}
+        part = self._uploaded_in(item, int(count[1])) if count else 0
+        return {f"{digest.MD5_OF_PARTS}{part}": etag} if part else {}
+
+    def _uploaded_in(self, item: Item, count: int) -> int:
+        """Size of the parts of a multipart upload; 0 if the server does not tell or they differ.
+
+        Asked are the first and the last: that those between sum up right is no accident.
+        """
+        if item.size is None:
+            return 0
+        part = self._length_of(item, 1)
+        rest = item.size - (count - 1) * part
+        uniform = 0 < rest <= part and (count == 1 or self._length_of(item, count) == rest)
+        return part if uniform else 0
+
+    def _length_of(self, item: Item, number: int) -> int:
         status, headers, _ = self._context.ask(
-            lambda: self._sign("HEAD", item.ref, {"partNumber": "1"}, {}),
+            lambda: self._sign("HEAD", item.ref, {"partNumber": str(number)}, {}),
             ok=(200, 206, 400, 403, 404, 405, 416, 501),
             explain=self._explain,
         )
         length = headers.get("content-length", "")
-        part = int(length) if status in (200, 206) and length.isdigit() else 0
-        if not part or -(-item.size // part) != int(count[1]):
-            return {}
-        return {f"{digest.MD5_OF_PARTS}{part}": etag}
+        return int(length) if status in (200, 206) and length.isdigit() else 0
 
     # -- refusals ----------------------------------------------------------------------------------
 
@@ -382,3 +401,14 @@ def _by_status(where: str, status: int, said: str) -> StorageError:
     if status == 404:
         return NotFound(where, said)
     return StorageError(f"{where}: unexpected answer {said}")
+
+
+def _part_bytes(etag: str, size: int) -> int:
+    """The part size a multipart ETag (`…-COUNT`) suggests: uploaders take whole megabytes."""
+    found = _MULTIPART.fullmatch(etag.strip('"').lower())
+    count = int(found[1]) if found else 0
+    if count < 2:
+        return 0
+    average = (size + count - 1) // count
+    part = (average + MIB - 1) // MIB * MIB
+    return part if -(-size // part) == count else 0
