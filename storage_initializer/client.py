@@ -48,10 +48,10 @@ class Client:
             if self.aborted:
                 raise TransferFailed(request.where, "aborted")
             if conn is None:
-                conn = self._connect(request)
+                conn = self.connect(request)
             conn.where = request.where
             try:
-                conn.send(self._head(request))
+                conn.send(self.head(request))
                 head = conn.read_head()
                 while head.startswith((b"HTTP/1.1 100", b"HTTP/1.1 103", b"HTTP/1.1 102")):
                     head = conn.read_head()
@@ -103,7 +103,7 @@ class Client:
                 conn.sock.close()
             self._open.clear()
 
-    def _head(self, request: Request) -> bytes:
+    def head(self, request: Request) -> bytes:
         target = request.target
         extra = ""
         proxy = self._proxy_for(request)
@@ -146,7 +146,7 @@ class Client:
                 return True
         return False
 
-    def _connect(self, request: Request) -> Connection:
+    def connect(self, request: Request) -> Connection:
         proxy = self._proxy_for(request)
         host, port = request.host, request.port
         if proxy:

@@ -35,6 +35,7 @@ from .progress import Progress
 from .retry import Control, Retry
 from .settings import Settings
 from .staging import FileRecord, Staging
+from .swarm import Swarm
 from .transfer import File, Receiver, Stream, check_version, total_length
 from .wire import Response, ShortBody
 
@@ -73,6 +74,10 @@ class Engine:
         self._cache = cache
         self._local = threading.local()
         self._threads: list[threading.Thread] = []
+        self._swarm: Swarm | None = None
+        # The cache waits for locks, a full check asks further questions: both want a thread a file.
+        if settings.small_concurrency and cache is None and settings.verify != "full":
+            self._swarm = Swarm(self, settings.small_concurrency)
         self.error: BaseException | None = None
 
     # -- the queue ---------------------------------------------------------------------------------
@@ -80,7 +85,8 @@ class Engine:
     def submit(self, source: Source, item: Item, staging: Staging, receiver: Receiver) -> None:
         """Download `item`; `receiver` is told in a worker thread."""
         file = File(source, item, staging, receiver)
-        self.put(self.start, file)
+        if self._swarm is None or not self._swarm.add(file):
+            self.put(self.start, file)
 
     def call(self, function: Callable[..., None], *args: object) -> None:
         """Run anything else in a worker thread (cache hits, copies)."""
@@ -136,8 +142,12 @@ class Engine:
             self._queue.clear()
             self._wakeup.notify_all()
         self.client.abort()
+        if self._swarm is not None:
+            self._swarm.ring()
 
     def close(self) -> None:
+        if self._swarm is not None:
+            self._swarm.close()
         with self._wakeup:
             self._closing = True
             self._wakeup.notify_all()
@@ -331,7 +341,7 @@ class Engine:
         error = Corrupt(file.where, expected[0], expected[1], found)
         file.corrupt += 1
         file.restart()
-        file.path.unlink()
+        file.path.unlink(missing_ok=True)
         if file.corrupt >= CORRUPT_ATTEMPTS:
             raise error
         logger.warning("wrong checksum, fetching again: %s", error)
@@ -340,9 +350,8 @@ class Engine:
 
     def finish(self, file: File, found: str) -> None:
         status = file.path.stat()
-        own = status.st_nlink == 1 and not file.path.is_symlink()
-        if file.item.mode & 0o111 and own:  # a link's permissions are the source's
-            file.path.chmod(0o755)
+        if file.item.mode & 0o111 and status.st_nlink == 1 and not file.path.is_symlink():
+            file.path.chmod(0o755)  # not through a link: its permissions are the source's
         record = FileRecord(
             file.item.path, status.st_size, file.item.version, found, status.st_mtime_ns
         )

@@ -108,6 +108,8 @@ class Fetch:
         self._listing = len(destinations)
         self._lock = threading.Lock()
         self._stagings: list[Staging] = []
+        self._surely_free: dict[Path, int] = {}
+        """Bytes for which there was room at the last look, with much to spare."""
 
     def run(self) -> list[Report]:
         connected = [
@@ -381,6 +383,8 @@ class Fetch:
             raise LimitExceeded(
                 f"{', '.join(destination.shown)}: more than {limit:,} bytes", "STORAGE_MAX_BYTES"
             )
+        if needed < self._surely_free.get(destination.path, 0):
+            return  # thousands of small files: not a question each
         place = destination.path
         while not place.exists():
             place = place.parent
@@ -388,6 +392,7 @@ class Fetch:
         free = status.f_bavail * status.f_frsize
         if needed - self._progress.bytes_done > free:
             raise NoSpace(str(destination.path), needed, free)
+        self._surely_free[destination.path] = needed + (free - needed) // 8
 
     def _conflicts(self, records: list[FileRecord]) -> None:
         paths = {record.path for record in records}

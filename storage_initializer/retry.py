@@ -71,9 +71,13 @@ class Control:
 
     def gate(self) -> None:
         """Before a request: wait while a server asked everybody to slow down."""
-        wait = self._open_at - time.monotonic()
+        wait = self.closed_for_s()
         if wait > 0:
             self.sleep(wait * (1 + jitter() * 0.25))
+
+    def closed_for_s(self) -> float:
+        """How long the gate stays closed; 0 or less: it is open."""
+        return self._open_at - time.monotonic()
 
     def slow_down(self, wait_s: float) -> None:
         self._open_at = max(self._open_at, time.monotonic() + wait_s)

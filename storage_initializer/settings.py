@@ -37,6 +37,9 @@ class Settings:
 
     concurrency: int = 8
     """`STORAGE_CONCURRENCY`: connections (threads) over all sources; 8 saturates one core."""
+    small_concurrency: int = 32
+    """`STORAGE_SMALL_CONCURRENCY`: most further connections for files up to 256 KiB, served by one
+    thread; default 4 × `STORAGE_CONCURRENCY`, none if that is 1."""
     part_bytes: int = 16 * MIB
     """`STORAGE_PART_BYTES`: size of the ranges a big file is fetched in, in parallel."""
     attempts: int = 8
@@ -113,11 +116,15 @@ class Settings:
         reader = Reader(env)
         reader.problems += spec_problems
         defaults = cls()
+        concurrency = reader.number("STORAGE_CONCURRENCY", defaults.concurrency, 1, 256)
         settings = cls(
             mirrors=(*reader.mirrors("STORAGE_MIRRORS"), *spec_mirrors),
             allow_patterns=reader.patterns("STORAGE_ALLOW_PATTERNS"),
             ignore_patterns=reader.patterns("STORAGE_IGNORE_PATTERNS"),
-            concurrency=reader.number("STORAGE_CONCURRENCY", defaults.concurrency, 1, 256),
+            concurrency=concurrency,
+            small_concurrency=reader.number(
+                "STORAGE_SMALL_CONCURRENCY", 0 if concurrency == 1 else 4 * concurrency, 0, 1024
+            ),
             part_bytes=reader.size("STORAGE_PART_BYTES", defaults.part_bytes, 64 * KIB),
             attempts=reader.number("STORAGE_ATTEMPTS", defaults.attempts, 1, 1000),
             connect_timeout_s=reader.seconds(

@@ -120,7 +120,7 @@ class Connection:
     def __init__(self, sock: socket.socket, client: "Client", *, tls: bool) -> None:
         self.sock = sock
         self.client = client
-        self._tls = tls
+        self.tls = tls
         self._buffer = bytearray(MAX_HEAD)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
@@ -218,7 +218,7 @@ class Connection:
 
     def _receive(self, view: memoryview, *, wait_all: bool) -> int:
         try:
-            if wait_all and not self._tls:
+            if wait_all and not self.tls:
                 return self.sock.recv_into(view, len(view), socket.MSG_WAITALL)
             return self.sock.recv_into(view)
         except OSError as exc:
@@ -250,7 +250,7 @@ class Connection:
 class Response:
     """Status, headers (lower-case names, repeats joined) and a body to be read once."""
 
-    __slots__ = ("_chunked", "_conn", "_keep", "_left", "headers", "length", "status")
+    __slots__ = ("_conn", "_left", "chunked", "headers", "keep", "length", "status")
 
     def __init__(self, conn: Connection, head: bytes, method: str) -> None:
         self._conn = conn
@@ -268,15 +268,15 @@ class Response:
         self.headers = headers
         connection = headers.get("connection", "").lower()
         old = first.startswith(b"HTTP/1.0")
-        self._keep = "keep-alive" in connection if old else "close" not in connection
-        self._chunked = False
+        self.keep = "keep-alive" in connection if old else "close" not in connection
+        self.chunked = False
         self.length: int | None = None
         if method == "HEAD" or self.status in _NO_BODY or self.status < 200:
             self.length = 0
         elif coding := headers.get("transfer-encoding"):
             if coding.strip().lower() != "chunked":
                 raise TransferFailed(conn.where, f"unknown transfer coding {coding!r}")
-            self._chunked = True
+            self.chunked = True
         elif (text_length := headers.get("content-length")) is not None:
             sizes = {part.strip() for part in text_length.split(",")}
             size = sizes.pop()
@@ -284,12 +284,12 @@ class Response:
                 raise TransferFailed(conn.where, f"bad Content-Length {text_length!r}")
             self.length = int(size)
         else:
-            self._keep = False  # the end of the connection is the end of the body
-        self._left = self.length if not self._chunked else 0
+            self.keep = False  # the end of the connection is the end of the body
+        self._left = self.length if not self.chunked else 0
 
     def read_into(self, view: memoryview) -> int:
         """Fill `view` as far as the body reaches; 0 at its end. A short body raises."""
-        if self._chunked:
+        if self.chunked:
             return self._read_chunked(view)
         if self._left is None:
             return self._conn.read_into(view)
@@ -349,12 +349,12 @@ class Response:
         """The body is not wanted any further: keep the connection if that is cheap."""
         with contextlib.suppress(StorageError):
             left = self._left
-            if self._keep and not self._chunked and left is not None and left <= MAX_DISCARD:
+            if self.keep and not self.chunked and left is not None and left <= MAX_DISCARD:
                 if left:
                     self.read_into(memoryview(bytearray(left)))
                 self._conn.client.give_back(self._conn)
                 return
-            if self._keep and self._chunked and left is None:
+            if self.keep and self.chunked and left is None:
                 self._conn.client.give_back(self._conn)
                 return
         self._conn.close()
