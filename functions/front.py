@@ -142,6 +142,8 @@ class Front:
 
     def _resolve_tensorflow(self, head: RequestHead, path: str) -> Route:
         """Everything under /v1/ is TensorFlow Serving's when that protocol is on."""
+        if head.method == b"OPTIONS" and tensorflow.allows_preflight(head.headers):
+            return Route(self.nothing, head)
         try:
             target = tensorflow.parse_path(head.method.decode("latin-1"), path)
         except tensorflow.Malformed as problem:
@@ -153,6 +155,9 @@ class Front:
         route.model, route.version, route.label = target.model, target.version, target.label
         route.verb = target.action
         return route
+
+    def nothing(self, exchange: Exchange, route: Route) -> None:
+        self.respond(exchange, answers.Answer(200, b"", answers.JSON))
 
     def refuse(self, exchange: Exchange, route: Route) -> None:
         self.respond(exchange, answers.from_error(InvalidRequest(route.verb)))

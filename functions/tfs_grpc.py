@@ -88,12 +88,9 @@ class TfsGrpcCodec(Codec):
         return body
 
     def apply(self, model: ServedModel, route: Any, payload: Any, call: Call) -> Any:
-        spec = payload.model_spec
-        version = _pick(model, spec)
-        name = spec.signature_name or "serving_default"
-        if name not in version.signatures:
-            raise Precondition(f'Serving signature key "{name}" not found.')
-        signature = version.signatures[name]
+        if route.verb == "multi":
+            return _multi(model, payload)
+        version, signature = _signature(model, payload.model_spec)
         if route.verb == "predict":
             return _predict(version, signature, payload)
         return _examples(version, signature, payload, route.verb)
@@ -114,6 +111,15 @@ def _pick(model: Any, spec: Any) -> Any:
     return model.pick(version, spec.version_label if chosen == "version_label" else "")
 
 
+def _signature(model: Any, spec: Any) -> tuple[Any, Any]:
+    """The version and the signature that a ModelSpec names. Raises Precondition and _pick's."""
+    version = _pick(model, spec)
+    name = spec.signature_name or "serving_default"
+    if name not in version.signatures:
+        raise Precondition(f'Serving signature key "{name}" not found.')
+    return version, version.signatures[name]
+
+
 def _fill_spec(target: Any, request: Any, version: Any, signature: Any) -> None:
     target.name = request.model_spec.name
     target.version.value = version.number
@@ -122,7 +128,8 @@ def _fill_spec(target: Any, request: Any, version: Any, signature: Any) -> None:
 
 def _predict(version: Any, signature: Any, request: Any) -> Any:
     sent, wanted = set(request.inputs), set(signature.inputs)
-    if sent != wanted:
+    defaults = {name: _ours(proto) for name, proto in signature.definition.defaults.items()}
+    if sent - wanted or wanted - sent - set(defaults):
         raise InvalidRequest(
             f"input size does not match signature: {len(sent)}!={len(wanted)}"
             f" sent: {{{','.join(sorted(sent))}}} expected: {{{','.join(sorted(wanted))}}}"
@@ -134,7 +141,7 @@ def _predict(version: Any, signature: Any, request: Any) -> Any:
     if len(set(filters)) != len(filters):
         raise InvalidRequest("duplicate output tensor alias in output_filter")
     inputs = {}
-    for name, proto in request.inputs.items():
+    for name, proto in {**defaults, **request.inputs}.items():
         array = to_array(name, proto)
         if array.dtype != tensors.DTYPES[signature.inputs[name].datatype]:
             raise InvalidRequest(
@@ -151,33 +158,82 @@ def _predict(version: Any, signature: Any, request: Any) -> Any:
     return response
 
 
+def _ours(message: Any) -> Any:
+    """TensorFlow's own TensorProto as ours: the same message of another descriptor pool."""
+    return tfs.TensorProto.FromString(message.SerializeToString())
+
+
 def _examples(version: Any, signature: Any, request: Any, verb: str) -> Any:
-    serialized = []
-    if request.input.HasField("example_list_with_context"):
-        listed = request.input.example_list_with_context
+    result = _example_result(version, signature, _serialized(request.input), verb)
+    make = tfs.RegressionResponse if verb == "regress" else tfs.ClassificationResponse
+    response = make(result=result)
+    _fill_spec(response.model_spec, request, version, signature)
+    return response
+
+
+def _serialized(given: Any) -> list[bytes]:
+    """The examples of an Input, each with the context merged in. Raises InvalidRequest."""
+    if given.HasField("example_list_with_context"):
+        listed = given.example_list_with_context
+        serialized = []
         for example in listed.examples:
             merged = tfs.Example()
             merged.CopyFrom(listed.context)
             merged.MergeFrom(example)
             serialized.append(merged.SerializeToString())
     else:
-        serialized = [e.SerializeToString() for e in request.input.example_list.examples]
+        serialized = [e.SerializeToString() for e in given.example_list.examples]
     if not serialized:
         raise InvalidRequest("Input is empty")
+    return serialized
+
+
+def _example_result(version: Any, signature: Any, serialized: list[bytes], verb: str) -> Any:
+    """A RegressionResult or ClassificationResult."""
     result = tfs_rest.run_examples(version, signature, serialized, verb)
     if verb == "regress":
-        regression = tfs.RegressionResponse()
+        regression = tfs.RegressionResult()
         for value in result.tolist():
-            regression.result.regressions.add(value=value)
-        _fill_spec(regression.model_spec, request, version, signature)
+            regression.regressions.add(value=value)
         return regression
-    response = tfs.ClassificationResponse()
+    classification = tfs.ClassificationResult()
     for row in tfs_rest.class_rows(result, len(serialized)):
-        found = response.result.classifications.add()
+        found = classification.classifications.add()
         for label, score in row:
             found.classes.add(label=label, score=score)
-    _fill_spec(response.model_spec, request, version, signature)
+    return classification
+
+
+_TASKS = {"tensorflow/serving/classify": "classify", "tensorflow/serving/regress": "regress"}
+
+
+def _multi(model: Any, request: Any) -> Any:
+    """Several signatures of one model on the same examples."""
+    serialized = _serialized(request.input)
+    response = tfs.MultiInferenceResponse()
+    asked = set()
+    for task in request.tasks:
+        verb = _TASKS.get(task.method_name)
+        if verb is None:
+            raise NotSupported(f"Unsupported signature method_name: {task.method_name}")
+        if task.model_spec.name != request.tasks[0].model_spec.name:
+            raise InvalidRequest("all tasks of a MultiInferenceRequest must name the same model")
+        version, signature = _signature(model, task.model_spec)
+        if signature.name in asked:
+            raise InvalidRequest(f"Duplicate evaluation of signature: {signature.name}")
+        asked.add(signature.name)
+        result = _example_result(version, signature, serialized, verb)
+        found = response.results.add()
+        kind = "regression_result" if verb == "regress" else "classification_result"
+        getattr(found, kind).CopyFrom(result)
+        _fill_spec(found.model_spec, task, version, signature)
     return response
+
+
+def _name_of(request: Any) -> str:
+    """The model that a request is for; a MultiInferenceRequest's tasks name it."""
+    asked = request.tasks[:1] if hasattr(request, "tasks") else [request]
+    return str(asked[0].model_spec.name) if asked else ""
 
 
 class _Route:
@@ -190,25 +246,22 @@ class _Route:
 
 
 class PredictionService:
-    """Predict, Classify, Regress, GetModelMetadata, GetModelStatus."""
+    """Predict, Classify, Regress, MultiInference, GetModelMetadata."""
 
     def __init__(self, repository: "Repository", engine: Engine) -> None:
         self.repository = repository
         self.engine = engine
         self.codec = TfsGrpcCodec(repository.settings)
 
-    def generic_handlers(self) -> list[grpc.GenericRpcHandler]:
-        prediction = {
+    def generic_handler(self) -> grpc.GenericRpcHandler:
+        methods = {
             "Predict": (self.predict, tfs.PredictRequest),
             "Classify": (self.classify, tfs.ClassificationRequest),
             "Regress": (self.regress, tfs.RegressionRequest),
+            "MultiInference": (self.multi, tfs.MultiInferenceRequest),
             "GetModelMetadata": (self.metadata, tfs.GetModelMetadataRequest),
         }
-        status = {"GetModelStatus": (self.status, tfs.GetModelStatusRequest)}
-        return [
-            grpc_server.handler("tensorflow.serving.PredictionService", prediction),
-            grpc_server.handler("tensorflow.serving.ModelService", status),
-        ]
+        return grpc_server.handler("tensorflow.serving.PredictionService", methods)
 
     async def predict(self, request: Any, context: Any) -> Any:
         return await self._call("predict", request, context)
@@ -219,8 +272,11 @@ class PredictionService:
     async def regress(self, request: Any, context: Any) -> Any:
         return await self._call("regress", request, context)
 
+    async def multi(self, request: Any, context: Any) -> Any:
+        return await self._call("multi", request, context)
+
     async def _call(self, verb: str, request: Any, context: Any) -> Any:
-        name = request.model_spec.name
+        name = _name_of(request)
         call = Call(grpc_server.lower_metadata(context))
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
@@ -242,12 +298,14 @@ class PredictionService:
         except FunctionsError as error:
             if entry is not None:
                 entry.metrics.observe("grpc-v1", error.http_status(), call.timings)
-            await _abort(context, error)
+            await abort(context, error)
         assert entry is not None
         entry.metrics.observe("grpc-v1", 200, call.timings)
         return answer
 
     def _entry(self, name: str) -> Any:
+        if not name:
+            raise InvalidRequest("Missing ModelSpec")
         try:
             return self.repository.ready_entry(name)
         except ModelNotFound:
@@ -264,7 +322,7 @@ class PredictionService:
             entry = self._entry(request.model_spec.name)
             version = _pick(entry.model, request.model_spec)
         except FunctionsError as error:
-            await _abort(context, error)
+            await abort(context, error)
         definitions = tfs.SignatureDefMap()
         for name, signature in version.signatures.items():
             # Same message, other pool: TensorFlow's own bytes are read by ours.
@@ -278,27 +336,8 @@ class PredictionService:
         response.model_spec.version.value = version.number
         return response
 
-    async def status(self, request: Any, context: Any) -> Any:
-        response = tfs.GetModelStatusResponse()
-        spec = request.model_spec
-        version = str(spec.version.value) if spec.HasField("version") else ""
-        try:
-            entry = self.repository.entries.get(spec.name)
-            if entry is None:
-                raise StatusError(404, f"Could not find any versions of model {spec.name}")
-            tfs_rest.status_document(entry, version)
-        except FunctionsError as error:
-            await _abort(context, error)
-        model: Any = entry.model if entry is not None else None
-        for number, status in sorted(model.statuses.items(), reverse=True):
-            if not version or str(number) == version:
-                found = response.model_version_status.add(version=number, state=status.state)
-                found.status.error_code = 2 if status.error else 0
-                found.status.error_message = status.error
-        return response
 
-
-async def _abort(context: Any, error: FunctionsError) -> None:
+async def abort(context: Any, error: FunctionsError) -> None:
     code = (
         grpc.StatusCode.FAILED_PRECONDITION
         if isinstance(error, Precondition)

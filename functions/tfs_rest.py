@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import tensors
+from . import jsonio, tensors
 from .answers import JSON, Answer
 from .engine import Codec
 from .errors import InvalidRequest, NotSupported, StatusError
@@ -76,47 +76,81 @@ def predict(version: Any, signature: Any, document: dict[str, Any]) -> dict[str,
     names = list(signature.inputs)
     if has_rows:
         columns: dict[str, Any] = wire.rows_to_columns(document["instances"], names)
+        inputs = {name: _column(signature.inputs[name], rows) for name, rows in columns.items()}
     else:
         columns = wire.column_values(document["inputs"], names)
-    inputs = {name: to_array(signature.inputs[name], value) for name, value in columns.items()}
+        inputs = {name: to_array(signature.inputs[name], value) for name, value in columns.items()}
     outputs = version.run(signature, inputs)
     if has_columns:
         plain = {name: to_json(name, array) for name, array in outputs.items()}
         return {"outputs": next(iter(plain.values())) if len(plain) == 1 else plain}
-    count = len(document["instances"])
+    return {"predictions": _rows(outputs)}
+
+
+def _column(spec: Any, rows: list[Any]) -> Array:
+    """One input of all instances; a fault names the first instance that has it."""
+    try:
+        return to_array(spec, rows)
+    except wire.Malformed as problem:
+        first = None
+        for index, row in enumerate(rows):
+            try:
+                array = to_array(spec, row)
+            except wire.Malformed as cause:
+                raise wire.bad_element(index, spec.name, str(cause)) from None
+            if first is not None and array.shape != first:
+                text = f"its shape {list(array.shape)} is not that of the first, {list(first)}"
+                raise wire.bad_element(index, spec.name, text) from None
+            first = array.shape
+        raise problem from None
+
+
+def _rows(outputs: dict[str, Array]) -> list[Any]:
+    """Row form: one value (or one object of values) an instance. All outputs have one length."""
+    count = None
     for name, array in outputs.items():
-        if not array.ndim or array.shape[0] != count:
+        if not array.ndim:
             raise wire.Malformed(
-                f"Tensor name: {name} has inconsistent batch size:"
-                f" {array.shape[0] if array.ndim else 0}"
-                f" expecting: {count}"
+                f"Tensor name: {name} has no shape information: its value is one number for all"
+                " instances; ask in column form ('inputs')"
+            )
+        if count is None:
+            count = len(array)
+        if len(array) != count:
+            raise wire.Malformed(
+                f"Tensor name: {name} has inconsistent batch size: {len(array)} expecting: {count}"
             )
     plain = {name: to_json(name, array) for name, array in outputs.items()}
     if len(plain) == 1:
-        return {"predictions": next(iter(plain.values()))}
-    return {
-        "predictions": [{name: values[i] for name, values in plain.items()} for i in range(count)]
-    }
+        only: list[Any] = next(iter(plain.values()))
+        return only
+    return [{name: values[at] for name, values in plain.items()} for at in range(count or 0)]
 
 
 def to_array(spec: Any, value: Any) -> Array:
     """JSON value -> array of the signature's dtype, strictly. Raises Malformed, StatusError
     (501)."""
-    if spec.datatype in ("FP16", "BF16"):
-        raise StatusError(
-            501, f"Tensor {spec.name} of type {spec.datatype} is not supported in JSON"
-        )
+    if spec.datatype in ("FP16", "BF16", ""):
+        kind = spec.datatype or "its type"
+        raise StatusError(501, f"Tensor {spec.name} of {kind} is not supported in JSON")
     if spec.datatype == "BYTES":
         return _strings(spec, value)
+    wanted = tensors.DTYPES[spec.datatype]
     try:
         found = np.asarray(value)
-    except (ValueError, OverflowError):
+        kinds: tuple[type, ...] = (int, float) if wanted.kind == "f" else (int,)
+        if found.dtype.kind in ("O" if wanted.kind == "f" else "Of") and _all(value, kinds):
+            found = np.array(value, dtype=wanted)  # integers above 2**63 come as float or object
+    except OverflowError:
+        raise wire.Malformed(
+            f"Tensor {spec.name}: a number is out of range for {spec.datatype}"
+        ) from None
+    except ValueError:
         raise wire.Malformed(f"Tensor {spec.name}: its elements have different shapes") from None
-    wanted = tensors.DTYPES[spec.datatype]
     if found.size == 0:
         return found.astype(wanted)
-    kinds = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}[wanted.kind]
-    if found.dtype.kind not in kinds or (kinds != "b" and _has_bool(value)):
+    accepted = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}[wanted.kind]
+    if found.dtype.kind not in accepted or (accepted != "b" and _has_bool(value)):
         sample = found.ravel()[0] if found.dtype.kind != "O" else value
         raise wire.Malformed(
             f"JSON Value: {_short(sample)} Type: {_type(found)} is not of expected type:"
@@ -129,6 +163,13 @@ def to_array(spec: Any, value: Any) -> Array:
                 f"JSON Value: {_short(found.max())} is out of range for {spec.datatype}"
             )
     return found.astype(wanted)
+
+
+def _all(value: Any, kinds: tuple[type, ...]) -> bool:
+    """Whether nested lists hold nothing but numbers of these kinds."""
+    if isinstance(value, list):
+        return all(_all(entry, kinds) for entry in value)
+    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 _TYPE_NAMES = {"f": "float", "i": "int", "u": "uint", "b": "bool"}
@@ -191,6 +232,8 @@ def to_json(name: str, array: Array) -> Any:
         return _texts(array.tolist(), name.endswith("_bytes"))
     if array.dtype == np.float32:
         # The shortest text that reads back as this float32, not as its float64 neighbour.
+        if array.ndim and np.isfinite(array).all():
+            return jsonio.loads(jsonio.dumps(np.ascontiguousarray(array)))
         flat = [float(str(v)) for v in array.ravel()]
         return np.asarray(flat, dtype=np.float64).reshape(array.shape).tolist()
     return array.tolist()
@@ -205,8 +248,7 @@ def _texts(value: Any, as_bytes: bool) -> Any:
     return {"b64": base64.b64encode(raw).decode()} if as_bytes else raw.decode("utf-8", "replace")
 
 
-# --- classify and regress
-# --------------------------------------------------------------------------
+# --- classify and regress -------------------------------------------------------------------------
 
 
 def serialized_examples(document: dict[str, Any]) -> list[bytes]:
@@ -273,22 +315,26 @@ def class_rows(result: Any, count: int) -> list[list[tuple[str, float]]]:
     return [list(zip(labels[i], values[i], strict=False)) for i in range(count)]
 
 
-# --- status and metadata
-# ---------------------------------------------------------------------------
+# --- status and metadata --------------------------------------------------------------------------
 
 
-def status_document(entry: "Entry", version: str) -> dict[str, Any]:
-    """Raises StatusError (404)."""
+def statuses(entry: "Entry", version: str) -> list[tuple[int, Any]]:
+    """Version and `Status` of all versions (or one), the newest first. Raises StatusError (404)."""
     model: Any = entry.model
-    statuses = model.statuses if model is not None and hasattr(model, "statuses") else {}
-    chosen = {n: s for n, s in statuses.items() if not version or str(n) == version}
+    known = model.statuses if model is not None and hasattr(model, "statuses") else {}
+    chosen = {n: s for n, s in known.items() if not version or str(n) == version}
     if not chosen:
         raise StatusError(
             404,
             f"Could not find version {version} of model {entry.name}"
-            if version and statuses
+            if version and known
             else f"Could not find any versions of model {entry.name}",
         )
+    return sorted(chosen.items(), reverse=True)
+
+
+def status_document(entry: "Entry", version: str) -> dict[str, Any]:
+    """Raises StatusError (404)."""
     return {
         "model_version_status": [
             {
@@ -299,7 +345,7 @@ def status_document(entry: "Entry", version: str) -> dict[str, Any]:
                     "error_message": status.error,
                 },
             }
-            for number, status in sorted(chosen.items(), reverse=True)
+            for number, status in statuses(entry, version)
         ]
     }
 

@@ -138,8 +138,10 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
             handlers.append(InferenceService(repository, engine).generic_handler())
         if "grpc-v1" in settings.protocol:
             from .tfs_grpc import PredictionService
+            from .tfs_models import ModelService
 
-            handlers.extend(PredictionService(repository, engine).generic_handlers())
+            handlers.append(PredictionService(repository, engine).generic_handler())
+            handlers.append(ModelService(repository).generic_handler())
         if "grpc-seldon" in settings.protocol:
             from .seldon_grpc import SeldonServices
 

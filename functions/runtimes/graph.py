@@ -191,7 +191,7 @@ def _plain(array: Array) -> Any:
     """What orjson writes: the array itself, or a list of texts for BYTES."""
     if array.dtype.kind in "OSU":
         return [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in array.tolist()]
-    return np.ascontiguousarray(array)
+    return np.ascontiguousarray(array) if array.ndim else array.item()
 
 
 def _wanted(items: list[Item]) -> list[str] | None:

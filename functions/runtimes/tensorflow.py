@@ -1,12 +1,13 @@
 """The `tensorflow` runtime: SavedModels from a base directory of numbered versions.
 
 New versions are loaded beside the old ones, and the old ones go only when a new one serves
-(availability-preserving). A version that cannot be loaded goes to END with its error and is not
-tried again until its directory changes; the others serve on.
+(availability-preserving). A version that cannot be loaded goes to END with its error and is tried
+again when its directory changes, or after a while; the others serve on.
 """
 
 import logging
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from functions.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+RETRY_S = 30
+"""A version that could not be loaded is tried again after this time, then after twice as long."""
+MAX_RETRY_S = 600
 
 DATATYPES = {
     "DT_FLOAT": "FP32", "DT_DOUBLE": "FP64", "DT_INT32": "INT32", "DT_UINT8": "UINT8",
@@ -52,7 +57,7 @@ def _specs(infos: Any, types: Any) -> dict[str, TensorSpec]:
     return {
         alias: TensorSpec(
             name=alias,
-            datatype=DATATYPES.get(types.DataType.Name(info.dtype), "BYTES"),
+            datatype=DATATYPES.get(types.DataType.Name(info.dtype), ""),
             shape=tuple(dim.size for dim in info.tensor_shape.dim),
             ranked=not info.tensor_shape.unknown_rank,
         )
@@ -96,17 +101,34 @@ class Version:
             outputs = signature.function(**fed)
         except (tf.errors.InvalidArgumentError, TypeError, ValueError) as exc:
             raise InvalidRequest(str(exc).split("\n")[0][:1000]) from exc
-        return {name: outputs[name].numpy() for name in signature.outputs}
+        except tf.errors.OpError as exc:
+            status = wire.HTTP_STATUS.get(exc.error_code, 500)
+            raise StatusError(status, exc.message.split("\n")[0][:1000]) from exc
+        return {name: _array(outputs[name].numpy()) for name in signature.outputs}
+
+
+def _array(value: Any) -> Array:
+    """A tensor's value; of rank 0 TensorFlow gives a plain scalar, which may be bytes."""
+    if isinstance(value, np.ndarray):
+        return value
+    if not isinstance(value, bytes):
+        return np.asarray(value)
+    text = np.empty((), dtype=object)  # numpy's own bytes would lose zeros at the end
+    text[()] = value
+    return text
 
 
 class Status:
     """State of one version, as GetModelStatus tells it."""
 
-    __slots__ = ("error", "state")
+    __slots__ = ("error", "retry_at", "state", "tries")
 
     def __init__(self) -> None:
         self.state = wire.START
         self.error = ""
+        self.tries = 0
+        self.retry_at = 0.0
+        """`time.monotonic()` from which on a version that failed is tried again."""
 
 
 class TensorFlowModel(GraphModel):
@@ -119,11 +141,14 @@ class TensorFlowModel(GraphModel):
         self._policy = Policy.parse(settings.version_policy)
         self._settling = Settling()
         self._lock = threading.Lock()
+        self._settled: set[int] = set()
         self._versions: dict[int, Version] = {}
         self.statuses: dict[int, Status] = {}
         self.labels: dict[str, int] = {}
         for key, value in settings.param:
             if str(key).startswith("label."):
+                if not str(value).isdecimal():
+                    raise LoadFailed(f"--param {key}={value}: a label's value is a version number")
                 self.labels[str(key)[6:]] = int(value)
         self._stop = threading.Event()
         self.info = ModelInfo(platform="tensorflow_savedmodel")
@@ -142,8 +167,15 @@ class TensorFlowModel(GraphModel):
             raise NoArtifact(
                 f"{self.base} has neither saved_model.pb nor version directories (1, 2, …)"
             )
-        self._settling.settled(present)
-        self.reconcile(settled=set(present))
+        complete = self._settling.complete(present)
+        self.reconcile(settled=complete or set(present))
+        for number in sorted(complete, reverse=True):
+            # Rather an older version than none: this process may be the first after a sleep.
+            if self._versions or self._policy.kind != "latest":
+                break
+            if number not in self.statuses:
+                self._load(number, present[number])
+        self._describe()
         if not self._versions:
             errors = "; ".join(
                 f"version {n}: {s.error}" for n, s in self.statuses.items() if s.error
@@ -162,6 +194,10 @@ class TensorFlowModel(GraphModel):
         """Load what the policy wants and is settled, then unload what it does not want any more."""
         with self._lock:
             present = scan(self.base)
+            self._settled = settled
+            for number, status in self.statuses.items():
+                if number not in settled:
+                    status.retry_at = 0.0  # it is another one now, or gone
             usable = [
                 n
                 for n in present
@@ -180,9 +216,11 @@ class TensorFlowModel(GraphModel):
             self._describe()
 
     def _failed(self, number: int, settled: set[int]) -> bool:
-        """This version has been tried as it is now, in vain."""
+        """It has been tried as it is now, in vain, and it is not yet time to try again."""
         status = self.statuses.get(number)
-        return status is not None and bool(status.error) and number in settled
+        if status is None or not status.error or number not in settled:
+            return False
+        return time.monotonic() < status.retry_at
 
     def _load(self, number: int, directory: Path) -> None:
         status = self.statuses.setdefault(number, Status())
@@ -193,10 +231,12 @@ class TensorFlowModel(GraphModel):
             Exception
         ) as exc:  # TensorFlow raises from a dozen hierarchies; any means "not loadable"
             status.state, status.error = wire.END, f"{type(exc).__name__}: {str(exc)[:500]}"
+            status.retry_at = time.monotonic() + min(RETRY_S << status.tries, MAX_RETRY_S)
+            status.tries = min(status.tries + 1, 10)
             logger.error("version %d of %s cannot be loaded", number, self.name, exc_info=exc)
             return
         self._versions = {**self._versions, number: loaded}
-        status.state = wire.AVAILABLE
+        status.state, status.tries = wire.AVAILABLE, 0
         logger.info("version %d of %s is available", number, self.name)
 
     def _unload(self, number: int) -> None:
@@ -218,6 +258,15 @@ class TensorFlowModel(GraphModel):
             inputs=tuple(default.inputs.values()) if default else (),
             outputs=tuple(default.outputs.values()) if default else (),
         )
+
+    def is_available(self, version: int) -> bool:
+        return version in self._versions
+
+    def reconfigure(self, policy: str, labels: dict[str, int]) -> None:
+        """Another version policy and other labels; returns when what they ask for is loaded."""
+        self._policy = Policy.parse(policy)
+        self.labels = labels
+        self.reconcile(self._settled)
 
     def pick(self, version: str = "", label: str = "") -> Version:
         """The version a request names, the latest when none. Raises StatusError (404, 400 for a

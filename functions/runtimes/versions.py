@@ -88,6 +88,11 @@ class Settling:
         self._look = look
         self._seen: dict[int, Fingerprint] = {}
 
+    def complete(self, versions: dict[int, Path]) -> set[int]:
+        """Versions that look complete now; there has been no look before."""
+        self.settled(versions)
+        return set(self._seen)
+
     def settled(self, versions: dict[int, Path]) -> set[int]:
         settled = set()
         now: dict[int, Fingerprint] = {}

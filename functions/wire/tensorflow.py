@@ -7,6 +7,7 @@ import base64
 import binascii
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import unquote
 
@@ -66,6 +67,12 @@ def parse_path(method: str, path: str) -> Target:
     return Target(unquote(match[1]), version, unquote(match[3] or ""), action)
 
 
+def allows_preflight(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether an OPTIONS request comes from a page: its Origin is an http(s) URL."""
+    origin = next((value for name, value in headers if name.lower() == b"origin"), b"")
+    return re.match(rb"https?://", origin, re.IGNORECASE) is not None
+
+
 def parse_json(body: bytes) -> Any:
     """TensorFlow Serving reads NaN and Infinity, and ignores what follows the object."""
     try:
@@ -97,6 +104,14 @@ def decode_b64(value: Any) -> bytes:
         raise Malformed("Unable to base64 decode the value of a 'b64' object") from None
 
 
+def bad_element(index: int, key: str, cause: str) -> Malformed:
+    """What is wrong with one of the instances."""
+    which = f"{index} key: {key}" if key else str(index)
+    return Malformed(
+        f"Failed to process element: {which} of 'instances' list. Error: INVALID_ARGUMENT: {cause}"
+    )
+
+
 def rows_to_columns(instances: Any, names: list[str]) -> dict[str, list[Any]]:
     """Row form: name -> list with one value an instance. `names` are the signature's inputs."""
     if not isinstance(instances, list) or not instances:
@@ -116,11 +131,8 @@ def rows_to_columns(instances: Any, names: list[str]) -> dict[str, list[Any]]:
         if not isinstance(row, dict) or is_b64(row):
             raise Malformed("'instances' mixes objects and plain values")
         if set(row) != set(names):
-            raise Malformed(
-                f"Failed to process element: {index} of 'instances' list. Error:"
-                " INVALID_ARGUMENT: its keys"
-                f" {sorted(row)} are not the inputs {sorted(names)}"
-            )
+            text = f"its keys {sorted(row)} are not the inputs {sorted(names)}"
+            raise bad_element(index, "", text)
         for name, value in row.items():
             columns[name].append(value)
     return columns

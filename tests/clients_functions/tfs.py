@@ -12,6 +12,8 @@ from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
@@ -62,6 +64,16 @@ classes = prediction.Classify(classification, timeout=20).result.classifications
 assert [(c.label, c.score) for c in classes] == [("", 43.0)]
 
 
+multi = inference_pb2.MultiInferenceRequest(input=regression.input)
+for kind, signature in (("regress", "regress_x_to_y"), ("classify", "classify_x_to_y")):
+    task = multi.tasks.add(method_name=f"tensorflow/serving/{kind}")
+    task.model_spec.name, task.model_spec.signature_name = "m", signature
+results = prediction.MultiInference(multi, timeout=20).results
+assert results[0].regression_result.regressions[0].value == 43.0
+assert results[1].classification_result.classifications[0].classes[0].score == 43.0
+assert [r.model_spec.signature_name for r in results] == ["regress_x_to_y", "classify_x_to_y"]
+
+
 def refused(call, code):
     try:
         call()
@@ -93,4 +105,60 @@ refused(lambda: prediction.Predict(other, timeout=20), "INVALID_ARGUMENT")
 other = changed()
 other.output_filter.append("nope")
 refused(lambda: prediction.Predict(other, timeout=20), "INVALID_ARGUMENT")
+other = changed()
+other.output_filter.extend(["y", "y"])
+refused(lambda: prediction.Predict(other, timeout=20), "INVALID_ARGUMENT")
+refused(lambda: prediction.Predict(changed(name=""), timeout=20), "INVALID_ARGUMENT")
+refused(lambda: prediction.Predict(changed(version_label="nope"), timeout=20), "INVALID_ARGUMENT")
+other = changed()
+other.inputs["x"].CopyFrom(ndarray_to_tensor_proto(np.array([1.0])))  # float64
+refused(lambda: prediction.Predict(other, timeout=20), "INVALID_ARGUMENT")
+other = changed()
+other.inputs["x"].tensor_shape.dim[0].size = 7
+other.inputs["x"].tensor_content = b"123"
+refused(lambda: prediction.Predict(other, timeout=20), "INVALID_ARGUMENT")
+multi.tasks[1].model_spec.signature_name = "regress_x_to_y"
+refused(lambda: prediction.MultiInference(multi, timeout=20), "INVALID_ARGUMENT")
+multi.tasks[1].method_name = "tensorflow/serving/predict"
+refused(lambda: prediction.MultiInference(multi, timeout=20), "UNIMPLEMENTED")
+multi.tasks[1].model_spec.name = "nope"
+refused(lambda: prediction.MultiInference(multi, timeout=20), "UNIMPLEMENTED")
+del multi.tasks[:]
+refused(lambda: prediction.MultiInference(multi, timeout=20), "INVALID_ARGUMENT")
+nobody = get_model_status_pb2.GetModelStatusRequest()
+nobody.model_spec.name = "nope"
+refused(lambda: models.GetModelStatus(nobody, timeout=20), "NOT_FOUND")
+empty = get_model_metadata_pb2.GetModelMetadataRequest(model_spec=request.model_spec)
+refused(lambda: prediction.GetModelMetadata(empty, timeout=20), "INVALID_ARGUMENT")
+
+
+def reload(versions, labels, name="m"):
+    asked = model_management_pb2.ReloadConfigRequest()
+    config = asked.config.model_config_list.config.add(name=name, base_path="/models/m")
+    config.model_platform = "tensorflow"
+    config.model_version_policy.specific.versions.extend(versions)
+    for label, version in labels.items():
+        config.version_labels[label] = version
+    return models.HandleReloadConfigRequest(asked, timeout=60)
+
+
+def available():
+    asked = get_model_status_pb2.GetModelStatusRequest(model_spec=request.model_spec)
+    found = models.GetModelStatus(asked, timeout=20).model_version_status
+    return [v.version for v in found if v.state == 30]
+
+
+# a label must not point to what is not there yet, and then nothing of the configuration counts
+refused(lambda: reload([2, 3], {"canary": 2}), "FAILED_PRECONDITION")
+refused(lambda: reload([2], {}, name="other"), "FAILED_PRECONDITION")
+assert available() == [3]
+reload([2, 3], {})
+assert available() == [3, 2]
+reload([2, 3], {"stable": 2, "canary": 3})
+for label, version, value in (("stable", 2, 2.5), ("canary", 3, 3.5)):
+    answer = prediction.Predict(changed(version_label=label), timeout=20)
+    assert answer.model_spec.version.value == version
+    assert tensor_proto_to_ndarray(answer.outputs["y"])[0] == value
+reload([3], {})
+assert available() == [3]
 print("ok")

@@ -69,6 +69,7 @@ def predict(server: Server) -> Any:
     return server.post("/v1/models/m:predict", {"instances": [1.0, 2.0, 5.0]}).json()
 
 
+TYPES = {"i64": -(1 << 62), "u64": (1 << 64) - 1, "i8": -128, "yes": True, "f64": 0.1}
 CASES = [
     ("m:predict", {"instances": [1.0, 2.0, 5.0]}, 200, {"predictions": [3.5, 4.0, 5.5]}),
     (
@@ -101,9 +102,90 @@ CASES = [
         200,
         {"outputs": {"sum": [3.0], "tag_bytes": [{"b64": "Zm9v"}]}},
     ),
+    # names that the signature does not have are ignored in columns; a scalar has rank 0
+    ("m:predict", {"inputs": {"x": [2], "y": 1}}, 200, {"outputs": [4.0]}),
+    ("m:predict", {"signature_name": "upper", "inputs": "abc"}, 200, {"outputs": "ABC"}),
+    ("m:predict", {"signature_name": "upper", "inputs": {"b64": "YWI="}}, 200, {"outputs": "AB"}),
+    ("m:predict", {"signature_name": "total", "inputs": [1, 2]}, 200, {"outputs": 3.0}),
+    ("m:predict", {"signature_name": "total", "instances": [1, 2]}, 400, "no shape information"),
+    ("m:predict", {"signature_name": "uneven", "instances": [1, 2]}, 400, "inconsistent batch"),
+    (
+        "m:predict",
+        {"signature_name": "uneven", "inputs": [1, 2]},
+        200,
+        {"outputs": {"all": [1.0, 2.0], "first": [1.0]}},
+    ),
+    (
+        "m:predict",
+        {"signature_name": "label", "inputs": [2]},
+        200,
+        {"outputs": {"text": ["2.000000"], "raw_bytes": [{"b64": "Mi4wMDAwMDA="}]}},
+    ),
+    ("m:predict", {"signature_name": "half", "instances": [1]}, 501, "FP16"),
+    ("m:predict", {"signature_name": "complex", "instances": [1]}, 501, "not supported"),
+    ("m:predict", {"signature_name": "types", "instances": [TYPES]}, 200, {"predictions": [TYPES]}),
+    (
+        "m:predict",
+        {"signature_name": "types", "instances": [TYPES | {"u64": 0}, TYPES]},
+        200,
+        {"predictions": [TYPES | {"u64": 0}, TYPES]},
+    ),
+    (
+        "m:predict",
+        {"signature_name": "types", "instances": [TYPES | {"i64": 1.0}]},
+        400,
+        "type: int",
+    ),
+    (
+        "m:predict",
+        {"signature_name": "types", "instances": [TYPES | {"i64": 1 << 63}]},
+        400,
+        "range",
+    ),
+    ("m:predict", {"signature_name": "types", "instances": [TYPES | {"i8": 128}]}, 400, "range"),
+    ("m:predict", {"signature_name": "types", "instances": [TYPES | {"u64": -1}]}, 400, "range"),
+    (
+        "m:predict",
+        {"signature_name": "types", "instances": [TYPES | {"yes": 1}]},
+        400,
+        "type: bool",
+    ),
+    (
+        "m:predict",
+        {"signature_name": "types", "instances": [TYPES | {"f64": "1"}]},
+        400,
+        "type: float",
+    ),
+    (
+        "m:classify",
+        {"signature_name": "classes", "examples": [{"x": [0.25]}, {"x": 0.5}]},
+        200,
+        {"results": [[["cat", 0.25], ["dog", 0.75]], [["cat", 0.5], ["dog", 0.5]]]},
+    ),
+    (
+        "m:regress",
+        {"signature_name": "regress_x_to_y", "context": {"x": 2.0}, "examples": [{}]},
+        200,
+        {"results": [4.0]},
+    ),
+    ("m:regress", {"signature_name": "regress_x_to_y", "examples": [{"x": None}]}, 400, "element"),
+    ("m:regress", {"signature_name": "regress_x_to_y", "examples": [{"x": [1.0, 2]}]}, 400, "type"),
+    ("m:regress", {"signature_name": "regress_x_to_y", "examples": [{"x": 80}]}, 400, "x"),
+    ("m:regress", {"signature_name": "regress_x_to_y"}, 400, "'examples'"),
+    ("m:regress", {"examples": [{"x": 1.0}]}, 400, "inputs"),
     ("m:predict", {"instances": ["x"]}, 400, "not of expected type: float"),
     ("m:predict", {"instances": [True]}, 400, "not of expected type: float"),
-    ("m:predict", {"instances": [[1], [1, 2]]}, 400, "different shapes"),
+    ("m:predict", {"instances": [[1], [1, 2]]}, 400, "element: 1 key: x of 'instances'"),
+    ("m:predict", {"instances": [1, "x"]}, 400, "element: 1 key: x of 'instances'"),
+    ("m:predict", {"instances": [None]}, 400, "not of expected type: float"),
+    ("m:predict", {"instances": []}, 400, "at least one value"),
+    ("m:predict", {"instances": 3}, 400, "at least one value"),
+    ("m:predict", {"instances": [1, {"x": 1}]}, 400, "mixes"),
+    ("m:predict", {"instances": [{"x": 1}, 1]}, 400, "mixes"),
+    ("m:predict", {"instances": [{"y": 1}]}, 400, "element: 0 of 'instances'"),
+    ("m:predict", {"inputs": {"y": [1]}}, 400, "Missing named input tensor: x"),
+    ("m:predict", {"signature_name": "two", "instances": ["x"]}, 400, "multiple input"),
+    ("m:predict", {"signature_name": "two", "inputs": ["x"]}, 400, "multiple input"),
     ("m:predict", {"instances": [1], "inputs": [1]}, 400, "only one of"),
     ("m:predict", {}, 400, "Missing 'inputs' or 'instances' key"),
     ("m:predict", {"signature_name": 3, "instances": [1]}, 400, "must be a string"),
@@ -117,16 +199,34 @@ CASES = [
 
 
 def test_tensorflow_servings_rest(tensorflow: Server) -> None:
+    wrong = []
     for path, body, status, expected in CASES:
         reply = tensorflow.post(f"/v1/models/{path}", body)
-        assert reply.status == status, (path, body, reply.body)
-        if status == 200:
-            assert reply.json() == expected
-        else:
-            assert expected in reply.error
+        said = reply.json() if reply.status == 200 else reply.error
+        right = said == expected if status == 200 else expected in said
+        if reply.status != status or not right:
+            wrong.append((path, body, reply.status, said))
+    assert wrong == []
     assert tensorflow.post("/v1/models/nope:predict", b"{").status == 400
     assert tensorflow.get("/v1/models/nope").status == 404
     assert tensorflow.get("/v1/models").status == tensorflow.get("/v1/x").status == 400
+    assert tensorflow.get("/V1/Models/m").status == 200
+    assert (
+        tensorflow.get("/v1/models/m/labels/nope").json() == tensorflow.get("/v1/models/m").json()
+    )
+    assert tensorflow.get("/v1/models/m/versions/9").error == "Could not find version 9 of model m"
+    assert tensorflow.get("/v1/models/m/labels/nope/metadata").status == 400
+    for rest in ("/versions/x", ":predict", "/versions/1/labels/a", f"/versions/{1 << 63}"):
+        reply = tensorflow.get(f"/v1/models/m{rest}")
+        assert (reply.status, reply.error) == (400, f"Malformed request: GET /v1/models/m{rest}")
+    assert tensorflow.post("/v1/models/m/metadata").status == 400
+    assert tensorflow.get("/elsewhere").status == 404
+    origin = {"Origin": "http://example.com"}
+    assert tensorflow.request("OPTIONS", "/v1/models/m:predict", headers=origin).status == 200
+    assert tensorflow.request("OPTIONS", "/v1/models/m:predict").status == 400
+    # NaN and infinity, text behind the object, unknown keys
+    odd = b'{"instances": [NaN, Infinity, -Infinity], "more": 1} and more'
+    assert b"[NaN, Infinity, -Infinity]" in tensorflow.post("/v1/models/m:predict", odd).body
     metadata = tensorflow.get("/v1/models/m/metadata").json()
     inputs = metadata["metadata"]["signature_def"]["signature_def"]["serving_default"]["inputs"]
     assert inputs["x"]["dtype"] == "DT_FLOAT"
@@ -164,5 +264,44 @@ def test_new_versions_are_picked_up_and_half_or_broken_ones_never_hurt(
     wait_until(lambda: states(tensorflow).get("5") == "END", "the failure of version 5")
     assert predict(tensorflow) == {"predictions": [4.5, 5.0, 6.5]}
     shutil.rmtree(base / "5")
+    shutil.copytree(models / "3", base / "5")  # the same number, mended
+    wait_until(lambda: states(tensorflow).get("5") == "AVAILABLE", "version 5")
+    assert predict(tensorflow) == {"predictions": [3.5, 4.0, 5.5]}
+    shutil.rmtree(base / "5")
+    wait_until(lambda: predict(tensorflow) == {"predictions": [4.5, 5.0, 6.5]}, "version 4 again")
     shutil.rmtree(half)
     wait_until(lambda: predict(tensorflow) == {"predictions": [3.5, 4.0, 5.5]}, "the roll back")
+
+
+def test_policies_labels_and_a_start_with_a_broken_version(base: Path, models: Path) -> None:
+    shutil.copytree(models / "4", base / "4")
+    (base / "9").mkdir()
+    (base / "9" / "saved_model.pb").write_bytes(b"broken")
+    (base / "10" / "variables").mkdir(parents=True)
+    shutil.copy(models / "4" / "saved_model.pb", base / "10")  # half a copy
+    (base / "notes").mkdir()
+    first = ["--model-name", "m", "--model-dir", str(base), "--protocol", "tensorflow"]
+    python = str(TENSORFLOW)
+    with serving(*first, python=python) as server:  # latest: the broken one, so the one before it
+        assert states(server) == {"9": "END", "4": "AVAILABLE"}
+        entry = server.get("/v1/models/m/versions/9").json()["model_version_status"][0]
+        assert entry["status"]["error_code"] == "UNKNOWN"
+        assert entry["status"]["error_message"]
+        assert predict(server) == {"predictions": [4.5, 5.0, 6.5]}
+    labels = ["--param", "label.stable=2", "--param", "label.canary=3", "--param", "label.gone=8"]
+    with serving(*first, "--version-policy", "specific:2,3", *labels, python=python) as server:
+        assert states(server) == {"3": "AVAILABLE", "2": "AVAILABLE"}
+        values = {}
+        for label in ("stable", "canary", "gone"):
+            path = f"/v1/models/m/labels/{label}:predict"
+            values[label] = server.post(path, {"instances": [0.0]}).json()
+        assert values["stable"] == {"predictions": [2.0]}
+        assert values["canary"] == {"predictions": [3.0]}
+        assert values["gone"] == {"error": "Unrecognized servable version label: gone"}
+        metadata = server.get("/v1/models/m/labels/stable/metadata").json()
+        assert metadata["model_spec"]["version"] == "2"
+    shutil.rmtree(base / "9")
+    shutil.rmtree(base / "10")
+    with serving(*first, "--version-policy", "all", python=python) as server:
+        assert set(states(server).values()) == {"AVAILABLE"}
+        assert set(states(server)) == {"2", "3", "4"}
