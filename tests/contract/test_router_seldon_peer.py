@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.fakes_functions import Server, serving, write_model
 from tests.fakes_router import ROOT, RouterProcess, free_port, router, wait_until
 
 PEER = ROOT / ".venvs" / "seldon-core" / "bin"
@@ -161,3 +162,99 @@ def _ask(process: RouterProcess, grpc_port: int) -> Any:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
+
+
+# --- seldon-core's contract testers against our servers -------------------------------------------
+
+CONTRACT = {
+    "features": [
+        {"name": "size", "dtype": "FLOAT", "ftype": "continuous", "range": [0, 10]},
+        {"name": "rooms", "dtype": "INT", "ftype": "continuous", "range": [1, 6], "repeat": 2},
+    ],
+    "targets": [{"name": "price", "dtype": "FLOAT", "ftype": "continuous", "range": [0, 1]}],
+}
+BOTH = """
+import numpy as np
+
+class Both:
+    def predict(self, X, names, meta=None):
+        assert list(names) in (["size", "rooms1", "rooms2"], []), names
+        return np.asarray(X).sum(axis=1, keepdims=True)
+
+    def transform_input(self, X, names):
+        return np.asarray(X) * 2
+
+    def send_feedback(self, X, names, reward, truth, routing=None):
+        assert np.asarray(X).shape[1] == 3
+        return [[reward]]
+
+    def class_names(self):
+        return ["price"]
+"""
+
+
+@pytest.fixture(scope="module")
+def contract(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("contract") / "contract.json"
+    file.write_text(json.dumps(CONTRACT))
+    return file
+
+
+@pytest.fixture(scope="module")
+def wrapper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A user class on our server, over REST and gRPC."""
+    folder = write_model(tmp_path_factory.mktemp("wrapper"), BOTH)
+    arguments = ["--model-name", "both", "--model-dir", str(folder)]
+    with serving(*arguments, "--protocol", "seldon,grpc-seldon", "--grpc-port", "0") as server:
+        yield server
+
+
+def _tester(program: str, *arguments: object) -> list[str]:
+    """The answers that one of seldon-core's testers prints."""
+    command = [str(PEER / program), *map(str, arguments), "--prnt"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr[-3000:]
+    answers = done.stdout.split("RECEIVED RESPONSE:")[1:]
+    assert len(answers) == 2, done.stdout
+    assert not [one for one in answers if "FAILURE" in one or "False" in one], done.stdout
+    return answers
+
+
+@pytest.mark.parametrize("grpc", [False, True], ids=["rest", "grpc"])
+@pytest.mark.parametrize("tensor", [False, True], ids=["ndarray", "tensor"])
+@pytest.mark.parametrize("endpoint", ["predict", "transform-input", "send-feedback"])
+def test_the_contract_tester_is_content_with_our_wrapper(
+    wrapper: Server, contract: Path, endpoint: str, tensor: bool, grpc: bool
+) -> None:
+    port = wrapper.grpc_port if grpc else wrapper.port
+    options = ["--grpc"] * grpc + ["--tensor"] * tensor
+    answers = _tester(
+        "seldon-core-microservice-tester", contract, "127.0.0.1", port,
+        "--endpoint", endpoint, "--n-requests", 2, "--batch-size", 3, *options,
+    )  # fmt: skip
+    for answer in answers:
+        kind = "tensor" if tensor else "ndarray"
+        assert endpoint == "send-feedback" or kind in answer
+        if endpoint == "predict":
+            assert "price" in answer
+
+
+@pytest.mark.parametrize("grpc", [False, True], ids=["rest", "grpc"])
+@pytest.mark.parametrize("endpoint", ["predict", "send-feedback"])
+def test_the_api_tester_is_content_with_our_router(
+    wrapper: Server, contract: Path, endpoint: str, grpc: bool
+) -> None:
+    root = {"name": "both", "type": "MODEL", "serviceUrl": f"http://127.0.0.1:{wrapper.port}"}
+    spec = {
+        "kind": "SeldonDeployment", "name": "d", "namespace": "ns",
+        "predictors": [{"name": "p", "graph": root}],
+    }  # fmt: skip
+    grpc_port = free_port()
+    with router(spec, GRPC_PORT=str(grpc_port)) as process:
+        answers = _tester(
+            "seldon-core-api-tester", contract, "127.0.0.1", grpc_port if grpc else process.port,
+            "d", "--namespace", "ns", "--endpoint", endpoint, "--n-requests", 2,
+            *["--grpc"] * grpc,
+        )  # fmt: skip
+    for answer in answers:
+        assert endpoint == "send-feedback" or "price" in answer

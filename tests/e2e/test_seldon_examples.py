@@ -92,11 +92,11 @@ def test_the_bandit_learns_from_feedback_and_the_combiner_answers_the_mean(
     parts = [
         engine.post(f"iris-bandit-default-{node}", json.dumps(body).encode(), path=path)[1]
         for node, path, body in (
-            ("linear", "/v1/models/linear:predict", {"instances": FLOWER["data"]["ndarray"]}),
+            ("linear", "/predict", FLOWER),
             ("neighbours", "/predict", FLOWER),
         )
     ]
-    linear, neighbours = parts[0]["predictions"][0], parts[1]["data"]["ndarray"][0]
+    linear, neighbours = (part["data"]["ndarray"][0] for part in parts)
     wanted = [(a + b) / 2 for a, b in zip(linear, neighbours, strict=True)]
     assert mean["data"]["ndarray"][0] == pytest.approx(wanted)
 
