@@ -10,8 +10,11 @@ TENSORFLOW := .venvs/tensorflow
 
 install: $(STAMP)
 
+# The compiled twins of the hot path are built by the installation, and again when their source changes.
+NATIVE := setup.py functions/wire/native.h functions/wire/_http1.c router_fn/_hot.c router_fn/_json.c
+
 # pip, not a faster installer: only pip honours a machine's own wheel directories (find-links).
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt $(NATIVE)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
 	@touch $@
@@ -59,4 +62,5 @@ bench: install
 
 clean:
 	rm -rf .demo .turnout build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	find functions router_fn -name '*.so' -delete
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

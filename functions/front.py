@@ -262,7 +262,7 @@ class Front:
             task = asyncio.get_running_loop().create_task(self._stream(exchange, answer))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-            exchange.on_abort = task.cancel  # type: ignore[assignment]
+            exchange.on_abort = task.cancel
             return
         extra = answers.field_lines(answer.headers) if answer.headers else b""
         exchange.respond(answer.status, answer.body, answer.content_type, extra)

@@ -20,6 +20,7 @@ from .engine import Engine
 from .errors import FunctionsError
 from .repository import Repository
 from .sharing import Acceptor
+from .wire import native
 from .wire.http1 import Limits, Server
 from .wsgi import WsgiBridge
 
@@ -165,6 +166,7 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
             return False
         self.app.report_ready()
         logger.info("ready", extra={"models": list(repository.entries)})
+        logger.info(native.describe())
         return True
 
     async def _beat(self, repository: Repository, stop: asyncio.Event) -> None:

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from functions.wire import container
+from functions.wire import container, native
 from router_fn import graph, loops
 from router_fn.settings import Settings, SettingsError
 
@@ -80,6 +80,7 @@ async def serve(spec: graph.Graph, settings: Settings) -> int:
         logger.error("cannot listen on port %d: %s", settings.port, error.strerror or error)
         return container.EXIT_FAILED
     logger.info("serving on port %s", router.server.ports[0])
+    logger.info(native.describe())
     gc.collect()
     gc.freeze()  # what is here now stays; a collection need not look at it again
     await stop.wait()

@@ -7,16 +7,15 @@ request to a target is built once per distinct client head (`Incoming.prefixes`)
 is added per call.
 """
 
-import asyncio
 from collections.abc import Callable
 
 from functions.wire.headers import HOP_BY_HOP, Headers, canonical, join
 from functions.wire.http1 import Exchange
 from functions.wire.http1_head import RequestHead, ResponseHead
+from router_fn.calls_core import CallCore
 from router_fn.errors import UpstreamError
-from router_fn.fibers import Wait
 from router_fn.pool import Origin, Pool
-from router_fn.replies import STREAMED, Reply
+from router_fn.replies import STREAMED
 from router_fn.upstream import UpstreamConnection
 from router_fn.urls import Url, resolve
 
@@ -93,12 +92,13 @@ def accepts_events(head: RequestHead) -> bool:
 class Target:
     """One upstream URL of the graph."""
 
-    __slots__ = ("origin", "pool", "stream", "timeout_s", "url")
+    __slots__ = ("idle", "origin", "pool", "stream", "timeout_s", "url")
 
     def __init__(self, pool: Pool, url: Url, timeout_s: float | None, stream: str = "Auto") -> None:
         self.pool = pool
         self.url = url
         self.origin = pool.origin(url)
+        self.idle = self.origin.idle
         self.timeout_s = timeout_s
         self.stream = stream
 
@@ -131,74 +131,31 @@ def make_head(method: bytes, url: Url, origin: Origin, fields: bytes) -> bytes:
     )
 
 
-class Call(Wait[Reply]):
-    """One call of one target. Resolves with the Reply, or fails with UpstreamError."""
+class Call(CallCore):
+    """One call of one target: what is not on the way of every call; that is in the core."""
 
-    # Class-level defaults instead of slots: most of these are never changed on most calls.
-    cancelled = False
-    extra_head = b""
-    """Further field lines of this call alone (a trace's own span)."""
-    on_sent: Callable[[], None] | None = None
     stream_fields: Callable[[ResponseHead], bytes] | None = None
     """Further field lines of the client's answer, should this one be streamed to it."""
-    _message: tuple[bytes, bytes] | None = None  # a redirect's own head and body
-    _origin: Origin | None = None  # a redirect's own origin
+    _url: Url | None = None  # a redirect's own target
+    _origin: Origin | None = None  # and where that is
     _requests = 1
-    _stream_to: Exchange | None = None
-    _connection: UpstreamConnection | None = None
-    _timer: asyncio.TimerHandle | None = None
 
-    def __init__(self, target: Target, incoming: Incoming, body: bytes) -> None:
-        self.target = target
-        self.incoming = incoming
-        self.body = body
-        self.inflates = incoming.inflates
+    @property
+    def inflates(self) -> bool:
+        return self.incoming.inflates
 
-    def begin(self, timeout_s: float | None = None, stream_to: Exchange | None = None) -> None:
-        """Start. `stream_to`: the client's exchange, when this answer may be streamed to it."""
-        target = self.target
-        self._url = target.url
-        self._stream_to = stream_to
-        limit = timeout_s or target.timeout_s
-        if limit is not None:
-            self._timer = target.pool.loop.call_later(limit, self._timed_out, limit)
-        idle = target.origin.idle
-        while idle:
-            connection = idle.pop()
-            if connection.alive:
-                self.transmit(connection)
-                return
-        target.origin.send(self)
+    def _start_timer(self, limit: float) -> None:
+        self._timer = self.target.pool.loop.call_later(limit, self._timed_out, limit)
 
     # --- the connection's side (Outgoing) --------------------------------------------------------
 
-    def transmit(self, connection: UpstreamConnection) -> None:
-        self._connection = connection
+    def _transmit_unusual(self, connection: UpstreamConnection) -> None:
         if self._message is not None:
             connection.begin(self, *self._message)
             return
-        body = self.body
-        if self.extra_head:
-            prefix = self.target.prefix(self.incoming)
-            head = b"%b%bContent-Length: %d\r\n\r\n" % (prefix, self.extra_head, len(body))
-        else:
-            heads = self.incoming.heads
-            head = heads.get((self.target, len(body))) or self.target.head(self.incoming, len(body))
-        connection.begin(self, head, body)
-        if self.on_sent is not None:
-            self.on_sent()
-
-    def replied(self, status: int, body: bytes, head: ResponseHead) -> None:
-        self._connection = None
-        if status in _REDIRECTS and self._redirect(status, head):
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self.settle(status, body, head)
-
-    def settle(self, status: int, body: bytes, head: ResponseHead) -> None:
-        """The final answer is there."""
-        self.resolve(Reply(status, body, head))
+        prefix = self.target.prefix(self.incoming)
+        head = b"%b%bContent-Length: %d\r\n\r\n" % (prefix, self.extra_head, len(self.body))
+        connection.begin(self, head, self.body)
 
     def failed(self, error: UpstreamError) -> None:
         self._connection = None
@@ -237,7 +194,6 @@ class Call(Wait[Reply]):
 
     def take_over(self, connection: UpstreamConnection, stream_to: Exchange) -> None:
         """Continue what somebody else began on this connection."""
-        self._url = self.target.url
         self._connection = connection
         self._stream_to = stream_to
         connection.hand_over(self)
@@ -281,11 +237,13 @@ class Call(Wait[Reply]):
 
     def _redirect(self, status: int, head: ResponseHead) -> bool:
         """Follow it, as Go's client does. False: there is no Location, so it is an answer."""
+        if status not in _REDIRECTS:
+            return False
         location = next((v for k, v in head.headers if k.lower() == b"location"), b"")
         if not location:
             return False
         try:
-            url = resolve(self._url, location.decode("latin-1"))
+            url = resolve(self._url or self.target.url, location.decode("latin-1"))
         except ValueError as error:
             self.failed(UpstreamError(f"redirected to nowhere: {error}", kind="redirect"))
             return True

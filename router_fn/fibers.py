@@ -11,10 +11,14 @@ brings a value (`Wait.resolve`) runs the coroutine on to its next waiting point,
 No I/O, no clock, no asyncio: tests drive fibers with plain function calls. Invariants: a coroutine
 awaits only `Wait`s; nothing here is thread-safe; cancelling a fiber cancels what it waits for, then
 closes its coroutine (`finally` blocks run, and must not await).
+
+`Wait` and `Fiber` have a twin in C (`_hot.c`; see `functions.wire.native`).
 """
 
 from collections.abc import Coroutine, Generator, Sequence
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
+
+from functions.wire import native
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -54,7 +58,7 @@ class Wait(Generic[T]):
             raise cast("BaseException", self._value)
         return cast("T", self._value)
 
-    def attach(self, listener: Listener) -> None:
+    def attach(self, listener: Listener, /) -> None:
         """Tell `listener` when the value is there; at once, if it already is."""
         if self._state == _PENDING:
             self._listener = listener
@@ -128,6 +132,10 @@ class Fiber(Wait[T]):
                 waiting.detach()
                 waiting.cancel()
                 self._coroutine.close()
+
+
+if not TYPE_CHECKING:
+    native.take(globals(), "router_fn._hot", ("Wait", "Fiber"))
 
 
 class FirstOf(Wait[int]):

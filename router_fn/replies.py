@@ -1,5 +1,8 @@
 """What a step or a node answered."""
 
+from typing import TYPE_CHECKING
+
+from functions.wire import native
 from functions.wire.http1_head import ResponseHead
 
 
@@ -23,6 +26,9 @@ class Reply:
         """2xx, which is what `dependency: Hard` asks for."""
         return 200 <= self.status < 300
 
+
+if not TYPE_CHECKING:
+    native.take(globals(), "router_fn._hot", ("Reply",))
 
 STREAMED = Reply(200, b"")
 """The answer has gone to the client piece by piece; there is nothing left to send."""

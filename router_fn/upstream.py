@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from functions.wire.http1_chunked import BadChunk, ChunkedDecoder
 from functions.wire.http1_head import BadHead, HeadCache, ResponseHead, parse_response_head
+from router_fn.calls_core import UpstreamCore
 from router_fn.errors import UpstreamError
 
 if TYPE_CHECKING:
@@ -46,9 +47,11 @@ class TooLarge(Exception):
 class Receiver(Protocol):
     """Who gets the answer."""
 
-    inflates: bool
-    """We asked for gzip ourselves, so we undo it; otherwise the client did, and gets it as it is.
-    """
+    @property
+    def inflates(self) -> bool:
+        """We asked for gzip ourselves, so we undo it; otherwise the client did, and gets it as it
+        is."""
+        ...
 
     def replied(self, status: int, body: bytes, head: ResponseHead) -> None: ...
 
@@ -68,27 +71,19 @@ class Receiver(Protocol):
     def stream_end(self) -> None: ...
 
 
-class UpstreamConnection(asyncio.Protocol):
-    """A keep-alive connection owned by an `Origin`: idle in its pool, or serving one receiver."""
+class UpstreamConnection(UpstreamCore, asyncio.Protocol):
+    """A keep-alive connection owned by an `Origin`: idle in its pool, or serving one receiver. The
+    one-packet path is in the core."""
 
     def __init__(self, origin: "Origin") -> None:
-        self._origin = origin
-        self._pool = origin.pool
-        self._idle = origin.idle
+        super().__init__(origin, origin.pool, origin.idle, origin.waiting, _plain_heads.heads)
         self.give_up = self.abandon
         """`abandon`, bound once: what a request sets as its `on_abort`."""
-        self._receiver: Receiver | None = None
-        self._transport: asyncio.Transport | None = None
-        self._heads_get = _plain_heads.get
         self._limit = origin.max_response_bytes
-        self.alive = True
-        """False once either side has begun to close it."""
-        self._fresh = True  # nothing answered on it yet
-        self.idle_since = 0.0
         self._reset()
 
     def _reset(self) -> None:
-        self._head: ResponseHead | None = None
+        self._head = None
         self._buffer = b""
         self._pieces: list[bytes] = []
         self._wire = 0
@@ -98,15 +93,6 @@ class UpstreamConnection(asyncio.Protocol):
         self._streaming = False
 
     # --- the pool's side -----------------------------------------------------------------------
-
-    def begin(self, receiver: Receiver, head: bytes, body: bytes) -> None:
-        """Send one request. `head` ends with the empty line."""
-        self._receiver = receiver
-        if len(body) < 65536:
-            self.write(head + body)
-        else:  # two buffers for the kernel instead of one more copy for us
-            assert self._transport is not None
-            self._transport.writelines((head, body))
 
     def hand_over(self, receiver: Receiver) -> None:
         """Somebody else takes over the rest of the answer."""
@@ -132,43 +118,12 @@ class UpstreamConnection(asyncio.Protocol):
         if self.alive and self._transport is not None:
             self._transport.resume_reading()
 
-    def write(self, data: bytes) -> None:
-        """Replaced by the transport's own `write` when there is one."""
-
     # --- the transport's side ------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no subclass of asyncio's, but keep to its interface.
         self._transport = cast("asyncio.Transport", transport)
-        self.write = self._transport.write  # type: ignore[method-assign]
-
-    def data_received(self, data: bytes) -> None:
-        receiver = self._receiver
-        if receiver is None:  # an answer nobody asked for
-            self.close()
-            return
-        if self._head is None and not self._buffer:
-            end = data.find(b"\r\n\r\n") + 4
-            if end > 3:
-                head = self._heads_get(data[:end])
-                if head is not None and head.length == len(data) - end:
-                    # The one-packet path: a plain head seen before, and exactly its body.
-                    self._receiver = None
-                    self._fresh = False
-                    origin = self._origin
-                    if origin.waiting:
-                        origin.release(self)
-                    else:  # `release`, spelled out
-                        self.idle_since = origin.last_answer = self._pool.now
-                        self._idle.append(self)
-                    receiver.replied(head.status, data[end:], head)
-                    return
-        try:
-            self._feed(data)
-        except (BadHead, BadChunk, zlib.error) as bad:
-            self._fail(f"sent garbage: {bad}", "garbage")
-        except TooLarge as big:
-            self._fail(f"sent an answer of more than {big.limit} bytes", "too_large")
+        self.write = self._transport.write
 
     def eof_received(self) -> bool:
         self.alive = False
@@ -204,6 +159,17 @@ class UpstreamConnection(asyncio.Protocol):
     # --- reading an answer ---------------------------------------------------------------------
 
     def _feed(self, data: bytes) -> None:
+        if self._receiver is None:  # an answer nobody asked for
+            self.close()
+            return
+        try:
+            self._read(data)
+        except (BadHead, BadChunk, zlib.error) as bad:
+            self._fail(f"sent garbage: {bad}", "garbage")
+        except TooLarge as big:
+            self._fail(f"sent an answer of more than {big.limit} bytes", "too_large")
+
+    def _read(self, data: bytes) -> None:
         while self._head is None:
             data = self._buffer + data if self._buffer else data
             end = data.find(b"\r\n\r\n") + 4

@@ -16,7 +16,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
-from functions.wire import container
+from functions.wire import container, native
 from router_fn import loops
 from router_fn.graph import Graph
 from router_fn.settings import Settings
@@ -62,7 +62,7 @@ class RouterWorker(Worker):  # type: ignore[misc]
             loop.add_signal_handler(number, stop.set)
         router = Router(self.app.graph, settings)
         await router.start([listener.sock for listener in self.sockets])
-        logger.info("worker %d serves", os.getpid())
+        logger.info("worker %d serves; %s", os.getpid(), native.describe())
         while not stop.is_set():
             self.notify()
             if os.getppid() != self.ppid:

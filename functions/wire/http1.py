@@ -33,6 +33,7 @@ from typing import Protocol
 
 from functions.wire import headers as wire_headers
 from functions.wire.http1_connection import Connection, Exchange, Limits, logger
+from functions.wire.http1_core import ServerCore
 from functions.wire.http1_head import HeadCache, RequestHead
 
 __all__ = ["Connection", "Exchange", "Handler", "Limits", "Server", "http_date", "spawn"]
@@ -47,8 +48,12 @@ class Handler(Protocol):
     def __call__(self, exchange: "Exchange", /) -> None: ...
 
 
-class Server:
-    """Listening sockets, their connections, and the clock of all."""
+class Server(ServerCore):
+    """Listening sockets, their connections, and the clock of all.
+
+    `make_exchange`: a subclass of Exchange lets a handler keep its own state in the one object per
+    request.
+    """
 
     def __init__(
         self,
@@ -58,21 +63,13 @@ class Server:
         *,
         takes_cut_bodies: bool = False,
     ) -> None:
-        self.handler = handler
+        self.heads: HeadCache[RequestHead] = HeadCache()
+        super().__init__(handler, make_exchange, self.heads.heads)
         self.takes_cut_bodies = takes_cut_bodies
         """A client that stops sending in the middle of a body is answered by what has arrived, as
         by a Go handler that ignores the read error; by default its connection is closed."""
-        self.make_exchange = make_exchange
-        """A subclass of Exchange lets a handler keep its own state in the one object per request.
-        """
         self.limits = limits or Limits()
-        self.heads: HeadCache[RequestHead] = HeadCache()
-        self.answers: dict[tuple[int, bytes, int], bytes] = {}
-        """Whole heads by status, type and length, ready to send; emptied whenever the date changes.
-        """
         self.connections: set[Connection] = set()
-        self.in_flight = 0
-        self.draining = False
         self.now = time.monotonic()
         self._date = b""
         self._date_second = 0
@@ -201,6 +198,6 @@ def spawn(handler: Callable[[Exchange], Awaitable[None]]) -> Handler:
         task = asyncio.get_running_loop().create_task(run(exchange))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
-        exchange.on_abort = task.cancel  # type: ignore[assignment]
+        exchange.on_abort = task.cancel
 
     return start

@@ -3,11 +3,11 @@ explains the whole."""
 
 import asyncio
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from functions.wire.http1_chunked import LAST_CHUNK, BadChunk, ChunkedDecoder, encode_chunk
+from functions.wire.http1_core import NO_BODY, ConnectionCore, ExchangeCore
 from functions.wire.http1_head import BadHead, RequestHead, parse_request_head
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ _LINGER_S = 2.0
 refusal, which a reset would destroy."""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-NO_BODY = frozenset({204, 304})
-"""Statuses whose answers have no body and no length."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,48 +44,17 @@ class Limits:
     """Open at once; a further one is answered 503 and closed."""
 
 
-class Exchange:
-    """One request and the one answer to it."""
+class Exchange(ExchangeCore):
+    """One request and the one answer to it. `respond` is in the core."""
 
-    # Class-level defaults instead of assignments in __init__: one object a request, most of them
-    # never changed.
-    on_abort: Callable[[], None] | None = None
-    on_drained: Callable[[], None] | None = None
-    """Called when the client has caught up after `backed_up` was true."""
-    started = False
-    """A streamed answer has begun."""
-    streams = True
-    """Whoever asked can take an answer piece by piece."""
-    context: object = None
-    """Free for the handler."""
-    _raw = False
+    __slots__ = ()
 
-    def __init__(self, connection: "Connection", head: RequestHead, body: bytes) -> None:
-        self._connection: Connection | None = connection
-        self.head = head
-        self.body = body
+    _connection: "Connection | None"
 
     @property
     def open(self) -> bool:
         """False once answered, or when nobody waits for an answer any more."""
         return self._connection is not None
-
-    def respond(
-        self, status: int, body: bytes = b"", content_type: bytes = b"", extra: bytes = b""
-    ) -> None:
-        """Answer. `extra` is further field lines, each ending in CR LF (`headers.join` makes
-        them)."""
-        connection = self._connection
-        if connection is None:
-            return
-        self._connection = self.on_abort = None
-        server = connection.server
-        if extra or server.draining or not self.head.plain or status in NO_BODY:
-            connection.write(self._full_answer(connection, status, body, content_type, extra))
-        else:
-            key = (status, content_type, len(body))
-            connection.write((server.answers.get(key) or server.make_answer(*key)) + body)
-        connection.answered()
 
     def _full_answer(
         self, connection: "Connection", status: int, body: bytes, content_type: bytes, extra: bytes
@@ -154,29 +121,21 @@ class Exchange:
             callback()
 
 
-class Connection(asyncio.Protocol):
-    """One client. Reads one request at a time; later ones wait in `_buffer`."""
+class Connection(ConnectionCore, asyncio.Protocol):
+    """One client. Reads one request at a time; later ones wait in `_buffer`. The one-packet path is
+    in the core."""
 
-    # hot: server, exchange, write; the rest is touched only off the one-packet path
+    server: "Server"
+    _exchange: Exchange | None
+
     def __init__(self, server: "Server") -> None:
-        self.server = server
-        self.keep_alive = True
+        super().__init__(server)
         self.write_paused = False
-        self.touched = server.now
         self._transport: asyncio.Transport | None = None
-        self._heads_get = server.heads.get
-        self._handler = server.handler
-        self._make_exchange = server.make_exchange
-        self._exchange: Exchange | None = None
-        self._buffer = b""
-        self._head: RequestHead | None = None  # read, its body still arriving
         self._pieces: list[bytes] = []
         self._received = 0
         self._decoder: ChunkedDecoder | None = None
-        self._lingering = False
-        self._reading_paused = False
         self._advancing = False
-        self._eof = False
         self._paused_at = 0.0
 
     # --- the transport's side ------------------------------------------------------------------
@@ -184,24 +143,11 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no subclass of asyncio's, but keep to its interface.
         self._transport = cast("asyncio.Transport", transport)
-        self.write = self._transport.write  # type: ignore[method-assign]
+        self.write = self._transport.write
         server = self.server
         server.connections.add(self)
         if len(server.connections) > server.limits.max_connections:
             self._refuse(503, "too many connections")
-
-    def data_received(self, data: bytes) -> None:
-        if self._exchange is None and self._head is None and not self._buffer:
-            end = data.find(b"\r\n\r\n") + 4
-            if end > 3:
-                head = self._heads_get(data[:end])
-                if head is not None and head.length == len(data) - end and not self._lingering:
-                    # The one-packet path: a head seen before and exactly its body.
-                    self._dispatch(head, data[end:])
-                    return
-            if not self._lingering:
-                self.touched = self.server.now
-        self._feed(data)
 
     def eof_received(self) -> bool:
         self._eof = True
@@ -308,10 +254,10 @@ class Connection(asyncio.Protocol):
         head = heads.get(block)
         if head is None:
             head = parse_request_head(block)
-            heads.put(block, head)
-        limit = limits.max_body_bytes
-        if limit is not None and head.length > limit:
-            raise BadHead(413, f"a body may have {limit} bytes")
+            limit = limits.max_body_bytes
+            if limit is not None and head.length > limit:
+                raise BadHead(413, f"a body may have {limit} bytes")
+            heads.put(block, head)  # only what is acceptable: the one-packet path asks no more
         self._head = head
         self._buffer = b""
         rest = data[end:]
@@ -358,23 +304,12 @@ class Connection(asyncio.Protocol):
             self._pieces = [b"".join(self._pieces)]
         return decoder.done
 
-    def _dispatch(self, head: RequestHead, body: bytes) -> None:
-        server = self.server
-        self.touched = server.now
-        exchange = self._exchange = self._make_exchange(self, head, body)
-        self.keep_alive = head.keep_alive
-        server.in_flight += 1
-        try:
-            self._handler(exchange)
-        except Exception:
-            logger.exception("a request failed")
-            exchange.on_abort = None
-            exchange.respond(500, b'{"error":"internal error"}', b"application/json")
+    def _handler_failed(self, exchange: Exchange, error: Exception) -> None:
+        logger.error("a request failed", exc_info=error)
+        exchange.on_abort = None
+        exchange.respond(500, b'{"error":"internal error"}', b"application/json")
 
     # --- answering -----------------------------------------------------------------------------
-
-    def write(self, data: bytes) -> None:
-        """Replaced by the transport's own `write` when there is one."""
 
     def connection_field(self, head: RequestHead) -> bytes:
         """What to tell the client about the connection's future, if it does not go without
@@ -382,19 +317,6 @@ class Connection(asyncio.Protocol):
         if not self.keep_alive or self.server.draining:
             return b"Connection: close\r\n"
         return b"Connection: keep-alive\r\n" if head.minor == 0 else b""
-
-    def answered(self) -> None:
-        """The current request has its whole answer: read on, or close."""
-        self._exchange = None
-        server = self.server
-        self.touched = server.now
-        server.in_flight -= 1
-        if not self.keep_alive or server.draining:
-            self.close()
-        elif self._buffer or self._eof or self._reading_paused:
-            self._advance()
-        if server.draining:
-            server.settled()
 
     def _refuse(self, status: int, reason: str) -> None:
         """Answer what was no acceptable request, then close in a way that lets the answer

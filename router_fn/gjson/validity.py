@@ -3,10 +3,15 @@
 Both take any bytes from 0x20 up inside strings (UTF-8 or not) and any four hex digits after `\\u`;
 neither takes NaN, leading zeros or trailing commas. encoding/json also refuses more than 10,000
 nested containers. One pass over tokens with a stack of brackets: linear, no recursion.
+
+There is a twin in C (`_json.c`; see `functions.wire.native`), which is what judges the bodies of
+requests and answers where it was built; `COMPILED` says so.
 """
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+from functions.wire import native
 
 MAX_DEPTH: Final = 10_000
 
@@ -29,7 +34,7 @@ _in_object = re.compile(
 _blank = re.compile(_WS).match
 
 
-def is_valid(text: bytes, max_depth: int = MAX_DEPTH) -> bool:
+def is_valid(text: bytes) -> bool:
     """True if the text is one JSON value with nothing but white space around it."""
     stack = bytearray()  # the bracket that closes each open container
     at, end = 0, len(text)
@@ -39,7 +44,7 @@ def is_valid(text: bytes, max_depth: int = MAX_DEPTH) -> bool:
         if value is None:
             return False
         at = value.end()
-        if value.lastindex and len(stack) >= max_depth:
+        if value.lastindex and len(stack) >= MAX_DEPTH:
             return False
         if value.lastindex == 2:
             if text[value.start(2)] == 0x5B:
@@ -64,3 +69,16 @@ def is_valid(text: bytes, max_depth: int = MAX_DEPTH) -> bool:
             stack.pop()
             blank = _blank(text, at)
             at = blank.end() if blank else at
+
+
+def is_object_or_null(text: bytes) -> bool:
+    """True if the text is a JSON object, or null."""
+    blank = _blank(text)
+    first = text[blank.end() :][:1] if blank else b""
+    return first in (b"{", b"n") and is_valid(text)
+
+
+COMPILED: bool = False
+"""Whether the functions above are C."""
+if not TYPE_CHECKING:
+    COMPILED = native.take(globals(), "router_fn._json", ("is_valid", "is_object_or_null"))

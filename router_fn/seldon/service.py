@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 
-from functions.wire import container
+from functions.wire import container, native
 from router_fn import loops
 from router_fn.seldon import graph
 from router_fn.settings import Settings
@@ -49,6 +49,7 @@ async def serve(deployment: graph.Deployment, settings: Settings) -> int:
         logger.error("cannot listen on port %d: %s", settings.port, error.strerror or error)
         return container.EXIT_FAILED
     logger.info("serving on port %s", server.server.ports[0])
+    logger.info(native.describe())
     await stop.wait()
     await server.stop()
     return container.EXIT_OK

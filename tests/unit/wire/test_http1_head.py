@@ -229,8 +229,12 @@ def test_whatever_we_accept_an_independent_parser_reads_the_same(
 @given(st.binary(max_size=200))
 def test_noise_never_raises_anything_else(data: bytes) -> None:
     for parse in (parse_request_head, parse_response_head):
-        with pytest.raises(BadHead):
+        try:
             parse(data)
+        except BadHead:
+            continue
+        # hypothesis also tries the literals of our own source: some of those are heads
+        assert data.endswith(b"\r\n\r\n")
 
 
 def test_a_hostile_head_takes_linear_time() -> None:
