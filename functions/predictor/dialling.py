@@ -5,6 +5,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 from .target import Target
 
@@ -57,6 +58,10 @@ async def _connect(
     return protocol
 
 
+_writers: WeakKeyDictionary[asyncio.BaseProtocol, asyncio.StreamWriter] = WeakKeyDictionary()
+"""A StreamWriter that nobody holds closes its transport (CPython 3.11.6 and later)."""
+
+
 async def _tunnelled(
     target: Target, proxy: tuple[str, int], protocol: P, context: ssl.SSLContext | None
 ) -> P:
@@ -78,6 +83,7 @@ async def _tunnelled(
             writer.transport, protocol, context, server_hostname=target.host
         )
     assert transport is not None
+    _writers[protocol] = writer
     transport.set_protocol(protocol)
     protocol.connection_made(transport)
     return protocol
