@@ -27,12 +27,14 @@ $(TENSORFLOW)/.installed: pyproject.toml constraints.txt
 	$(TENSORFLOW)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[local,tensorflow,grpc,sklearn]'
 	@touch $@
 
-# What others wrote for Seldon and TensorFlow Serving, with libraries of their time: our tests and
+# What others wrote for KServe, Seldon and TensorFlow Serving, with libraries of their time: our tests and
 # benchmarks talk to it when it is there.
-peers: tensorflow .venvs/tfs-client/.installed .venvs/seldon-core/.installed
+peers: tensorflow .venvs/tfs-client/.installed .venvs/seldon-core/.installed .venvs/kserve/.installed .venvs/mlserver/.installed
 
 .venvs/tfs-client/.installed: PACKAGES := min-tfs-client==1.0.2 'protobuf<=3.20.3' 'numpy<2' 'setuptools<81'
 .venvs/seldon-core/.installed: PACKAGES := seldon-core==1.17.1 'setuptools<70'
+.venvs/kserve/.installed: PACKAGES := kserve==0.21.0 scikit-learn==1.9.1
+.venvs/mlserver/.installed: PACKAGES := mlserver==1.7.1 mlserver-sklearn==1.7.1
 .venvs/%/.installed: Makefile
 	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check $(PACKAGES)

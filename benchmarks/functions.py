@@ -1,16 +1,11 @@
 """Model server: throughput, latency of large tensors, images a second, start and memory.
 
 The measured server has one core, load comes from another. Ratios are against the least that could
-be done around the same library call (`_functions_bare.py`), and against KServe's and Seldon's
-servers in virtual environments under `.venvs/` (rows whose peer is not there are left out):
-
-    python -m venv .venvs/kserve && .venvs/kserve/bin/pip install kserve scikit-learn==1.9.1
-    python -m venv .venvs/mlserver && .venvs/mlserver/bin/pip install mlserver mlserver-sklearn
+be done around the same library call (`_functions_bare.py`), and against other model servers as far
+as they are installed (`_functions_peers.py`).
 """
 
 import contextlib
-import http.client
-import json
 import os
 import socket
 import statistics
@@ -22,16 +17,31 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import _functions_photo
+from benchmarks._functions_peers import (
+    V1,
+    V1_PATH,
+    V2,
+    V2_PATH,
+    archive_iris,
+    bare,
+    has_torchserve,
+    installed,
+    kserve,
+    mlserver,
+    ours,
+    pytriton,
+    request,
+    torchserve,
+)
 from benchmarks.harness import (
     ROOT,
-    Load,
     Options,
     Row,
     Service,
     free_port,
     measured_core,
     other_core,
-    service,
     throughput_row,
     versus,
     wrk,
@@ -43,11 +53,6 @@ NOTES = (
     " 1x3x224x224 FP32"
     " tensor. Bare loop: uvloop + httptools + orjson around the library call, no checks at all."
 )
-
-V1 = b'{"instances":[[6.8,2.8,4.8,1.4]]}'
-V2 = b'{"inputs":[{"name":"input-0","shape":[1,4],"datatype":"FP32","data":[6.8,2.8,4.8,1.4]}]}'
-V1_PATH, V2_PATH = "/v1/models/iris:predict", "/v2/models/iris/infer"
-VENVS = ROOT / ".venvs"
 
 ECHO = (
     "from functions import InferResponse\n"
@@ -68,9 +73,9 @@ def run(options: Options) -> list[Row]:
         work = Path(folder)
         iris = _iris(work)
         parts: Sequence[tuple[str, Callable[[], list[Row]]]] = (
-            ("iris", lambda: _throughput(iris, options)),
-            ("echo", lambda: _large_tensors(work, options)),
-            ("photograph", lambda: _photographs(work, options)),
+            ("iris", lambda: _throughput(work, iris, options)),
+            ("echo", lambda: _large_tensors(work, iris, options)),
+            ("photograph", lambda: _functions_photo.run(work, options)),
             ("start", lambda: _start(iris, options)),
         )
         for name, part in parts:
@@ -78,9 +83,6 @@ def run(options: Options) -> list[Row]:
                 continue
             rows.extend(part())
     return rows
-
-
-# --- the servers ---
 
 
 def _iris(work: Path) -> Path:
@@ -93,137 +95,51 @@ def _iris(work: Path) -> Path:
     return work / "iris" / "model.joblib"
 
 
-@contextlib.contextmanager
-def ours(*arguments: str, core: int | str | None = None) -> Iterator[Service]:
-    """Our server, ready."""
-    port = free_port()
-    command = [sys.executable, "-m", "functions", "--host", "127.0.0.1", *arguments]
-    chosen: Any = measured_core() if core is None else core
-    with service(command, port, chosen, {"PORT": str(port)}) as running:
-        _wait_ready(port)
-        yield running
-
-
-@contextlib.contextmanager
-def bare(kind: str, argument: str = "-") -> Iterator[Service]:
-    port = free_port()
-    command = [sys.executable, "-m", "benchmarks._functions_bare", kind, argument, str(port)]
-    with service(command, port, measured_core()) as running:
-        yield running
-
-
-@contextlib.contextmanager
-def kserve(file: Path) -> Iterator[Service]:
-    port = free_port()
-    python = VENVS / "kserve" / "bin" / "python"
-    command = [str(python), str(ROOT / "benchmarks" / "_functions_kserve.py"), str(file), str(port)]
-    with service(command, port, measured_core()) as running:
-        _wait_answer(port, V1_PATH, V1)
-        yield running
-
-
-@contextlib.contextmanager
-def mlserver(file: Path) -> Iterator[Service]:
-    port, grpc_port, metrics_port = free_port(), free_port(), free_port()
-    folder = file.parent / "mlserver"
-    folder.mkdir(exist_ok=True)
-    (folder / "settings.json").write_text(
-        json.dumps(
-            {
-                "http_port": port,
-                "grpc_port": grpc_port,
-                "metrics_port": metrics_port,
-                "host": "127.0.0.1",
-                "parallel_workers": 0,
-                "debug": False,
-            }
-        )
-    )
-    (folder / "model-settings.json").write_text(
-        json.dumps(
-            {
-                "name": "iris",
-                "implementation": "mlserver_sklearn.SKLearnModel",
-                "parameters": {"uri": str(file)},
-            }
-        )
-    )
-    command = [str(VENVS / "mlserver" / "bin" / "mlserver"), "start", str(folder)]
-    with service(command, port, measured_core()) as running:
-        _wait_answer(port, V2_PATH, V2)
-        yield running
-
-
-def _wait_ready(port: int) -> None:
-    _poll(lambda: _request(port, "GET", "/readyz", b"") == 200)
-
-
-def _wait_answer(port: int, path: str, body: bytes) -> None:
-    _poll(lambda: _request(port, "POST", path, body) == 200)
-
-
-def _poll(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        with contextlib.suppress(OSError):
-            if condition():
-                return
-        time.sleep(0.005)
-    raise RuntimeError(f"not ready after {seconds:g} s")
-
-
-def _request(port: int, method: str, path: str, body: bytes) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    try:
-        connection.request(method, path, body or None, {"content-type": "application/json"})
-        response = connection.getresponse()
-        response.read()
-        return response.status
-    finally:
-        connection.close()
-
-
 # --- iris ---
 
 
-def _throughput(file: Path, options: Options) -> list[Row]:
+def _throughput(work: Path, file: Path, options: Options) -> list[Row]:
     rows = []
 
-    def load(target: Service, body: bytes, path: str) -> Callable[[], Load]:
-        return lambda: wrk(target, options, clients=16, body=body, path=path)
+    def compare(
+        label: str, target: Service, peer: Service, body: bytes, path: str, name: str, floor: float
+    ) -> None:
+        a, b = versus(
+            lambda: wrk(target, options, clients=16, body=body, path=path),
+            lambda: wrk(peer, options, clients=16, body=body, path=path),
+            options,
+        )
+        rows.append(throughput_row(label, a, b, peer=name, floor=floor))
 
     arguments = ("--model-name", "iris", "--model-dir", str(file.parent))
-    batching = ("--max-batch-size", "64")
-    with ours(*arguments) as plain, ours(*arguments, *batching) as batched:
+    with ours(*arguments) as plain, ours(*arguments, "--max-batch-size", "64") as batched:
         with bare("iris", str(file)) as limit:
             for name, body, path in (("V1", V1, V1_PATH), ("V2 JSON", V2, V2_PATH)):
-                a, b = versus(load(plain, body, path), load(limit, body, path), options)
                 label = f"iris {name}, one row, 16 clients"
-                rows.append(throughput_row(label, a, b, peer="bare loop", floor=0.9))
-        if (VENVS / "kserve").exists():
+                compare(label, plain, limit, body, path, "bare loop", 0.9)
+        if installed("kserve"):
             with kserve(file) as peer:
-                for name, body, path, floor in (
-                    ("V1", V1, V1_PATH, 2.4),
-                    ("V2 JSON", V2, V2_PATH, 3.3),
-                ):
-                    a, b = versus(load(plain, body, path), load(peer, body, path), options)
-                    label = f"iris {name}, 16 clients, against kserve"
-                    rows.append(throughput_row(label, a, b, peer="kserve", floor=floor))
-                a, b = versus(load(batched, V1, V1_PATH), load(peer, V1, V1_PATH), options)
+                compare("iris V1, 16 clients", plain, peer, V1, V1_PATH, "kserve", 2.4)
+                compare("iris V2 JSON, 16 clients", plain, peer, V2, V2_PATH, "kserve", 3.3)
                 label = "iris V1, 16 clients, adaptive batching"
-                rows.append(throughput_row(label, a, b, peer="kserve", floor=5.0))
-        if (VENVS / "mlserver").exists():
+                compare(label, batched, peer, V1, V1_PATH, "kserve", 5.0)
+        if installed("mlserver"):
             with mlserver(file) as peer:
-                a, b = versus(load(plain, V2, V2_PATH), load(peer, V2, V2_PATH), options)
-                label = "iris V2 JSON, 16 clients, against mlserver"
-                rows.append(throughput_row(label, a, b, peer="mlserver", floor=1.0))
+                compare("iris V2 JSON, 16 clients", plain, peer, V2, V2_PATH, "mlserver", 1.0)
+        if installed("pytriton"):
+            with pytriton(file) as (peer, _):
+                compare("iris V2 JSON, 16 clients", plain, peer, V2, V2_PATH, "pytriton", 1.6)
+        if has_torchserve():
+            archive = archive_iris(work, file)
+            with torchserve(work, "iris", archive, V1_PATH, V1) as peer:
+                compare("iris V1, 16 clients", plain, peer, V1, V1_PATH, "torchserve", 1.0)
     return rows
 
 
 # --- large tensors ---
 
 
-def _large_tensors(work: Path, options: Options) -> list[Row]:
+def _large_tensors(work: Path, file: Path, options: Options) -> list[Row]:
     import numpy as np
     import orjson
 
@@ -270,13 +186,14 @@ def _large_tensors(work: Path, options: Options) -> list[Row]:
             how = "passed through" if model == "echo" else "through numpy and back"
             name = f"1x3x224x224 FP32, V2 JSON, {how}, p50"
             rows.append(_latency_row(name, a, b, "orjson parse + numpy write", 1.3))
+        raw = array.tobytes()
         binary = _http_request(
             "/v2/models/copy/infer",
-            head + array.tobytes(),
+            head + raw,
             "Content-Type: application/octet-stream\r\n"
             f"Inference-Header-Content-Length: {len(head)}\r\n",
         )
-        limit_body = _http_request("/", orjson.dumps({"inputs": [tensor]}) + array.tobytes())
+        limit_body = _http_request("/", orjson.dumps({"inputs": [tensor]}) + raw)
         a, b = _alternating(
             lambda: _latency(server.port, binary, rounds),
             lambda: _latency(limit.port, limit_body, rounds),
@@ -284,11 +201,25 @@ def _large_tensors(work: Path, options: Options) -> list[Row]:
         )
         rows.append(_latency_row("1x3x224x224 FP32, V2 binary, p50", a, b, "bare loop", 1.5))
         a, b = _alternating(
-            lambda: _grpc_latency(grpc_port, "copy", array.tobytes(), rounds),
-            lambda: _grpc_latency(grpc_limit.port, "copy", array.tobytes(), rounds),
+            lambda: _grpc_latency(grpc_port, "copy", raw, rounds),
+            lambda: _grpc_latency(grpc_limit.port, "copy", raw, rounds),
             options.rounds,
         )
         rows.append(_latency_row("1x3x224x224 FP32, V2 gRPC, p50", a, b, "bare grpcio", 1.3))
+        if installed("pytriton"):
+            with pytriton(file) as (peer, peer_grpc):
+                for kind, measure, limit_ratio in (
+                    ("JSON", lambda port, _: _latency(port, sent, rounds), 1.0),
+                    ("binary", lambda port, _: _latency(port, binary, rounds), 1.0),
+                    ("gRPC", lambda _, port: _grpc_latency(port, "copy", raw, rounds), 1.0),
+                ):
+                    a, b = _alternating(
+                        lambda measure=measure: measure(server.port, grpc_port),
+                        lambda measure=measure: measure(peer.port, peer_grpc),
+                        options.rounds,
+                    )
+                    name = f"1x3x224x224 FP32, V2 {kind}, p50"
+                    rows.append(_latency_row(name, a, b, "pytriton", limit_ratio))
     return rows
 
 
@@ -391,131 +322,6 @@ def _grpc_latency(port: int, model: str, raw: bytes, rounds: int) -> float:
     return statistics.median(times[3:])
 
 
-# --- photographs ---
-
-_RAW = """
-import base64, json, sys, time
-sys.path.insert(0, sys.argv[1])
-import torch
-torch.set_num_threads(int(sys.argv[4]))
-from functions.runtimes import mar, torchserve
-from pathlib import Path
-archive = mar.unpack(Path(sys.argv[2]))
-context = torchserve.Context("m", archive.directory, archive.manifest, {})
-handle, initialize, _ = torchserve.load_entry(archive.model["handler"], archive.directory)
-initialize(context)
-instances = json.loads(open(sys.argv[3]).read())["instances"]
-context.request_processor = [torchserve.RequestProcessor({})]
-for _ in range(3): handle(instances, context)
-end, n, since = time.perf_counter() + float(sys.argv[5]), 0, time.perf_counter()
-while time.perf_counter() < end:
-    handle(instances, context); n += 1
-print(n / (time.perf_counter() - since))
-archive.close()
-"""
-
-
-def _photographs(work: Path, options: Options) -> list[Row]:
-    """The animal classifier of the examples: EfficientNet-Lite0 and a real photograph."""
-    store = work / "photo"
-    example = ROOT / "examples" / "animal-plant" / "models" / "animal-classifier"
-    command = [
-        str(Path(sys.executable).with_name("turnout")),
-        "package",
-        str(example),
-        "-o",
-        str(store),
-    ]
-    subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
-    (archive,) = store.rglob("*.mar")
-    body = work / "photo.json"
-    body.write_bytes(_cat())
-    seconds = str(max(2.0, options.seconds))
-    rows = []
-
-    def raw(core: str, threads: int) -> float:
-        command = [
-            "taskset",
-            "-c",
-            core,
-            sys.executable,
-            "-c",
-            _RAW,
-            str(ROOT),
-            str(archive),
-            str(body),
-            str(threads),
-            seconds,
-        ]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
-        return float(done.stdout.splitlines()[-1])
-
-    arguments = ("--model-name", "m", "--model-dir", str(archive.parent))
-    path, content = "/v1/models/m:predict", body.read_bytes()
-    one_core = str(measured_core())
-    with ours(*arguments, "--cpu-threads", "1") as server:
-        for clients in (1, 8):
-            pairs = [
-                (
-                    _images(server, options, clients, content, path),
-                    raw(one_core, 1),
-                )
-                for _ in range(options.rounds)
-            ]
-            ratio = statistics.median(a / b for a, b in pairs)
-            rows.append(
-                Row(
-                    name=f"EfficientNet-Lite0 photograph, {clients} clients, one core",
-                    ours=statistics.median(a for a, _ in pairs),
-                    unit="images/s",
-                    peer="raw torch loop",
-                    peers=statistics.median(b for _, b in pairs),
-                    ratio=ratio,
-                    floor=0.97,
-                )
-            )
-        single = rows[-1].ours
-    both = f"{measured_core()},{other_core()}"
-    for name, extra in (("two cores, two workers", ("--workers", "2")),):
-        with ours(*arguments, *extra, core=both) as server:
-            _wait_ready(server.port)
-            found = [_images(server, options, 8, content, path) for _ in range(options.rounds)]
-            value = statistics.median(found)
-            rows.append(
-                Row(
-                    name=f"EfficientNet-Lite0 photograph, 8 clients, {name}",
-                    ours=value,
-                    unit="images/s",
-                    peer="ours on one core",
-                    peers=single,
-                    ratio=value / single,
-                    floor=1.8 if "workers" in name else None,
-                    note="the load generator shares these cores",
-                )
-            )
-    return rows
-
-
-def _images(server: Service, options: Options, clients: int, body: bytes, path: str) -> float:
-    load = wrk(server, options, clients=clients, body=body, path=path)
-    if load.errors:
-        raise RuntimeError(f"{load.errors} requests failed")
-    return load.per_second
-
-
-def _cat() -> bytes:
-    import base64
-    from importlib.util import find_spec
-
-    spec = find_spec("skimage")
-    assert spec is not None
-    assert spec.origin is not None
-    picture = Path(spec.origin).parent / "data" / "chelsea.png"
-    return json.dumps(
-        {"instances": [{"data": base64.b64encode(picture.read_bytes()).decode()}]}
-    ).encode()
-
-
 # --- start and memory ---
 
 
@@ -607,7 +413,7 @@ def _spawn(arguments: list[str], port: int) -> tuple[float, float, float]:
         with _pinned(other_core()):
             while time.perf_counter() - since < 60:
                 try:
-                    status = _request(port, "POST", V1_PATH, V1)
+                    status = request(port, "POST", V1_PATH, V1)
                 except OSError:
                     time.sleep(0.002)
                     continue

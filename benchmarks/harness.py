@@ -106,16 +106,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for_port(port: int, process: "subprocess.Popen[bytes]") -> None:
+def wait_for_port(port: int, process: "subprocess.Popen[bytes]", start_s: float = _START_S) -> None:
     """Poll until something listens. Raises RuntimeError when the process ends or time is up."""
-    end = time.monotonic() + _START_S
+    end = time.monotonic() + start_s
     while time.monotonic() < end:
         if process.poll() is not None:
             raise RuntimeError(f"{process.args!r} ended with {process.returncode}")
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         time.sleep(0.02)
-    raise RuntimeError(f"nothing listens on port {port} after {_START_S:g} s")
+    raise RuntimeError(f"nothing listens on port {port} after {start_s:g} s")
 
 
 @dataclass
@@ -156,9 +156,15 @@ class Service:
 
 @contextlib.contextmanager
 def service(
-    command: Sequence[str], port: int, core: int, env: Mapping[str, str] | None = None
+    command: Sequence[str],
+    port: int,
+    core: int | str,
+    env: Mapping[str, str] | None = None,
+    *,
+    start_s: float = _START_S,
 ) -> Iterator[Service]:
-    """Run a pinned process until the block ends; it must listen on `port`."""
+    """Run a process pinned to a core (or a list of them) until the block ends; it must listen on
+    `port`."""
     full = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
     full["PYTHONPATH"] = str(ROOT)
     full.update(env or {})
@@ -173,7 +179,7 @@ def service(
         )
         try:
             try:
-                wait_for_port(port, process)
+                wait_for_port(port, process, start_s)
             except RuntimeError as error:
                 log.seek(0)
                 raise RuntimeError(
@@ -257,6 +263,8 @@ def wrk(target: Service, options: Options, *, clients: int, body: bytes, path: s
                 f"-c{clients}",
                 f"-d{options.seconds:g}s" if options.seconds >= 1 else "-d1s",
                 "--latency",
+                "--timeout",
+                "60s",
                 "-s",
                 str(script),
                 target.url + path,

@@ -9,8 +9,8 @@ that is no JSON) the ordinary path decides, with its own errors.
 simdjson is imported at the first large document; without it, or numpy, nothing is cut out.
 """
 
+import os
 import re
-import secrets
 import threading
 from typing import Any
 
@@ -31,7 +31,7 @@ KEEP_PARSER_BYTES = 16 << 20
 """A parser keeps the memory of its largest text; after a larger one it is thrown away."""
 
 _OPEN = re.compile(rb'"data"[ \t\r\n]*:[ \t\r\n]*\[')
-_MARK = f"turnout:{secrets.token_hex(16)}:"
+_MARK = f"turnout:{os.urandom(16).hex()}:"
 """Nobody outside this process knows it, so it is in no document but by our own hand."""
 
 _KINDS = {

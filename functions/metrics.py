@@ -34,7 +34,7 @@ HELP = {
     "request_explain_seconds": "Time spent in explain",
     "turnout_batch_size": "Instances joined into one model call",
     "turnout_in_flight": "Requests in progress",
-    "turnout_model_ready": "1 when the model is loaded",
+    "turnout_model_ready": "Workers in which the model is loaded",
     "turnout_logger_dropped_total": "Payloads that the request logger had to drop",
     "turnout_handler_metric": "Last value a TorchServe handler reported by name",
 }

@@ -222,12 +222,16 @@ class Repository:
             metrics=entry.metrics,
         )
 
-    def scrape(self, in_flight: int) -> bytes:
-        """The metrics text of this server."""
+    def note(self, in_flight: int) -> None:
+        """Bring this process's gauges up to date."""
         gauges = self.registry.gauges
         gauges["turnout_in_flight", ""] = float(in_flight)
         for name in self.entries:
             gauges["turnout_model_ready", name] = float(name in self._ready)
+
+    def scrape(self, in_flight: int) -> bytes:
+        """The metrics text of this server."""
+        self.note(in_flight)
         return self.registry.render()
 
     def index(self) -> list[dict[str, str]]:

@@ -99,7 +99,7 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
         await side.listen(sockets=others)
         grpc_server = await self._start_grpc(repository, engine, front)
         loading = loop.create_task(self._load(repository))
-        beating = loop.create_task(self._beat(repository, stop))
+        beating = loop.create_task(self._beat(repository, engine, stop))
         stopping = loop.create_task(stop.wait())
         done, _ = await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if loading in done and not loading.result():
@@ -169,9 +169,10 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
         logger.info(native.describe())
         return True
 
-    async def _beat(self, repository: Repository, stop: asyncio.Event) -> None:
+    async def _beat(self, repository: Repository, engine: Engine, stop: asyncio.Event) -> None:
         while True:
             self.notify()
+            repository.note(engine.in_flight)
             repository.registry.share()
             if repository.wedged:
                 logger.error("every thread of a model is stuck: this process is replaced")

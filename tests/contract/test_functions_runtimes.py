@@ -1,7 +1,7 @@
 """Every runtime behind its library: loading, both protocols, its refusals, formats found by
 themselves."""
 
-import os
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -153,10 +153,6 @@ def test_a_missing_library_names_its_extra(tmp_path: Path) -> None:
             assert "pip install 'turnout[functions,tensorflow]'" in failing.lines[-1]
 
 
-heavy = pytest.mark.skipif(not os.environ.get("TURNOUT_CLIENTS"), reason="set TURNOUT_CLIENTS=1")
-
-
-@heavy
 def test_mlflow_pyfunc_models(tmp_path: Path) -> None:
     pytest.importorskip("mlflow")
     import subprocess
@@ -192,11 +188,9 @@ def test_mlflow_pyfunc_models(tmp_path: Path) -> None:
         assert server.post("/v1/models/m:predict", {"instances": [list("abcd")]}).status == 400
 
 
-@heavy
 def test_huggingface_pipelines(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "movie"]
-    (tmp_path / "vocab.txt").write_text("\n".join(words))
     config = transformers.BertConfig(
         vocab_size=8,
         hidden_size=16,
@@ -204,18 +198,31 @@ def test_huggingface_pipelines(tmp_path: Path) -> None:
         num_attention_heads=2,
         intermediate_size=16,
     )
-    transformers.BertForSequenceClassification(config).save_pretrained(tmp_path)
-    transformers.BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    for name in ("ForSequenceClassification", "ForTokenClassification", "Model"):
+        folder = tmp_path / name
+        getattr(transformers, f"Bert{name}")(config).save_pretrained(folder)
+        (folder / "vocab.txt").write_text("\n".join(words))
+        transformers.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    models = [
+        f"--model=classes={tmp_path}/ForSequenceClassification",
+        f"--model=tokens={tmp_path}/ForTokenClassification",
+        f"--model=vectors={tmp_path}/Model",
+    ]
     texts = {"instances": ["good movie", {"text": "bad"}]}
-    arguments = ["--model-name", "m", "--model-dir", str(tmp_path), "--allow-pickle", "false"]
-    with serving(*arguments, "--max-batch-size", "8") as server:
-        labels = server.post("/v1/models/m:predict", texts).json()["predictions"]
+    with serving(*models, "--allow-pickle", "false", "--max-batch-size", "8") as server:
+        labels = server.post("/v1/models/classes:predict", texts).json()["predictions"]
         assert [set(label) for label in labels] == [{"label", "score"}] * 2
-        assert server.post("/v1/models/m:predict", {"instances": [3]}).status == 400
-        reply = server.post(*v2("m", ("x", [1], "BYTES", ["good"])))
+        assert server.post("/v1/models/classes:predict", {"instances": [3]}).status == 400
+        reply = server.post(*v2("classes", ("x", [1], "BYTES", ["good"])))
         assert "LABEL_" in reply.json()["outputs"][0]["data"][0]
-    with serving(*arguments, "--param", "task=embeddings") as server:
-        vectors = server.post("/v1/models/m:predict", texts).json()["predictions"]
+        entities = server.post("/v1/models/tokens:predict", texts).json()["predictions"]
+        assert len(entities) == 2
+        assert {"entity_group", "score", "word", "start", "end"} <= set(entities[0][0])
+        reply = server.post(*v2("tokens", ("x", [1], "BYTES", ["good movie"])))
+        assert json.loads(reply.json()["outputs"][0]["data"][0])[0]["start"] == 0
+        vectors = server.post("/v1/models/vectors:predict", texts).json()["predictions"]
         assert [len(vector) for vector in vectors] == [16, 16]
-        reply = server.post(*v2("m", ("x", [2], "BYTES", ["good", "bad"])))
+        reply = server.post(*v2("vectors", ("x", [2], "BYTES", ["good", "bad"])))
         assert reply.json()["outputs"][0]["shape"] == [2, 16]
+        wrong = server.post(*v2("vectors", ("x", [1], "FP32", [1.0])))
+        assert (wrong.status, "must be BYTES" in wrong.error) == (400, True)
