@@ -9,7 +9,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.errors import HaltServer
@@ -18,8 +18,10 @@ from gunicorn.glogging import Logger
 from .errors import FunctionsError
 from .model import ServedModel
 from .settings import Settings
-from .sharing import Board
 from .wire import container
+
+if TYPE_CHECKING:
+    from .sharing import Board
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +73,11 @@ class Application(BaseApplication):  # type: ignore[misc]
         self._failure = ""
         self.preloaded: dict[str, ServedModel] = {}
         self._deaths_before_ready = 0
-        self.board = Board(settings.workers) if settings.workers > 1 else None
+        self.board: Board | None = None
+        if settings.workers > 1:
+            from . import sharing
+
+            self.board = sharing.Board(settings.workers)
         super().__init__()
 
     def load_config(self) -> None:

@@ -19,7 +19,6 @@ from gunicorn.workers.base import Worker
 from .engine import Engine
 from .errors import FunctionsError
 from .repository import Repository
-from .sharing import Acceptor
 from .wire import native
 from .wire.http1 import Limits, Server
 from .wsgi import WsgiBridge
@@ -84,8 +83,11 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
         main, *others = [listener.sock for listener in self.sockets]
         board = self.app.board if self.slot < settings.workers else None
         await server.listen(sockets=[main] if board is None else [])
-        acceptor = (
-            Acceptor(
+        acceptor = None
+        if board is not None:
+            from .sharing import Acceptor
+
+            acceptor = Acceptor(
                 main,
                 board,
                 self.slot,
@@ -93,9 +95,6 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
                 connections=lambda: len(server.connections),
                 adopt=server.adopt,
             )
-            if board is not None
-            else None
-        )
         await side.listen(sockets=others)
         grpc_server = await self._start_grpc(repository, engine, front)
         loading = loop.create_task(self._load(repository))
