@@ -50,8 +50,9 @@ class GrpcTarget:
         self._infer: Any = None
         self._channel: Any = None
 
-    def _method(self) -> Any:
-        if self._infer is None:
+    def channel(self) -> Any:
+        """The channel, opened when first wanted."""
+        if self._channel is None:
             options = [
                 ("grpc.max_receive_message_length", self._max_bytes),
                 ("grpc.max_send_message_length", -1),
@@ -62,7 +63,11 @@ class GrpcTarget:
                 self._channel = grpc.aio.secure_channel(place, credentials, options)
             else:
                 self._channel = grpc.aio.insecure_channel(place, options)
-            self._infer = self._channel.unary_unary(
+        return self._channel
+
+    def _method(self) -> Any:
+        if self._infer is None:
+            self._infer = self.channel().unary_unary(
                 _METHOD,
                 request_serializer=oip.MESSAGES["ModelInferRequest"].SerializeToString,
                 response_deserializer=oip.MESSAGES["ModelInferResponse"].FromString,

@@ -18,9 +18,11 @@ from functions.wire import seldon_openapi
 from functions.wire.headers import canonical, join
 from functions.wire.http1 import Exchange, Limits, Server
 from functions.wire.http1_head import RequestHead
-from router_fn.calls import Call, Incoming, Target
+from router_fn.calls import Incoming, Target
+from router_fn.fibers import Wait
 from router_fn.metrics import CONTENT_TYPE
 from router_fn.pool import make_pool
+from router_fn.replies import Reply
 from router_fn.seldon import messages
 from router_fn.seldon.calls import NodeCall
 from router_fn.seldon.graph import Deployment, Predictor, Unit
@@ -35,6 +37,7 @@ from router_fn.urls import Url, parse_url
 if TYPE_CHECKING:
     from router_fn.grpc_front import GrpcExchange, GrpcFront
     from router_fn.seldon.grpc_front import SeldonGrpcFront
+    from router_fn.seldon.grpc_nodes import GrpcNodes
     from router_fn.server import Router
 
 logger = logging.getLogger(__name__)
@@ -98,6 +101,7 @@ class SeldonServer:
         self.nodes = Readiness(deployment)
         self.shadowing: set[Work] = set()
         self._targets: dict[tuple[str, str], Target] = {}
+        self._grpc_nodes: GrpcNodes | None = None
         limits = Limits(
             max_head_bytes=settings.max_head_bytes,
             max_body_bytes=settings.max_body_bytes or None,
@@ -131,6 +135,8 @@ class SeldonServer:
         for work in list(self.shadowing):
             work.give_up()
         self.nodes.stop()
+        if self._grpc_nodes is not None:
+            await self._grpc_nodes.close()
         await self.pool.close()
         logger.info("stopped")
         return finished
@@ -168,15 +174,32 @@ class SeldonServer:
             target = self._targets[key] = Target(self.pool, url, self.deployment.timeout_s, "Never")
         return target
 
-    def post(self, unit: Unit, path: str, message: Message, head: SeldonHead, puid: bytes) -> Call:
+    def post(
+        self, unit: Unit, path: str, message: Message, head: SeldonHead, puid: bytes
+    ) -> Wait[Reply]:
+        if unit.is_grpc:
+            return self._over_grpc(unit, path, message.body, head, puid)
         call = NodeCall(self.target(unit, path), head, message.body, unit, self.metrics)
         call.post(message, puid)
         return call
 
-    def get(self, unit: Unit, path: str, head: SeldonHead) -> Call:
+    def get(self, unit: Unit, path: str, head: SeldonHead) -> Wait[Reply]:
+        if unit.is_grpc:
+            return self._over_grpc(unit, path, b"", head, head.puid)
         call = NodeCall(self.target(unit, path), head, b"", unit, self.metrics)
         call.get()
         return call
+
+    def _over_grpc(
+        self, unit: Unit, path: str, body: bytes, head: SeldonHead, puid: bytes
+    ) -> Wait[Reply]:
+        if self._grpc_nodes is None:
+            from router_fn.seldon.grpc_nodes import GrpcNodes  # only graphs with such nodes load it
+
+            limit = self.settings.max_response_bytes
+            self._grpc_nodes = GrpcNodes(self.deployment.timeout_s, limit)
+        headers = [*head.headers, (b"seldon-puid", puid)] if puid else head.headers
+        return self._grpc_nodes.call(unit, path, body, headers, self.metrics)
 
     # --- a request --------------------------------------------------------------------------
 

@@ -71,6 +71,11 @@ class Unit:
     def built_in(self) -> bool:
         return self.implementation in BUILT_IN
 
+    @property
+    def is_grpc(self) -> bool:
+        """Called over gRPC."""
+        return self.service_url.startswith(("grpc://", "grpcs://"))
+
     def walk(self) -> Iterator["Unit"]:
         """This unit and all below it, parents first."""
         yield self
@@ -132,6 +137,7 @@ class _Reader:
     def __init__(self, resolved: bool) -> None:
         self.resolved = resolved
         self.problems: list[Problem] = []
+        self.protocol: Protocol = "seldon"
 
     def error(self, path: str, message: str) -> None:
         self.problems.append(("error", path, message))
@@ -182,6 +188,7 @@ class _Reader:
             fields, ("kind", "name", "namespace", "protocol", "timeoutMs", "predictors"), ""
         )
         protocol = self.text(fields, "protocol", "")
+        self.protocol = _PROTOCOLS.get(protocol, "seldon")
         if protocol not in _PROTOCOLS:
             self.error("protocol", f"is {protocol!r}, must be seldon, tensorflow or v2")
         timeout = fields.get("timeoutMs") or 0
@@ -305,8 +312,10 @@ class _Reader:
         url = self.text(fields, "serviceUrl", path)
         endpoint = fields.get("endpoint")
         if not url and isinstance(endpoint, Mapping) and endpoint.get("service_host"):
-            port = endpoint.get("httpPort") or endpoint.get("service_port") or 9000
-            url = f"http://{endpoint['service_host']}:{port}"
+            grpc = endpoint.get("type") == "GRPC"
+            known = endpoint.get("grpcPort" if grpc else "httpPort")
+            port = known or endpoint.get("service_port") or (9500 if grpc else 9000)
+            url = f"{'grpc' if grpc else 'http'}://{endpoint['service_host']}:{port}"
         if url:
             try:
                 parse_url(url)
@@ -337,6 +346,12 @@ class _Reader:
         called = unit.methods and not unit.built_in
         if called and not unit.service_url and self.resolved:
             self.error(path, f"node {unit.name!r} has no serviceUrl: where is it called?")
+        if unit.is_grpc and self.protocol == "tensorflow":
+            self.error(
+                path, f"node {unit.name!r}: the tensorflow protocol is spoken over REST only"
+            )
+        if unit.is_grpc and unit.server_protocol:
+            self.error(path, f"node {unit.name!r} is translated for, which is done over REST only")
         if "ROUTE" in unit.methods and not unit.children:
             self.error(path, f"{unit.name!r} is a router without children")
         if "AGGREGATE" in unit.methods and not unit.children:
