@@ -23,10 +23,7 @@ from knative.api.schema import (
 )
 from knative.api.seldon_words import METHODS, PARAMETER_TYPES, PROTOCOLS, TYPES
 
-_NO_GRPC = (
-    "nodes are called over REST, which Seldon's images serve beside gRPC since 1.5; clients may"
-    " use either"
-)
+_TRANSPORT = "how nodes are called; clients may use either"
 _DRAINS = "Knative drains a container before it stops it"
 
 _CONTAINER_PORT = Obj(
@@ -140,8 +137,11 @@ _ENDPOINT = Obj(
         "service_host": Field(type=core.TEXT, becomes="host of a node without a container"),
         "service_port": Field(type=Int(minimum=0, maximum=65535), becomes="port"),
         "httpPort": Field(type=Int(minimum=0, maximum=65535), becomes="port"),
-        "grpcPort": silent("nodes are called over REST"),
-        "type": Field(type=Str(enum=("REST", "GRPC")), becomes="checked only; the call is REST"),
+        "grpcPort": Field(type=Int(minimum=0, maximum=65535), becomes="port of a GRPC endpoint"),
+        "type": Field(
+            type=Str(enum=("REST", "GRPC")),
+            becomes="GRPC: the node's Service has an h2c port and is called over gRPC",
+        ),
     },
 )
 _LOGGER = Obj(
@@ -259,7 +259,7 @@ SPEC = Obj(
         "protocol": Field(
             type=Str(enum=PROTOCOLS), becomes="protocol of the router and of its nodes"
         ),
-        "transport": Field(type=Str(enum=("", "rest", "grpc")), becomes=_NO_GRPC),
+        "transport": Field(type=Str(enum=("", "rest", "grpc")), becomes=_TRANSPORT),
         "replicas": Field(
             type=Int(minimum=0), becomes="min-scale and max-scale where nothing else is said"
         ),

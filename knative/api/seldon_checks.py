@@ -16,6 +16,11 @@ from knative.api.resource import Resource
 JSON = Any
 
 
+_REST_ALL_THE_SAME = (
+    "TensorFlow servers are called over REST all the same; the gRPC port they have is for others"
+)
+
+
 def check(resource: Resource, report: Report) -> None:
     """Everything beyond the field tables."""
     from router_fn.seldon import graph
@@ -36,12 +41,8 @@ def _check_deployment(spec: Mapping[str, JSON], report: Report) -> None:
             "the router is called over HTTP; let an InferenceTrigger call it with the events of a"
             " Broker or KafkaSource",
         )
-    if spec.get("transport") == "grpc":
-        report.warning(
-            ("spec", "transport"),
-            "nodes are called over REST, which Seldon's images serve beside gRPC since 1.5;"
-            " clients may use either",
-        )
+    if spec.get("transport") == "grpc" and not any(words.is_grpc(spec, u) for _, u in _units(spec)):
+        report.warning(("spec", "transport"), _REST_ALL_THE_SAME)
     predictors = spec["predictors"]
     if len(predictors) == 1 and 0 < (predictors[0].get("traffic") or 0) < 100:
         report.error(
@@ -65,8 +66,8 @@ def _check_endpoint_types(spec: Mapping[str, JSON], report: Report) -> None:
                 (*path, "endpoint", "type"),
                 f"is {given} where the deployment's other nodes or its transport say {wanted}",
             )
-        elif given == "GRPC" and not wanted:
-            report.warning((*path, "endpoint", "type"), "the node is called over REST all the same")
+        elif given == "GRPC" and not words.is_grpc(spec, unit):
+            report.warning((*path, "endpoint", "type"), _REST_ALL_THE_SAME)
         wanted = wanted or given
 
 
@@ -110,7 +111,7 @@ def _check_annotation(key: str, value: str, path: Path, report: Report) -> None:
     if why:
         report.warning(path, f"has no effect: {why}")
     if why is not None:
-        if key == words.REST_TIMEOUT:
+        if key in (words.REST_TIMEOUT, words.GRPC_TIMEOUT):
             _check_timeout(value, path, report)
         return
     for prefix, reason in words.IGNORED_PREFIXES.items():

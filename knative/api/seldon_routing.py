@@ -36,16 +36,24 @@ def routing_spec(resource: Resource, routes: Routes | None = None) -> Object:
         "namespace": resource.namespace,
         "protocol": words.protocol_of(spec),
     }
-    if timeout := _timeout_ms(resource):
+    if timeout := timeout_ms(resource):
         result["timeoutMs"] = timeout
     alone = sum(not p.get("shadow") for p in spec["predictors"]) == 1
     result["predictors"] = [_predictor(p, routes or {}, alone=alone) for p in spec["predictors"]]
     return result
 
 
-def _timeout_ms(resource: Resource) -> int:
+def timeout_ms(resource: Resource) -> int:
+    """Limit of each call of a node; 0: none. Nodes are called over REST or over gRPC, all alike."""
+    spec = resource.spec
+    grpc = any(
+        words.is_grpc(spec, node.unit)
+        for predictor in spec["predictors"]
+        for node in words.walk(predictor["graph"], ())
+    )
+    key = words.GRPC_TIMEOUT if grpc else words.REST_TIMEOUT
     try:
-        return words.timeout_ms(annotations(resource).get(words.REST_TIMEOUT, "0"))
+        return words.timeout_ms(annotations(resource).get(key, "0"))
     except ValueError:
         return 0  # reported by the check
 
@@ -77,7 +85,7 @@ def _unit(unit: Mapping[str, JSON], predictor: str, routes: Routes) -> Object:
         result["parameters"] = parameters(unit)
     endpoint = unit.get("endpoint") or {}
     if endpoint.get("service_host"):
-        result["endpoint"] = {k: v for k, v in endpoint.items() if k != "grpcPort"}
+        result["endpoint"] = dict(endpoint)
     result |= routes.get((predictor, unit["name"]), {})
     if unit.get("children"):
         result["children"] = [_unit(child, predictor, routes) for child in unit["children"]]

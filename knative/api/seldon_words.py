@@ -44,6 +44,7 @@ SERVERS: Mapping[str, Server] = {
 
 ANNOTATION_PREFIX = "seldon.io/"
 REST_TIMEOUT = "seldon.io/rest-timeout"
+GRPC_TIMEOUT = "seldon.io/grpc-timeout"
 NO_ENGINE = "seldon.io/no-engine"
 SVC_NAME = "seldon.io/svc-name"
 NO_STORAGE_INITIALIZER = "seldon.io/no-storage-initializer"
@@ -59,8 +60,8 @@ ANNOTATIONS: Mapping[str, str] = {
     NO_STORAGE_INITIALIZER: "",
     SVC_NAME: "the deployment is called at its own name; predictors have no Service of their own",
     "seldon.io/headless-svc": "Knative Services have no headless form",
-    "seldon.io/grpc-timeout": "nodes are called over REST; seldon.io/rest-timeout counts",
-    "seldon.io/grpc-max-message-size": "nodes are called over REST; the router limits bodies",
+    GRPC_TIMEOUT: "",
+    "seldon.io/grpc-max-message-size": "the router limits what it reads (MAX_RESPONSE_BYTES)",
     "seldon.io/executor-logger-queue-size": _LOG_QUEUE,
     "seldon.io/executor-logger-write-timeout-ms": _LOG_QUEUE,
 }
@@ -76,6 +77,20 @@ def protocol_of(spec: Mapping[str, JSON]) -> str:
     """seldon, tensorflow or v2."""
     given = str(spec.get("protocol") or "seldon")
     return "v2" if given == "kfserving" else given
+
+
+def is_grpc(spec: Mapping[str, JSON], unit: Mapping[str, JSON]) -> bool:
+    """Whether a node is called over gRPC: its endpoint says so, or the deployment's transport.
+
+    TensorFlow's protocol, and the translation to it, are spoken over REST only.
+    """
+    protocol = protocol_of(spec)
+    translated = protocol == "seldon" and implementation_of(unit) == "TENSORFLOW_SERVER"
+    if protocol == "tensorflow" or translated:
+        return False
+    given = (unit.get("endpoint") or {}).get("type")
+    wanted = "GRPC" if spec.get("transport") == "grpc" else "REST"
+    return (given or wanted) == "GRPC"
 
 
 def implementation_of(unit: Mapping[str, JSON]) -> str:

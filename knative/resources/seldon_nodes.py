@@ -83,7 +83,8 @@ def make(site: Site) -> Made:
         labels={keys.SELDON_DEPLOYMENT: resource.name},
         annotations={**gpu.annotations(resource, server.serving), **deadline(site)},
     )
-    route: Object = {"serviceUrl": names.url(name, resource.namespace)}
+    host = names.host(name, resource.namespace)
+    route: Object = {"serviceUrl": f"{'grpc' if site.is_grpc else 'http'}://{host}"}
     if image := server.serving.get("image"):
         route["image"] = image
     if server.protocol:

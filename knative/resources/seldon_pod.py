@@ -92,7 +92,8 @@ def make(sites: Sequence[Site]) -> Pod:
         here = ports[site.node.name]
         _add(pod, site, server, here)
         ours = server.unit == "functions"
-        declared += [here.http] if ours else [here.http, here.grpc, here.metrics]
+        called = here.grpc if site.is_grpc else here.http
+        declared += [called] if ours else [here.http, here.grpc, here.metrics]
     pod.containers += [servers.sidecar(c) for c in _others(first)]
     used = [*pod.containers, *(pod.fields.get("initContainers") or [])]
     own = pod.fields.pop("volumes", None) or []
@@ -119,7 +120,8 @@ def _add(pod: Pod, site: Site, server: seldon_servers.NodeServer, here: "Ports")
     pod.annotations |= gpu.annotations(site.resource, server.serving)
     pod.annotations |= seldon_nodes.deadline(site)
     pod.fields |= gpu.pod(server.serving)
-    route: Object = {"serviceUrl": f"http://localhost:{here.http}", "health": _health(server)}
+    url = f"grpc://localhost:{here.grpc}" if site.is_grpc else f"http://localhost:{here.http}"
+    route: Object = {"serviceUrl": url, "health": "grpc" if site.is_grpc else _health(server)}
     if image := server.serving.get("image"):
         route["image"] = image
     if server.protocol:
@@ -181,18 +183,22 @@ def _inner(site: Site, server: seldon_servers.NodeServer, here: Ports) -> Object
     """A node's container behind the router: no port of its own, told where to listen."""
     serving = server.serving
     declared = int(serving["ports"][0]["containerPort"])
+    called = here.grpc if site.is_grpc else here.http
     told = container.env(
-        PREDICTIVE_UNIT_SERVICE_PORT=str(here.http),
+        PREDICTIVE_UNIT_SERVICE_PORT=str(called),
         PREDICTIVE_UNIT_HTTP_SERVICE_PORT=str(here.http),
         PREDICTIVE_UNIT_GRPC_SERVICE_PORT=str(here.grpc),
         PREDICTIVE_UNIT_METRICS_SERVICE_PORT=str(here.metrics),
     )
     if server.unit == "functions":
-        inner = collocation.behind(serving, here.http, ours=True)
-        told = told[:2]
+        inner = collocation.behind(serving, called, ours=True)
+        kind = "GRPC" if site.is_grpc else "HTTP"
+        told = [
+            e for e in told if e["name"].endswith(("UNIT_SERVICE_PORT", f"{kind}_SERVICE_PORT"))
+        ]
     else:
         _warn_of_probes(site)
-        inner = collocation.behind(_moved(serving, declared, here.http), here.http, ours=False)
+        inner = collocation.behind(_moved(serving, declared, called), here.http, ours=False)
     return container.tidy({**inner, "env": container.merge_env(inner.get("env") or [], told)})
 
 

@@ -19,7 +19,7 @@ from knative.resources.seldon_site import Site
 JSON = Any
 Object = dict[str, JSON]
 
-NODE_PORT = 9000
+NODE_PORT, GRPC_PORT = 9000, 9500
 """Where Seldon's first container listens (spec/seldon_tfserving 1.4)."""
 
 _DEFAULT_METHOD = "predict_proba"
@@ -70,7 +70,7 @@ def _own(site: Site, known: words.Server) -> NodeServer:
         *("--model-name", site.node.name),
         *("--model-dir", names.MODEL_DIR),
         *("--runtime", known.runtime),
-        *("--protocol", "tensorflow" if translated else site.protocol),
+        *("--protocol", "tensorflow" if translated else site.spoken),
         *_params(site, known),
     ]
     serving = container.merge(base, plain(site.given))
@@ -85,8 +85,8 @@ def _functions(site: Site, image: str, delivery: storage.Delivery) -> Object:
         "command": ["python", "-m", "functions"],
         "env": [*node_env(site, image), *delivery.env, *_logger(site)],
         "envFrom": delivery.env_from,
-        "ports": container.ports(),
-        "readinessProbe": container.ready_probe(),
+        "ports": container.ports(site.spoken),
+        "readinessProbe": container.ready_probe(site.spoken),
         "resources": container.copied(container.SERVER_RESOURCES),
         "securityContext": dict(container.HARDENED),
         "volumeMounts": [*delivery.mounts, container.tmp_mount()],
@@ -120,13 +120,15 @@ def _stock(site: Site) -> NodeServer:
     delivery = storage.Delivery() if raw else deliver(site, own_server=False)
     given = site.tfserving.container if site.tfserving is not None else site.given
     stock = seldon_stock.container_of(site, given, raw=raw)
-    port = stock.port
+    port = GRPC_PORT if site.is_grpc else stock.port
+    if site.is_grpc:
+        stock.fields.pop("readinessProbe", None)  # it speaks HTTP/1, the serving port does not
     base: Object = {
         **stock.fields,
         "name": site.node.name,
         "env": [*node_env(site, stock.fields["image"], port), *stock.env],
         "envFrom": _secret(site) if raw else [],
-        "ports": [{"containerPort": port}],
+        "ports": _ports(site, port),
         "resources": container.copied(container.SERVER_RESOURCES),
         "securityContext": dict(container.GUARDED),
         "volumeMounts": delivery.mounts,
@@ -151,11 +153,11 @@ def _users(site: Site) -> NodeServer:
         return _users_functions(site, given)
     _refuse_logger(site)
     delivery = deliver(site, own_server=False)
-    port = http_port(site.given)
+    port = grpc_port(site.given) if site.is_grpc else http_port(site.given)
     base: Object = {
         "name": site.node.name,
         "env": node_env(site, str(given.get("image") or ""), port),
-        "ports": [{"containerPort": port}],
+        "ports": _ports(site, port),
         "resources": container.copied(container.SERVER_RESOURCES),
         "securityContext": dict(container.GUARDED),
         "volumeMounts": delivery.mounts,
@@ -169,13 +171,24 @@ def _users_functions(site: Site, given: Object) -> NodeServer:
     image = str(given.get("image") or site.context.options.image("functions", "python"))
     base = _functions(site, image, delivery)
     del base["command"]
-    wanted = [("--model-name", site.node.name), ("--protocol", site.protocol)]
+    wanted = [("--model-name", site.node.name), ("--protocol", site.spoken)]
     if site.node.unit.get("modelUri"):
         wanted.append(("--model-dir", names.MODEL_DIR))
     told = [w for w in wanted if not container.flag_value(given, w[0])]
     given["args"] = [*(given.get("args") or []), *(word for pair in told for word in pair)]
     serving = container.merge(base, given)
     return NodeServer(unit="functions", serving=serving, delivery=delivery)
+
+
+def _ports(site: Site, number: int) -> list[Object]:
+    """The serving port; HTTP/2 when it is for gRPC."""
+    return [{"containerPort": number, **({"name": "h2c"} if site.is_grpc else {})}]
+
+
+def grpc_port(given: Mapping[str, JSON]) -> int:
+    """The port called `grpc`, else 9500."""
+    named = [p for p in given.get("ports") or [] if p.get("name") == "grpc"]
+    return int((named or [{"containerPort": GRPC_PORT}])[0]["containerPort"])
 
 
 def http_port(given: Mapping[str, JSON]) -> int:
@@ -271,7 +284,7 @@ def node_env(site: Site, image: str, port: int = container.DEFAULT_PORT) -> list
         parameters.append({"name": "model_uri", "value": names.MODEL_DIR, "type": "STRING"})
     values = {
         "PREDICTIVE_UNIT_SERVICE_PORT": str(port),
-        "PREDICTIVE_UNIT_HTTP_SERVICE_PORT": str(port),
+        f"PREDICTIVE_UNIT_{'GRPC' if site.is_grpc else 'HTTP'}_SERVICE_PORT": str(port),
         "PREDICTIVE_UNIT_PARAMETERS": json.dumps(parameters, ensure_ascii=False),
         "PREDICTIVE_UNIT_ID": site.node.name,
         "PREDICTIVE_UNIT_IMAGE": image,

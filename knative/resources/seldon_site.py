@@ -35,6 +35,16 @@ class Site:
         return words.protocol_of(self.resource.spec)
 
     @property
+    def is_grpc(self) -> bool:
+        """Whether the router calls the node over gRPC."""
+        return words.is_grpc(self.resource.spec, self.node.unit)
+
+    @property
+    def spoken(self) -> str:
+        """What our own server speaks there: a value of `--protocol`."""
+        return f"grpc-{self.protocol}" if self.is_grpc else self.protocol
+
+    @property
     def index(self) -> int:
         """Which of componentSpecs shapes the pod: the container's, else the first (1.4)."""
         return self.bound.component if self.bound is not None else 0

@@ -62,7 +62,7 @@ class Unit:
     server_protocol: Literal["", "tensorflow"] = ""
     model_name: str = ""
     health: str = ""
-    """Where a node in the router's own pod is asked whether it is ready: a path, or `tcp`. Empty:
+    """How a node in the router's own pod is asked whether it is ready: a path, tcp or grpc. Empty:
     a service of its own, which may sleep, and is not asked."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     children: tuple["Unit", ...] = ()
@@ -326,8 +326,8 @@ class _Reader:
 
     def health(self, fields: Mapping[str, Any], path: str) -> str:
         given = self.text(fields, "health", path)
-        if given and given != "tcp" and not given.startswith("/"):
-            self.error(_join(path, "health"), "must be a path, or tcp")
+        if given and given not in ("tcp", "grpc") and not given.startswith("/"):
+            self.error(_join(path, "health"), "must be a path, tcp or grpc")
         return given
 
     def parameters(self, fields: Mapping[str, Any], path: str) -> dict[str, Any]:

@@ -43,6 +43,7 @@ _METHODS: Final = {
 }
 _V2_PATH: Final = re.compile(r"/v2/models/[^/]+(/ready|/infer)?")
 _HEALTH: Final = "/grpc.health.v1.Health/Check"
+_HEALTH_S: Final = 1.5
 _HEALTHY: Final = b"\x08\x01"
 _NOT_METADATA: Final = (b"accept", b"content-", b"grpc-", b"user-agent", b"connection", b"te")
 
@@ -118,6 +119,15 @@ class NodeTarget(GrpcTarget):
         self._failure(error, self.timeout_s)
         status = STATUSES.get(error.code(), 500)
         return Reply(status, messages.failure(status, error.details() or error.code().name))
+
+
+async def is_serving(url: Url) -> bool:
+    """Whether a server is there and, if it knows the health service, says that it serves."""
+    async with grpc.aio.insecure_channel(f"{url.host}:{url.port}") as channel:
+        try:
+            return bool(await channel.unary_unary(_HEALTH)(b"", timeout=_HEALTH_S) == _HEALTHY)
+        except grpc.aio.AioRpcError as error:
+            return error.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 def _message(kind: str, body: bytes) -> Any:

@@ -66,7 +66,12 @@ class Readiness:
 async def _is_ready(unit: Unit) -> bool:
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            return await _ask(parse_url(unit.service_url), unit.health)
+            url = parse_url(unit.service_url)
+            if unit.health == "grpc":
+                from router_fn.seldon.grpc_nodes import is_serving
+
+                return await is_serving(url)
+            return await _ask(url, unit.health)
     except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):
         return False
 

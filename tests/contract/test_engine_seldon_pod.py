@@ -98,6 +98,29 @@ spec:
       graph: {name: other, implementation: SIMPLE_MODEL}
 """
 
+OVER_GRPC = """
+---
+apiVersion: machinelearning.seldon.io/v1
+kind: SeldonDeployment
+metadata: {name: NAME, annotations: {turnout.dev/collocate: "COLLOCATE"}}
+spec:
+  transport: grpc
+  predictors:
+    - name: default
+      graph:
+        name: twice
+        type: TRANSFORMER
+        modelUri: s3://seldon-pod-tests/classes
+        children:
+          - {name: iris, implementation: SKLEARN_SERVER, modelUri: "s3://seldon-pod-tests/iris"}
+      componentSpecs:
+        - spec:
+            containers:
+              - name: twice
+                command: [python, -m, functions]
+                args: [--model-class, "classes.py:Twice"]
+"""
+
 ROWS = [[1, 2, 3, 4], [5.1, 3.5, 1.4, 0.2]]
 
 
@@ -111,7 +134,9 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[fakes_engine.En
     model = LogisticRegression(max_iter=500).fit(*load_iris(return_X_y=True))
     joblib.dump(model, bucket / "iris" / "model.joblib")
     file = folder / "manifests.yaml"
-    file.write_text(MANIFEST)
+    apart = OVER_GRPC.replace("NAME", "calls").replace("COLLOCATE", "false")
+    together = OVER_GRPC.replace("NAME", "inner").replace("COLLOCATE", "true")
+    file.write_text(MANIFEST + apart + together)
     mirror = f"s3://seldon-pod-tests/={bucket}/"
     with fakes_engine.start(folder, str(file), "--mirror", mirror) as running:
         running.wait_ready(90)
@@ -151,7 +176,18 @@ def test_two_pods_of_four_containers_answer_alike(engine: fakes_engine.Engine) -
 
 def test_no_node_has_a_service(engine: fakes_engine.Engine) -> None:
     names = {service["name"] for service in engine.admin("status")["services"]}
-    assert names == {"blend", "shared", "shared-first"}
+    apart = {"calls", "calls-default-twice", "calls-default-iris"}
+    assert names == {"blend", "shared", "shared-first", "inner", *apart}
+
+
+@pytest.mark.parametrize("name", ["calls", "inner"])
+def test_nodes_over_grpc(engine: fakes_engine.Engine, name: str) -> None:
+    model = LogisticRegression(max_iter=500).fit(*load_iris(return_X_y=True))
+    answer = call(engine, name, "/api/v1.0/predictions", {"data": {"ndarray": ROWS}})
+    assert answer.status == 200, answer.body
+    expected = model.predict_proba([[2 * x for x in row] for row in ROWS])
+    for row, wanted in zip(answer.json["data"]["ndarray"], expected, strict=True):
+        assert row == pytest.approx(list(wanted))
 
 
 def test_several_predictors_are_one_deployment(engine: fakes_engine.Engine) -> None:
