@@ -77,7 +77,8 @@ def _run_sink(arguments: argparse.Namespace) -> int:
     _log("events-sink", given.server.log_level)
     from . import server, sink_app
 
-    return server.run(given.server, lambda: sink_app.make_front(given), given.max_body_bytes)
+    most = sink_app.most_bytes(given.max_body_bytes)
+    return server.run(given.server, lambda: sink_app.make_front(given), most)
 
 
 _RUN = {"adapter": _run_adapter, "sqs": _run_sqs, "sink": _run_sink}

@@ -5,6 +5,7 @@ there" and "replaced" are final, "you may not" is final unless the credentials h
 everything else is worth another try. Credentials and region come from boto3's own chain.
 """
 
+import base64
 import io
 import threading
 from collections.abc import Iterator, Mapping
@@ -201,7 +202,7 @@ class ObjectStore:
             CopySourceIfMatch=source.etag,
             MetadataDirective="REPLACE",
             ContentType=source.content_type,
-            Metadata={**source.metadata, **metadata},
+            Metadata=_ascii({**source.metadata, **metadata}),
         )
 
     def delete(self, bucket: str, key: str) -> None:
@@ -292,12 +293,14 @@ class ObjectStore:
 
     def _guard(self, call: Any, bucket: str) -> Any:
         """Run a boto3 call and translate what it raises."""
-        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
         try:
             return call()
         except ClientError as error:
             raise _translate(error.response, str(error), bucket) from error
+        except ParamValidationError as error:
+            raise Refused(f"not a possible S3 request: {error}") from error
         except (BotoCoreError, OSError) as error:
             raise TryAgain(f"S3 is not available: {error}") from error
 
@@ -381,6 +384,16 @@ def _stored(bucket: str, key: str, answer: Any, size: int, body: bytes) -> Store
         version_id=answer.get("VersionId"),
         body=body,
     )
+
+
+def _ascii(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Metadata as a request may carry it: other characters as S3 itself shows them (RFC 2047)."""
+    return {
+        name: text
+        if text.isascii()
+        else f"=?UTF-8?B?{base64.b64encode(text.encode('latin-1', 'replace')).decode()}?="
+        for name, text in metadata.items()
+    }
 
 
 def _translate(response: Mapping[str, Any], text: str, bucket: str) -> Exception:

@@ -32,16 +32,27 @@ def make_front(settings: SinkSettings) -> SinkFront:
     # Everybody whom the gate lets wait holds a thread; a few more tell the rest to come back.
     threads = min(MAX_THREADS, sink_spec.max_concurrency + sink_spec.max_waiting + 8)
     return SinkFront(
-        lambda headers, body: take(sink, jobs, headers, body),
+        lambda headers, body: take(sink, jobs, headers, body, settings.max_body_bytes),
         lambda: make_app(sink, jobs, sweeper, settings.max_body_bytes),
         threads,
     )
 
 
+def most_bytes(max_body_bytes: int) -> int:
+    """What the HTTP server reads at most. An event over the limit must be heard out twice: to be
+    refused with a reason, and, somewhat longer, as the dead letter that this makes of it."""
+    return 2 * max_body_bytes
+
+
 def take(
-    sink: Sink, jobs: Jobs, headers: codec.Headers, body: bytes
+    sink: Sink, jobs: Jobs, headers: codec.Headers, body: bytes, max_body_bytes: int
 ) -> tuple[int, dict[str, str], bytes]:
     """One POST to the sink: status, headers and body of the answer."""
+    if len(body) > max_body_bytes:
+        sink.metrics.count("events", "invalid")
+        reason = f"the body has {len(body)} bytes; the limit is {max_body_bytes}"
+        logger.warning("event too large", extra={"reason": reason})
+        return _problem(413, reason)
     lowered = codec.lower(headers)
     try:
         if codec.mode_of(lowered) is None and wants_async(lowered):
@@ -99,12 +110,12 @@ def make_app(sink: Sink, jobs: Jobs, sweeper: Sweeper | None, max_body_bytes: in
     def metrics() -> str:
         return sink.metrics.text([("in_progress", sink.gate.taken)])
 
-    app = web.make_app("events.sink", metrics, max_body_bytes)
+    app = web.make_app("events.sink", metrics, most_bytes(max_body_bytes))
 
     @app.post("/", provide_automatic_options=False)
     def take_event() -> Response:
         body = request.get_data(cache=False)
-        return _response(take(sink, jobs, list(request.headers.items()), body))
+        return _response(take(sink, jobs, list(request.headers.items()), body, max_body_bytes))
 
     @app.post(spec.SWEEP_PATH, provide_automatic_options=False)
     def sweep_now() -> Response:

@@ -411,6 +411,13 @@ def test_sink_buries_dead_letters_loudly(sink: Program) -> None:
     assert (line["level"], line["event_id"], line["error_code"]) == ("ERROR", "1", "422")
 
 
+def test_sink_hears_out_the_dead_letter_of_an_event_that_was_too_large(sink: Program) -> None:
+    letter = {**EVENT, "ce-id": "large", "ce-knativeerrorcode": "413"}
+    assert sink.request("POST", "/dead-letters", b"x" * 10_000_000, letter)[0] == 204
+    lines = [line for line in sink.lines() if line.get("event_id") == "large"]
+    assert [line["message"] for line in lines] == ["dead letter"]
+
+
 def test_sink_finishes_what_it_began_and_exits_0(tmp_path: Path) -> None:
     with Upstream(ANSWER) as graph, running(tmp_path, "sink", SINK_SPEC=spec(graph.url)) as program:
         graph.gate.clear()

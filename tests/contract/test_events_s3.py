@@ -1,5 +1,6 @@
 """The S3 door, the S3 journal and a whole sink against a real server (SeaweedFS)."""
 
+import email.header
 import json
 import threading
 from collections.abc import Iterator
@@ -54,6 +55,15 @@ def test_every_key_makes_the_round_trip(store: ObjectStore, key: str) -> None:
     store.delete("mnist", key)
     with pytest.raises(ObjectGone):
         store.get("mnist", key)
+
+
+def test_metadata_beyond_ascii_survives_a_copy(store: ObjectStore) -> None:
+    store.put("mnist", "noted", b"body", "text/x", {"note": "Größe €", "plain": "1"})
+    store.copy(store.get("mnist", "noted"), "digit-5", "noted", {MARK: "t"})
+    found = store.head("digit-5", "noted").metadata
+    assert (found["plain"], found[MARK]) == ("1", "t")
+    (decoded, charset) = email.header.decode_header(found["note"])[0]
+    assert (decoded.decode(charset or "ascii"), charset) == ("Größe €", "utf-8")
 
 
 def test_a_replaced_object_is_not_the_same(store: ObjectStore) -> None:
