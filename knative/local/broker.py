@@ -64,7 +64,8 @@ class BrokerService:
         self._brokers, self._triggers = rules.parse_objects(objects)
         self._dispatchers: dict[str, Dispatcher] = {}
         self._pending: Counter[str] = Counter()
-        self._recent: deque[dict[str, Any]] = deque(maxlen=RECENT)
+        self._recent: deque[dict[str, Any]] = deque()
+        self._recent_by_id: dict[str, dict[str, Any]] = {}
         self.stats: Counter[str] = Counter()
         """received, delivered, replied, retried, dead, invalid, rejected: since the start."""
 
@@ -236,13 +237,7 @@ class BrokerService:
         )
         self.stats["received"] += 1
         self._pending.update(names)
-        self._recent.append(
-            {
-                "broker": broker,
-                "event": dict(event.attributes),
-                "triggers": dict.fromkeys(names, "pending"),
-            }
-        )
+        self._remember(broker, event, names)
         for name in names:
             if name in self._dispatchers:
                 self._dispatchers[name].wake()
@@ -276,10 +271,19 @@ class BrokerService:
         self.stats[outcome] += 1
         if outcome in ("delivered", "replied", "dead"):
             self._pending[trigger.key] -= 1
-        for entry in reversed(self._recent):
-            if entry["event"]["id"] == row.event.id and trigger.key in entry["triggers"]:
-                entry["triggers"][trigger.key] = outcome
-                break
+        entry = self._recent_by_id.get(row.event.id)
+        if entry is not None and trigger.key in entry["triggers"]:
+            entry["triggers"][trigger.key] = outcome
+
+    def _remember(self, broker: str, event: Event, triggers: list[str]) -> None:
+        fates = dict.fromkeys(triggers, "pending")
+        entry = {"broker": broker, "event": dict(event.attributes), "triggers": fates}
+        self._recent.append(entry)
+        self._recent_by_id[event.id] = entry
+        if len(self._recent) > RECENT:
+            oldest = self._recent.popleft()
+            if self._recent_by_id.get(oldest["event"]["id"]) is oldest:
+                del self._recent_by_id[oldest["event"]["id"]]
 
     def _is_full(self, broker: str) -> bool:
         depth = sum(

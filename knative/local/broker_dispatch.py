@@ -7,6 +7,7 @@ policy.
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
@@ -64,7 +65,7 @@ class Dispatcher:
         self._max_in_flight = max_in_flight
         self._wake = asyncio.Event()
         self._stopping = False
-        self._in_flight: set[asyncio.Task[None]] = set()
+        self._in_flight: dict[int, asyncio.Task[None]] = {}
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -87,10 +88,11 @@ class Dispatcher:
         if self._task is not None:
             await self._task
         if self._in_flight:
-            await asyncio.wait(self._in_flight, timeout=drain_s)
-        for task in list(self._in_flight):
+            await asyncio.wait(self._in_flight.values(), timeout=drain_s)
+        left = list(self._in_flight.values())
+        for task in left:
             task.cancel()
-        await asyncio.gather(*self._in_flight, return_exceptions=True)
+        await asyncio.gather(*left, return_exceptions=True)
 
     async def _run(self) -> None:
         while not self._stopping:
@@ -110,16 +112,20 @@ class Dispatcher:
         if free <= 0 or self._stopping:
             return 0, None
         rows, due = await self._store.take(
-            self._trigger.key, free, self._clock(), in_order=self._trigger.ordered
+            self._trigger.key,
+            free,
+            self._clock(),
+            frozenset(self._in_flight),
+            in_order=self._trigger.ordered,
         )
         for row in rows:
             task = asyncio.create_task(self._deliver(row))
-            self._in_flight.add(task)
-            task.add_done_callback(self._done)
+            self._in_flight[row.id] = task
+            task.add_done_callback(functools.partial(self._done, row.id))
         return len(rows), due
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._in_flight.discard(task)
+    def _done(self, row_id: int, task: asyncio.Task[None]) -> None:
+        del self._in_flight[row_id]
         self._wake.set()
         if not task.cancelled() and task.exception() is not None:
             logger.error(

@@ -3,9 +3,9 @@
 Theory of operation. One thread owns the database. Callers hand it small functions; it runs whatever
 has gathered since the last commit in one transaction, commits, and only then resolves their
 futures. So a burst of a thousand events costs a few commits, and an accepted event is on disk (WAL)
-before its sender hears 202. A delivery row exists from acceptance until it succeeded or died; "in
-flight" is a mark of this run that the next start wipes, so whatever was in flight at a crash is
-delivered again.
+before its sender hears 202. A delivery row exists from acceptance until it succeeded or died; what
+is in flight is known to the dispatchers only, so whatever was in flight at a crash is delivered
+again.
 
     event     one row an event, kept while a delivery or a dead letter refers to it
     delivery  one row an event and trigger: attempt, due, target (subscriber or dead letter sink)
@@ -17,7 +17,7 @@ import json
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,10 +36,10 @@ CREATE TABLE IF NOT EXISTS event (
     headers TEXT NOT NULL, accepted REAL NOT NULL
 );
 CREATE TABLE IF NOT EXISTS delivery (
-    id INTEGER PRIMARY KEY, event INTEGER NOT NULL, trigger TEXT NOT NULL, taken INTEGER NOT NULL,
+    id INTEGER PRIMARY KEY, event INTEGER NOT NULL, trigger TEXT NOT NULL,
     due REAL NOT NULL, attempt INTEGER NOT NULL, failure TEXT
 );
-CREATE INDEX IF NOT EXISTS delivery_next ON delivery (trigger, taken, due, id);
+CREATE INDEX IF NOT EXISTS delivery_due ON delivery (trigger, due, id);
 CREATE INDEX IF NOT EXISTS delivery_event ON delivery (event);
 CREATE TABLE IF NOT EXISTS dead (
     id INTEGER PRIMARY KEY, event INTEGER NOT NULL, trigger TEXT NOT NULL, at REAL NOT NULL,
@@ -127,8 +127,7 @@ class Store:
                     (broker, json.dumps(event.attributes), event.data, json.dumps(headers), now),
                 )
                 database.executemany(
-                    "INSERT INTO delivery (event, trigger, taken, due, attempt)"
-                    " VALUES (?, ?, 0, ?, 0)",
+                    "INSERT INTO delivery (event, trigger, due, attempt) VALUES (?, ?, ?, 0)",
                     [(cursor.lastrowid, trigger, now) for trigger in triggers],
                 )
             if instead_of is not None:
@@ -137,28 +136,20 @@ class Store:
         await self._do(work)
 
     async def take(
-        self, trigger: str, limit: int, now: float, *, in_order: bool
+        self, trigger: str, limit: int, now: float, in_flight: Collection[int], *, in_order: bool
     ) -> tuple[list[Row], float | None]:
-        """Due deliveries of a trigger, marked as in flight (in order: only the oldest, if it is
-        due); and, when there are none, when the next one is due (None: nothing waits)."""
+        """Due deliveries of a trigger that are not in flight (in order: only the oldest); and,
+        when there are none, when the next one is due (None: nothing waits)."""
 
         def work(database: sqlite3.Connection) -> tuple[list[Row], float | None]:
-            if in_order:
-                chosen = database.execute(
-                    "SELECT id FROM (SELECT id, due, taken FROM delivery WHERE trigger = ?"
-                    " ORDER BY id LIMIT 1) WHERE due <= ? AND taken = 0",
-                    (trigger, now),
-                ).fetchall()
-            else:
-                chosen = database.execute(
-                    "SELECT id FROM delivery WHERE trigger = ? AND taken = 0 AND due <= ?"
-                    " ORDER BY due, id LIMIT ?",
-                    (trigger, now, limit),
-                ).fetchall()
-            if not chosen:
-                return [], _next_due(database, trigger, in_order=in_order)
-            database.executemany("UPDATE delivery SET taken = 1 WHERE id = ?", chosen)
-            return [_row(database, row_id) for (row_id,) in chosen], None
+            order = "id" if in_order else "due, id"
+            found = database.execute(
+                f"SELECT id, due FROM delivery WHERE trigger = ? ORDER BY {order} LIMIT ?",  # noqa: S608
+                (trigger, limit + len(in_flight)),
+            ).fetchall()
+            free = [(row_id, due) for row_id, due in found if row_id not in in_flight][:limit]
+            rows = [_row(database, row_id) for row_id, due in free if due <= now]
+            return rows, free[0][1] if free and not rows else None
 
         return await self._do(work)
 
@@ -173,7 +164,7 @@ class Store:
         text = None if failure is None else json.dumps(failure)
         await self._do(
             lambda database: database.execute(
-                "UPDATE delivery SET taken = 0, due = ?, attempt = ?, failure = ? WHERE id = ?",
+                "UPDATE delivery SET due = ?, attempt = ?, failure = ? WHERE id = ?",
                 (due, attempt, text, delivery),
             )
         )
@@ -231,8 +222,7 @@ class Store:
             ).fetchall()
             for dead_id, event_id, trigger in found:
                 database.execute(
-                    "INSERT INTO delivery (event, trigger, taken, due, attempt)"
-                    " VALUES (?, ?, 0, ?, 0)",
+                    "INSERT INTO delivery (event, trigger, due, attempt) VALUES (?, ?, ?, 0)",
                     (event_id, trigger, now),
                 )
                 database.execute("DELETE FROM dead WHERE id = ?", (dead_id,))
@@ -299,8 +289,8 @@ class Store:
         database.execute("PRAGMA journal_mode=WAL")
         # NORMAL survives the death of every process; FULL also a power cut, for a sync a commit.
         database.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'NORMAL'}")
+        _drop_old_marks(database)
         database.executescript(_SCHEMA)
-        database.execute("UPDATE delivery SET taken = 0 WHERE taken = 1")
         return database
 
     def _run_batch(self, database: sqlite3.Connection) -> bool:
@@ -326,6 +316,14 @@ class Store:
         futures = [future for _, future in items]
         self._loop.call_soon_threadsafe(_resolve, futures, results, error)
         return batch[-1] is not None
+
+
+def _drop_old_marks(database: sqlite3.Connection) -> None:
+    """Databases of earlier versions marked in the table what was in flight."""
+    columns = {row[1] for row in database.execute("PRAGMA table_info(delivery)")}
+    if "taken" in columns:
+        database.execute("DROP INDEX IF EXISTS delivery_next")
+        database.execute("ALTER TABLE delivery DROP COLUMN taken")
 
 
 def _resolve(
@@ -355,14 +353,6 @@ def _row(database: sqlite3.Connection, row_id: int) -> Row:
         failure=None if found[5] is None else json.loads(found[5]),
         accepted=found[6],
     )
-
-
-def _next_due(database: sqlite3.Connection, trigger: str, *, in_order: bool) -> float | None:
-    column = "due" if in_order else "min(due)"
-    order = " ORDER BY id LIMIT 1" if in_order else ""
-    sql = f"SELECT {column} FROM delivery WHERE trigger = ? AND taken = 0{order}"  # noqa: S608
-    row = database.execute(sql, (trigger,)).fetchone()
-    return None if row is None or row[0] is None else float(row[0])
 
 
 def _finish(database: sqlite3.Connection, delivery: int) -> None:

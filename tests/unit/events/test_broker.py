@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
+import contextlib
 import json
+import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 from events import codec
 from events import event as events
 from knative.local import broker_rules as rules
-from knative.local.broker import BrokerService
+from knative.local.broker import RECENT, BrokerService
 from knative.local.broker_store import StoreError
 
 Reply = tuple[int, Mapping[str, str], bytes]
@@ -291,6 +293,45 @@ def test_accepted_events_survive_the_process(tmp_path: Path) -> None:
     run(tmp_path, up, [broker(delivery=slow), trigger()], rest)
     ids = {headers["ce-id"] for _, headers, _ in up.calls}
     assert ids == {str(index) for index in range(20)}
+
+
+def test_a_queue_of_an_earlier_version_is_delivered(tmp_path: Path) -> None:
+    """Earlier versions marked in the table what was in flight."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "events.sqlite")) as database:
+        database.executescript(
+            """
+            CREATE TABLE event (id INTEGER PRIMARY KEY, broker TEXT NOT NULL,
+              attributes TEXT NOT NULL, data BLOB, headers TEXT NOT NULL, accepted REAL NOT NULL);
+            CREATE TABLE delivery (id INTEGER PRIMARY KEY, event INTEGER NOT NULL,
+              trigger TEXT NOT NULL, taken INTEGER NOT NULL, due REAL NOT NULL,
+              attempt INTEGER NOT NULL, failure TEXT);
+            CREATE INDEX delivery_next ON delivery (trigger, taken, due, id);
+            INSERT INTO event VALUES (1, 'ns/default',
+              '{"specversion": "1.0", "id": "old", "source": "/s", "type": "t"}', x'31', '{}', 1);
+            INSERT INTO delivery VALUES (1, 1, 'ns/t', 1, 1, 0, NULL);
+            """
+        )
+    subscriber = Subscriber()
+
+    async def scenario(service: BrokerService) -> None:
+        assert await post(service, "new") == 202
+        await until(lambda: service.stats["delivered"] == 2)
+
+    run(tmp_path, subscriber, [broker(), trigger()], scenario)
+    assert {headers["ce-id"] for _, headers, _ in subscriber.calls} == {"old", "new"}
+
+
+def test_only_so_many_recent_events_are_remembered(tmp_path: Path) -> None:
+    async def scenario(service: BrokerService) -> None:
+        for index in range(RECENT + 20):
+            assert await post(service, str(index)) == 202
+        await until(lambda: service.stats["delivered"] == RECENT + 20)
+        recent = service.recent()
+        assert [entry["event"]["id"] for entry in recent[:2]] == ["219", "218"]
+        assert len(recent) == RECENT == len(service._recent_by_id)
+        assert {entry["triggers"]["ns/t"] for entry in recent} == {"delivered"}
+
+    run(tmp_path, Subscriber(), [broker(), trigger()], scenario)
 
 
 def test_ordered_triggers_never_overtake(tmp_path: Path) -> None:
