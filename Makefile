@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 
 TENSORFLOW := .venvs/tensorflow
 
-.PHONY: install tensorflow peers demo test check golden bench images clean
+.PHONY: install tensorflow peers triton demo test check golden bench images clean
 
 install: $(STAMP)
 
@@ -29,7 +29,12 @@ $(TENSORFLOW)/.installed: pyproject.toml constraints.txt
 
 # What others wrote for KServe, Seldon and TensorFlow Serving, with libraries of their time: our tests and
 # benchmarks talk to it when it is there.
-peers: tensorflow .venvs/tfs-client/.installed .venvs/seldon-core/.installed .venvs/kserve/.installed .venvs/mlserver/.installed
+peers: tensorflow .venvs/tfs-client/.installed .venvs/seldon-core/.installed .venvs/kserve/.installed .venvs/mlserver/.installed triton
+
+# NVIDIA's Triton, without containers; examples/triton-transformer and its test use it when it is there.
+triton: .venvs/triton/.installed
+
+.venvs/triton/.installed: PACKAGES := nvidia-pytriton==0.7.0 onnxruntime
 
 .venvs/tfs-client/.installed: PACKAGES := min-tfs-client==1.0.2 'protobuf<=3.20.3' 'numpy<2' 'setuptools<81'
 .venvs/seldon-core/.installed: PACKAGES := seldon-core==1.17.1 'setuptools<70'

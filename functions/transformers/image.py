@@ -34,12 +34,9 @@ class ImageTransformer:
         if len(found) == 1 and isinstance(found[0], np.ndarray):
             pictures = self._reader.of_array(found[0], values["max_images"])
         else:
-            pictures = [
-                self._reader.of_value(value, _where(index, len(found)))
-                for index, value in enumerate(found)
-            ]
+            pictures = self._reader.of_values(found)
         caller = context[KEY] = Caller(is_v2(payload), len(pictures))
-        batch = self._batch([self._reader.sized(picture) for picture in pictures])
+        batch = self._batch(pictures)
         if caller.wants_v1(self._place.predictor_protocol):
             key = values["instance_key"]
             return {"instances": [{key: row} for row in batch] if key else batch}
@@ -58,10 +55,6 @@ class ImageTransformer:
     def postprocess(self, result: Any, context: dict[str, Any]) -> Any:
         """The predictor's answer -> the caller's. Raises AnswerUnusable."""
         return self._answers.of(result, context[KEY])
-
-
-def _where(index: int, count: int) -> str:
-    return "the image" if count == 1 else f"image {index}"
 
 
 def build(values: Mapping[str, Any], place: Place) -> ImageTransformer:

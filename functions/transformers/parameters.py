@@ -262,6 +262,12 @@ IMAGE = (
         help="most pixels of an image, looked up in its head before anything is decoded",
     ),
     Parameter(
+        name="max_request_pixels",
+        parse=o.whole(1, 1 << 40),
+        default=200_000_000,
+        help="most pixels of all images of a request together, before and after resizing",
+    ),
+    Parameter(
         name="max_images", parse=o.whole(1, 65536), default=128, help="most images of a request"
     ),
     *_ANSWER,

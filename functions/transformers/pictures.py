@@ -5,7 +5,7 @@ decoded, so that a bomb (a small file of billions of pixels) costs nothing.
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class Reader:
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._max_bytes: int = values["max_bytes"]
         self._max_pixels: int = values["max_pixels"]
+        self._max_request_pixels: int = values["max_request_pixels"]
         self._formats = [name.upper() for name in values["formats"]]
         self._mode = _MODES[values["channels"]]
         self._background: str = values["background"]
@@ -44,8 +45,29 @@ class Reader:
         if Image.MAX_IMAGE_PIXELS is not None:
             Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, self._max_pixels)
 
-    def of_value(self, value: Any, where: str) -> Image.Image:
-        """A decoded picture of base64 text or raw bytes. Raises InvalidRequest."""
+    def of_values(self, values: Sequence[Any]) -> list[Array]:
+        """Pixels of base64 texts or raw bytes, one after the other, so that at most one picture is
+        in memory at its full size. Raises InvalidRequest."""
+        decoded = kept = 0
+        found = []
+        for index, value in enumerate(values):
+            picture = self._of_value(value, "the image" if len(values) == 1 else f"image {index}")
+            pixels = self._sized(picture)
+            decoded += picture.width * picture.height
+            kept += pixels.shape[0] * pixels.shape[1]
+            self._check_request(max(decoded, kept))
+            found.append(pixels)
+        return found
+
+    def _check_request(self, pixels: int) -> None:
+        if pixels > self._max_request_pixels:
+            raise InvalidRequest(
+                f"the images of the request have together more than {self._max_request_pixels}"
+                " pixels: send several requests"
+            )
+
+    def _of_value(self, value: Any, where: str) -> Image.Image:
+        """A decoded picture. Raises InvalidRequest."""
         raw = payloads.encoded_bytes(value, where, self._max_bytes)
         try:
             picture = Image.open(io.BytesIO(raw), formats=self._formats)
@@ -66,8 +88,8 @@ class Reader:
         except Exception as error:  # decoders raise what they like on broken contents
             raise InvalidRequest(f"{where} is broken: {_reason(error)}") from None
 
-    def of_array(self, array: Array, limit: int) -> list[Image.Image]:
-        """Pictures that the caller has decoded: UINT8 [h, w], [h, w, c] or [n, h, w, c]. Raises
+    def of_array(self, array: Array, limit: int) -> list[Array]:
+        """Pixels that the caller has decoded: UINT8 [h, w], [h, w, c] or [n, h, w, c]. Raises
         InvalidRequest."""
         if array.dtype != np.uint8:
             raise InvalidRequest(
@@ -86,10 +108,14 @@ class Reader:
             raise InvalidRequest(f"the request holds {count} images, more than {limit}")
         if height * width > self._max_pixels:
             raise self._too_large("an image", f"{width}x{height}")
+        self._check_request(count * height * width)
         squeezed = stacked[..., 0] if channels == 1 else stacked
-        return [self._in_mode(Image.fromarray(np.ascontiguousarray(one))) for one in squeezed]
+        pictures = (self._in_mode(Image.fromarray(np.ascontiguousarray(one))) for one in squeezed)
+        found = [self._sized(picture) for picture in pictures]
+        self._check_request(sum(pixels.shape[0] * pixels.shape[1] for pixels in found))
+        return found
 
-    def sized(self, picture: Image.Image) -> Array:
+    def _sized(self, picture: Image.Image) -> Array:
         """Pixels of the configured size: (height, width, channels), 0 to 255. Raises
         InvalidRequest."""
         if self._resize:

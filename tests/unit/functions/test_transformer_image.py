@@ -261,6 +261,20 @@ def test_bad_pictures_are_the_clients_fault(payload: Any, says: str) -> None:
         before(make(), payload)
 
 
+def test_a_request_of_many_pictures_has_a_limit_too() -> None:
+    """At most one picture is in memory at its full size, and the sum is bounded."""
+    for params in ({}, {"resize": "4x4"}):
+        small = make(max_request_pixels=1500, **params)
+        assert len(before(small, {"instances": [b64(PNG)] * 2})["instances"]) == 2
+        with pytest.raises(InvalidRequest, match="together more than 1500 pixels"):
+            before(small, {"instances": [b64(PNG)] * 3})
+    grown = make(max_request_pixels=1500, resize="64x64")
+    with pytest.raises(InvalidRequest, match="together"):
+        before(grown, {"instances": [b64(PNG)]})
+    with pytest.raises(InvalidRequest, match="together"):
+        before(grown, InferRequest("m", [Tensor("x", data=noise(2, 30, 30, 3))]))
+
+
 def test_limits_are_settings() -> None:
     with pytest.raises(InvalidRequest, match="more than 100 pixels"):
         before(make(max_pixels=100), {"instances": [b64(PNG)]})
