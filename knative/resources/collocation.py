@@ -169,3 +169,19 @@ def _moved(entry: Object, number: int) -> Object:
     is_port = "PORT" in entry["name"].upper()
     same = str(entry.get("value") or "") == str(container.DEFAULT_PORT)
     return {**entry, "value": str(number)} if is_port and same else entry
+
+
+def behind_other(serving: Mapping[str, JSON], number: int) -> Object:
+    """A container of KServe's as the inner one: its port becomes `number`.
+
+    One that serves gRPC there has an HTTP port besides, which would be the transformer's: it gets
+    the next number.
+    """
+    ports = serving.get("ports") or [{}]
+    declared = int(ports[0].get("containerPort") or container.DEFAULT_PORT)
+    if declared == container.DEFAULT_PORT:
+        return behind(serving, number, ours=False)
+    from knative.local import port_words
+
+    args = port_words.replace_port(serving.get("args") or [], declared, number)
+    return behind({**serving, "args": args}, number + 1, ours=False)

@@ -125,7 +125,12 @@ def _with_others(
     if index is None:
         return [serving, *(sidecar(item) for item in given)]
     front = _front(resource, context, given[index], index, delivery.mounts)
-    inner = collocation.behind(serving, collocation.port(given[index]), ours=ours)
+    number = collocation.port(given[index])
+    inner = (
+        collocation.behind(serving, number, ours=True)
+        if ours
+        else collocation.behind_other(serving, number)
+    )
     return [inner, front, *(sidecar(c) for i, c in enumerate(given) if i != index)]
 
 
