@@ -33,6 +33,9 @@ def main() -> int:
     parser.add_argument(
         "--only", default="", metavar="TEXT", help="only rows whose name contains TEXT"
     )
+    parser.add_argument(
+        "--long", action="store_true", help="also rows that take ten minutes each (soaks)"
+    )
     arguments = parser.parse_args()
     unknown = set(arguments.names) - set(names())
     if unknown:
@@ -43,6 +46,7 @@ def main() -> int:
         rounds=1 if arguments.quick else arguments.rounds,
         seconds=0.5 if arguments.quick else arguments.seconds,
         only=arguments.only,
+        long=arguments.long,
     )
     missed = 0
     with harness.machine_lock():

@@ -35,6 +35,8 @@ class Options:
     rounds: int = 5
     seconds: float = 3.0
     only: str = ""
+    long: bool = False
+    """Also rows that take ten minutes each."""
 
     def wants(self, name: str) -> bool:
         return self.only in name

@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 from benchmarks import _soak, harness
 from benchmarks.harness import Options, Row, Service
@@ -33,6 +34,8 @@ ANSWER = json.dumps({"predictions": [_PREDICTIONS]}).encode()
 BODY = json.dumps({"kind": "C", "instances": [[round(0.001 * i, 3) for i in range(150)]]}).encode()
 """The request: about 1 KB of JSON."""
 BIG = json.dumps({"instances": ["x" * (1 << 20)]}).encode()
+
+LONG_RUN_S = 600.0
 
 FLASK_ROUTER = """
 import os, requests
@@ -129,6 +132,7 @@ def run(options: Options) -> list[Row]:
         rows += _latency(options, upstream, peer)
         rows += _flask(options, upstream)
         rows += _memory(options, upstream)
+        rows += _memory_in_the_long_run(options, upstream)
     rows += _start(options)
     rows += _under_fire(options)
     return rows
@@ -216,6 +220,39 @@ def _memory(options: Options, upstream: Service) -> list[Row]:
             ceiling=2,
         ),
     ]
+
+
+def _memory_in_the_long_run(options: Options, upstream: Service) -> list[Row]:
+    """Ten minutes of load, by bodies of ever new lengths, on the direct path and through the
+    engine."""
+    name = "resident memory, growth in ten minutes of load"
+    if not options.long or not options.wants(name):
+        return []
+    rows = []
+    for kind, graph in (
+        ("one-step Sequence", _sequence(upstream.url, 1)),
+        ("three-step Sequence", _sequence(upstream.url, 3)),
+    ):
+        with router(graph) as ours:
+            began, sizes, requests, errors = time.monotonic(), [], 0.0, 0
+            while time.monotonic() - began < LONG_RUN_S:
+                slice_s = replace(options, seconds=LONG_RUN_S / 20)
+                pad = json.dumps({"instances": [[0.5] * (len(sizes) * 37 % 400)]}).encode()
+                load = harness.wrk(ours, slice_s, clients=64, body=BODY if len(sizes) < 2 else pad)
+                requests += load.per_second * slice_s.seconds
+                errors += load.errors
+                sizes.append(ours.rss_bytes() / 2**20)
+        rows.append(
+            Row(
+                name=f"{name}, {kind}",
+                ours=sizes[-1] - sizes[1],  # what comes after a minute of warm-up
+                unit="MiB",
+                ceiling=2,
+                note=f"{requests:,.0f} requests, {errors} errors; {sizes[1]:.1f} MiB after a "
+                f"minute, {max(sizes):.1f} at most, {sizes[-1]:.1f} at the end",
+            )
+        )
+    return rows
 
 
 def _start(options: Options) -> list[Row]:

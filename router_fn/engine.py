@@ -176,8 +176,8 @@ class NodePlan:
     def __init__(self, name: str) -> None:
         self.name = name
         self.steps: Sequence[StepPlan] = ()
-        self.wakes: tuple[object, ...] = ()
-        """Origins to wake when this node begins; filled by `wake`."""
+        self.wakes: tuple[Any, ...] = ()
+        """Targets that may be needed once this node begins; filled by `wake`."""
 
     async def run(self, context: Context, body: bytes, previous: bytes | None, tail: bool) -> Reply:
         raise NotImplementedError

@@ -162,5 +162,6 @@ class FirstOf(Wait[int]):
 def cancel_all(waits: Sequence[Wait[Any]]) -> None:
     """Give up every wait that is still pending."""
     for wait in waits:
-        wait.detach()
-        wait.cancel()
+        if wait.pending:
+            wait.detach()
+            wait.cancel()

@@ -149,9 +149,10 @@ class Run:
         return GrpcCall(leaf.target, body, self.incoming.headers, leaf.timeout_s)
 
     def wake(self, node: engine.NodePlan, body: bytes) -> None:
-        if self._wakes is None:
-            self._wakes = []
-        self._wakes.append((node, body))
+        if self.router.waker.quiet(node):
+            if self._wakes is None:
+                self._wakes = []
+            self._wakes.append((node, body))
 
     def _wake_now(self) -> None:
         wakes, self._wakes = self._wakes, None

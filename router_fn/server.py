@@ -10,7 +10,7 @@ import logging
 import random
 import socket
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from functions.wire.container import READY_PATH
 from functions.wire.headers import Headers, join
@@ -74,7 +74,7 @@ class Router:
         self._find_direct()
         exchange_class: type[Exchange] = Exchange
         if self._single is not None or self._choose is not None:
-            exchange_class = type("_Direct", (_Direct,), {"router": self})
+            exchange_class = type("_Direct", (_Direct,), {"__slots__": (), "router": self})
         self.server = Server(
             self.handle,
             self._limits(),
@@ -195,8 +195,9 @@ class Router:
     # --- one request -----------------------------------------------------------------------------
 
     def handle(self, exchange: Exchange) -> None:
+        # Every request comes through here, so no casts: they are calls.
         head = exchange.head
-        incoming = head.context
+        incoming: Any = head.context
         if incoming is None:
             incoming = head.context = self.read_head(head)
         if incoming is _PROBE:
@@ -210,9 +211,8 @@ class Router:
                 503, engine.error_body("too many requests at once"), JSON, b"Retry-After: 1\r\n"
             )
             return
-        incoming = cast("Incoming", incoming)
         body = exchange.body
-        target = self._single
+        target: Any = self._single
         if target is not None:
             ready = incoming.direct.get(len(body)) or self._make_ready(target, incoming, len(body))
         elif self._choose is not None:
@@ -220,14 +220,15 @@ class Router:
             if step is None:
                 self.fail(exchange, NoRouteMatched())
                 return
-            target = cast("engine.Leaf", step.leaf).target
+            assert step.leaf is not None
+            target = step.leaf.target
             ready = incoming.heads.get((target, len(body))) or target.head(incoming, len(body))
         else:
             self._make_run(self, exchange, incoming).start()
             return
-        direct = cast("_Direct", exchange)
+        direct: Any = exchange
         direct.target = target
-        idle = target.origin.idle
+        idle = target.idle
         if idle and incoming.inflates:
             connection = idle.pop()
             if connection.alive:
@@ -316,6 +317,8 @@ class _Direct(Exchange):
 
     Anything out of the ordinary (a redirect, a stream, a lost connection) is handed to a `Call`.
     """
+
+    __slots__ = ("connection", "target")
 
     inflates = True
     cancelled = False

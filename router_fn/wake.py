@@ -40,11 +40,17 @@ class Waker:
                 # All that may be needed below: looked at only to see that nothing is quiet.
                 node.wakes = tuple(targets_of(node, None, everything=True))
 
+    def quiet(self, node: engine.NodePlan) -> bool:
+        """Whether anything that the node may need has not answered for a while."""
+        since = self._pool.now - self._after_s
+        for target in node.wakes:  # noqa: SIM110 - no generator for every request
+            if target.origin.last_answer < since:
+                return True
+        return False
+
     def wake(self, node: engine.NodePlan, body: bytes) -> None:
         """The node has begun with this input: wake what it will need and what has been quiet."""
         quiet_since = self._pool.now - self._after_s
-        if not any(_asleep(target, quiet_since) for target in node.wakes):
-            return
         for target in targets_of(node, body, everything=self._everything):
             if _asleep(target, quiet_since):
                 self.sent += 1
