@@ -1,8 +1,8 @@
 """The storage initializer against s5cmd, rclone, curl, KServe's own downloader and a boto3 loop.
 
 A real S3 server (SeaweedFS) has one core, the tool the other; data and destinations are in memory.
-Peers run in alternating rounds. The objects are uploaded by boto3 with its defaults (8 MiB parts),
-which is how most models get into a bucket.
+Ours runs as its image has it (`storage_image`). Peers run in alternating rounds. The objects are
+uploaded by boto3 with its defaults (8 MiB parts), which is how most models get into a bucket.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import harness
+from benchmarks import harness, storage_image
 from benchmarks.harness import Options, Row
 from tests import seaweed
 
@@ -98,7 +98,8 @@ def run(options: Options) -> list[Row]:
         prefix = ("taskset", "-c", str(harness.other_core()))
         with seaweed.running(bucket="bench", directory=bench.root / "weed", prefix=prefix) as s3:
             bench.use(s3)
-            return [*_small(bench), *_one(bench), *_middle(bench), *_local(bench), *_start(bench)]
+            rows = [*_small(bench), *_one(bench), *_middle(bench), *_local(bench)]
+            return [*rows, *_start(bench), *_image(bench)]
 
 
 class _Bench:
@@ -107,6 +108,8 @@ class _Bench:
         self.options = options
         self.dest = root / "dest"
         self.environ: dict[str, str] = {}
+        self.image = storage_image.build(harness.ROOT / ".venvs" / "storage-image-s3")
+        self.initializer = [self.image.python, "-m", "storage_initializer"]
         self.s3: seaweed.S3Server
 
     def use(self, s3: seaweed.S3Server) -> None:
@@ -120,7 +123,7 @@ class _Bench:
             **clean,
             **s3.environ(),
             "S3_ENDPOINT_URL": s3.endpoint,
-            "PYTHONPATH": str(harness.ROOT),
+            "PYTHONPATH": str(self.image.app),
             "RCLONE_CONFIG": "/dev/null",
             "RCLONE_CONFIG_S_TYPE": "s3",
             "RCLONE_CONFIG_S_PROVIDER": "Other",
@@ -141,7 +144,7 @@ class _Bench:
     def tools(self, kind: str) -> dict[str, list[str]]:
         """Commands by name; those that are not installed are missing."""
         out = str(self.dest)
-        found = {"ours": [sys.executable, "-m", "storage_initializer", f"s3://bench/{kind}", out]}
+        found = {"ours": [*self.initializer, f"s3://bench/{kind}", out]}
         s5cmd = Path(sys.executable).parent / "s5cmd"
         if s5cmd.exists():
             found["s5cmd"] = [str(s5cmd), "cp", f"s3://bench/{kind}/*", f"{out}/"]
@@ -310,7 +313,7 @@ def _local(bench: _Bench) -> list[Row]:
     source = bench.root / "local"
     subprocess.run([sys.executable, "-c", FILL, str(source), "one", str(BIG_MIB)], check=True)
     commands = {
-        "ours": [sys.executable, "-m", "storage_initializer", f"file://{source}", str(bench.dest)],
+        "ours": [*bench.initializer, f"file://{source}", str(bench.dest)],
         "cp": ["cp", str(source / "one.bin"), str(bench.dest)],
     }
     costs = bench.rounds(commands)
@@ -343,7 +346,7 @@ def _start(bench: _Bench) -> list[Row]:
         return []
     out = str(bench.root / "never")
     commands = {
-        "ours": [sys.executable, "-m", "storage_initializer", "s3://bench/x", out],
+        "ours": [*bench.initializer, "s3://bench/x", out],
         "kserve": [kserve, "-c", KSERVE, "s3://bench/x", out],
     }
     times: dict[str, list[float]] = {name: [] for name in commands}
@@ -362,6 +365,20 @@ def _start(bench: _Bench) -> list[Row]:
             ceiling=0.25,
         )
     ]
+
+
+def _image(bench: _Bench) -> list[Row]:
+    if not bench.options.wants("image"):
+        return []
+    image = bench.image
+    libraries = sum(image.library_bytes.values())
+    name, size = max(image.library_bytes.items(), key=lambda pair: pair[1])
+    note = (
+        f"our code {image.app_bytes / 1e6:.1f} MB with byte code; most is {name}, {size / 1e6:.1f}"
+    )
+    megabytes = (image.app_bytes + libraries) / 1e6
+    title = "image: on top of the Python base, EXTRAS=s3"
+    return [Row(name=title, ours=megabytes, unit="MB", note=note)]
 
 
 def _first_request(command: Sequence[str], environ: Mapping[str, str]) -> float:

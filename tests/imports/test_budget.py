@@ -28,13 +28,13 @@ BUDGETS = {
     "router_fn ready to listen": (ROUTER, 190, {"uvloop"}),
     "functions before load()": (FUNCTIONS, 360, {"flask", "uvloop"}),
     "storage_initializer file": (
-        "import storage_initializer.__main__, storage_initializer.fetching, "
+        "import storage_initializer.cli, storage_initializer.fetching, "
         "storage_initializer.providers.local",
         140,
         set(),
     ),
     "storage_initializer http": (
-        "import storage_initializer.__main__, storage_initializer.fetching, "
+        "import storage_initializer.cli, storage_initializer.fetching, "
         "storage_initializer.providers.http",
         140,
         set(),
