@@ -4,15 +4,18 @@ Layout below `STORAGE_CACHE_DIR` (a hostPath or a PVC):
 
     blobs/<digest>        content, named by its SHA-256; mode 0444
     used/<digest>         empty; its mtime is the last use of the blob
-    index/<key>           JSON {digest, size, verified}; key is a hash of what identifies an item
+    index/<key>           JSON {digest, size, mtime_ns, boot}; key is a hash of what an item is
     locks/<key>           flock: who fetches this item while others wait for it
     lock                  flock: one evicts at a time
 
 Content-addressed: the same weights under two names are kept once. An entry is used only if the
 source's version (ETag, generation, commit) is the one that was fetched. Blobs and index entries
 appear by rename, so a reader never sees half of one; a blob that somebody evicts while it is being
-linked or copied stays readable through the open descriptor. A cache that fails (full, read-only,
-damaged) costs speed, never correctness: the file is then fetched as if there were no cache.
+linked or copied stays readable through the open descriptor. Nothing is flushed to the device, and
+a hard link may have been written through: a blob of an earlier boot of the node, or with another
+mtime, is read and compared with its name before it is used again.
+A cache that fails (full, read-only, damaged) costs speed, never correctness: the file is then
+fetched as if there were no cache.
 """
 
 import contextlib
@@ -28,6 +31,7 @@ from pathlib import Path
 from . import digest
 from .providers.local import copy_file
 from .retry import Control
+from .staging import boot_id
 
 logger = logging.getLogger(__name__)
 
@@ -87,8 +91,11 @@ class NodeCache:
         try:
             entry = json.loads((self._root / "index" / key).read_bytes())
             blob = self._root / "blobs" / str(entry["digest"])
-            if blob.stat().st_size != entry["size"]:
+            status = blob.stat()
+            if status.st_size != entry["size"]:
                 raise ValueError("wrong size")
+            if (entry.get("boot"), entry.get("mtime_ns")) != (boot_id(), status.st_mtime_ns):
+                self._verify(key, blob)
         except (OSError, ValueError, KeyError, TypeError):
             return None
         with contextlib.suppress(FileNotFoundError):
@@ -105,6 +112,16 @@ class NodeCache:
             return None
         self.hits += 1
         return f"sha256:{entry['digest']}"
+
+    def _verify(self, key: str, blob: Path) -> None:
+        """Read a blob that may have changed. Raises ValueError."""
+        if digest.of_file(blob, "sha256") != blob.name:
+            logger.warning("node cache: %s was damaged, fetching it again", blob.name[:12])
+            with contextlib.suppress(OSError):
+                blob.unlink()
+            raise ValueError("damaged")
+        with contextlib.suppress(OSError):  # a read-only cache is verified by every pod
+            self._index(key, blob)
 
     def _place(self, blob: Path, target: Path) -> None:
         if self._link:
@@ -143,7 +160,12 @@ class NodeCache:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(temporary)
         self._touch(name)
-        entry = json.dumps({"digest": name, "size": size}).encode()
+        self._index(key, blob)
+
+    def _index(self, key: str, blob: Path) -> None:
+        status = blob.stat()
+        facts = {"digest": blob.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+        entry = json.dumps({**facts, "boot": boot_id()}).encode()
         descriptor, temporary = tempfile.mkstemp(dir=self._root / "index", prefix=".new-")
         with open(descriptor, "wb") as file:
             file.write(entry)

@@ -4,10 +4,12 @@
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -289,7 +291,7 @@ def test_concurrent_pods_of_a_node_download_once(server: FaultyServer, tmp_path:
     uri = f"{server.url}/model.bin"
     pods = [start(uri, tmp_path / f"pod-{n}", environ=environ) for n in range(4)]
     assert [pod.wait(60) for pod in pods] == [0] * 4
-    assert fetched(server) == 6
+    assert fetched(server) == 6  # six runs of one part each
     for number in range(4):
         assert tree(tmp_path / f"pod-{number}") == {"model.bin": BIG}
 
@@ -329,3 +331,58 @@ def test_a_broken_cache_costs_speed_only(server: FaultyServer, tmp_path: Path) -
     done = initialize(uri, tmp_path / "pod-3", environ=environ)
     assert done.returncode == 0, done.stderr
     assert tree(tmp_path / "pod-3") == {"model.bin": BIG}
+
+
+@pytest.mark.parametrize("how", ["other boot", "written through"])
+def test_a_blob_that_may_have_changed_is_read_before_it_is_used(
+    server: FaultyServer, tmp_path: Path, how: str
+) -> None:
+    server.add("/model.bin", BIG)
+    uri = f"{server.url}/model.bin"
+    environ = {"STORAGE_CACHE_DIR": str(tmp_path / "cache")}
+    assert initialize(uri, tmp_path / "pod-1", environ=environ).returncode == 0
+    (blob,) = (tmp_path / "cache" / "blobs").iterdir()
+    (entry,) = (tmp_path / "cache" / "index").iterdir()
+    status = blob.stat()
+    blob.chmod(0o644)
+    blob.write_bytes(bytes(len(BIG)))  # as long as before, but zeros
+    if how == "other boot":
+        os.utime(blob, ns=(status.st_atime_ns, status.st_mtime_ns))
+        entry.write_text(json.dumps(json.loads(entry.read_text()) | {"boot": "another"}))
+    done = initialize(uri, tmp_path / "pod-2", environ=environ)
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path / "pod-2") == {"model.bin": BIG}
+    entry.write_text(json.dumps(json.loads(entry.read_text()) | {"boot": "another"}))
+    server.requests.clear()
+    assert initialize(uri, tmp_path / "pod-3", environ=environ).returncode == 0
+    assert fetched(server) == 0  # an undamaged one is used after all
+    assert tree(tmp_path / "pod-3") == {"model.bin": BIG}
+
+
+def test_killed_while_it_writes_the_cache(server: FaultyServer, tmp_path: Path) -> None:
+    """Two initializers at a time, SIGKILL at random moments: a blob is always what its name says."""
+    rng = random.Random(9)
+    names = [f"{index}.bin" for index in range(6)]
+    files = {name: rng.randbytes(1_500_000) for name in names}
+    for name, data in files.items():
+        server.add(f"/{name}", data)
+    cache = tmp_path / "cache"
+    environ = {"STORAGE_CACHE_DIR": str(cache), "STORAGE_CACHE_MAX_BYTES": "7000000"}
+    environ |= {"STORAGE_PART_BYTES": "256Ki"}
+    kills = 0
+    for number in range(max(6, KILL_RUNS // 2)):
+        pods = [tmp_path / f"{number}-{pod}" for pod in "ab"]
+        arguments = [[w for n in names for w in (f"{server.url}/{n}", pod)] for pod in pods]
+        processes = [start(*words, environ=environ) for words in arguments]
+        time.sleep(rng.uniform(0.05, 0.6))
+        for process in processes:
+            kills += process.poll() is None
+            process.kill()
+            process.wait(10)
+        for blob in (cache / "blobs").glob("[0-9a-f]*") if cache.exists() else ():
+            assert hashlib.sha256(blob.read_bytes()).hexdigest() == blob.name
+        done = initialize(*arguments[0], environ=environ)
+        assert done.returncode == 0, done.stderr
+        assert tree(pods[0]) == files
+        shutil.rmtree(pods[0])
+    assert kills
