@@ -68,6 +68,7 @@ def tmpfs(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(place)], check=False)
 
 
+@pytest.mark.timeout(120 + 10 * KILL_RUNS)
 @pytest.mark.parametrize("mounted", [False, True], ids=["directory", "mount-point"])
 def test_killed_at_random_moments_the_tree_is_absent_or_complete(
     tmp_path: Path, mounted: bool, request: pytest.FixtureRequest
@@ -359,8 +360,9 @@ def test_a_blob_that_may_have_changed_is_read_before_it_is_used(
     assert tree(tmp_path / "pod-3") == {"model.bin": BIG}
 
 
+@pytest.mark.timeout(120 + 10 * KILL_RUNS)
 def test_killed_while_it_writes_the_cache(server: FaultyServer, tmp_path: Path) -> None:
-    """Two initializers at a time, SIGKILL at random moments: a blob is always what its name says."""
+    """Two initializers at a time, SIGKILL at random moments: a blob is what its name says."""
     rng = random.Random(9)
     names = [f"{index}.bin" for index in range(6)]
     files = {name: rng.randbytes(1_500_000) for name in names}
