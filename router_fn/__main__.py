@@ -6,10 +6,14 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from functions.wire import container, native
 from router_fn import graph, loops
 from router_fn.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from router_fn.server import Router
 
 logger = logging.getLogger("router_fn")
 
@@ -44,9 +48,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if settings.workers > 1:
         from router_fn import workers
 
-        return workers.run(spec, settings)
+        return workers.run(lambda given: _router(spec, given), settings)
     with asyncio.Runner(loop_factory=loops.loop_factory(settings.loop)) as runner:
         return runner.run(serve(spec, settings))
+
+
+def _router(spec: graph.Graph, settings: Settings) -> "Router":
+    from router_fn.server import Router  # not before a worker wants it
+
+    return Router(spec, settings)
 
 
 async def serve(spec: graph.Graph, settings: Settings) -> int:

@@ -73,13 +73,15 @@ class Observer:
         if self.tracer is None or self._exporter is None:
             return sent
         while (batch := self.tracer.take_batch()) is not None:
-            call = _ExportCall(self._exporter, self._router.export_head, batch)
+            call = ExportCall(self._exporter, self._router.export_head, batch)
             call.begin()
             sent.append(call)
         return sent
 
 
-class _ExportCall(Call):
+class ExportCall(Call):
+    """Spans on their way: a failure loses them, and only DEBUG tells."""
+
     def fail(self, error: BaseException) -> None:
         logger.debug("spans could not be exported: %s", error)
         super().fail(error)

@@ -63,7 +63,7 @@ class Router:
         self.ready = True
         self.admin: Admin | None = None
         self.grpc_front: GrpcFront | None = None
-        self.export_head = Incoming(_otlp_headers(settings.otlp_headers))
+        self.export_head = Incoming(otlp_headers(settings.otlp_headers))
         """What goes with exported spans."""
         self._headers = _header_plan(graph, settings)
         self._returned = frozenset(
@@ -363,7 +363,7 @@ class _DirectCall(Call):
         self.exchange.respond(error.status, engine.error_body(str(error)), JSON)
 
 
-def _otlp_headers(text: str) -> Headers:
+def otlp_headers(text: str) -> Headers:
     """OTEL_EXPORTER_OTLP_HEADERS: `name=value` pairs, percent-encoded values."""
     from urllib.parse import unquote_to_bytes
 

@@ -9,8 +9,10 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import sys
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
@@ -18,7 +20,6 @@ from gunicorn.workers.base import Worker
 
 from functions.wire import container, native
 from router_fn import loops
-from router_fn.graph import Graph
 from router_fn.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,14 @@ logger = logging.getLogger(__name__)
 HEARTBEAT_S = 1.0
 GRACE_S = 5
 """Seconds beyond our own drain before gunicorn loses patience with a worker."""
+
+
+class Serving(Protocol):
+    """A graph being served: the router of either grammar."""
+
+    async def start(self, sockets: Sequence[socket.socket] = ()) -> None: ...
+
+    async def stop(self) -> bool: ...
 
 
 class PlainLogger(Logger):  # type: ignore[misc]
@@ -54,13 +63,11 @@ class RouterWorker(Worker):  # type: ignore[misc]
         sys.exit(code)
 
     async def _serve(self, settings: Settings) -> int:
-        from router_fn.server import Router
-
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             loop.add_signal_handler(number, stop.set)
-        router = Router(self.app.graph, settings)
+        router = self.app.make(settings)
         await router.start([listener.sock for listener in self.sockets])
         logger.info("worker %d serves; %s", os.getpid(), native.describe())
         while not stop.is_set():
@@ -81,8 +88,8 @@ class RouterWorker(Worker):  # type: ignore[misc]
 class Application(BaseApplication):  # type: ignore[misc]
     """gunicorn with our worker class and nothing to configure from outside."""
 
-    def __init__(self, graph: Graph, settings: Settings) -> None:
-        self.graph = graph
+    def __init__(self, make: Callable[[Settings], Serving], settings: Settings) -> None:
+        self.make = make
         self.settings = settings
         super().__init__()
 
@@ -108,10 +115,11 @@ class Application(BaseApplication):  # type: ignore[misc]
         """Nothing: workers build their own router."""
 
 
-def run(graph: Graph, settings: Settings) -> int:
-    """Serve until SIGTERM. gunicorn leaves by SystemExit; its code is returned."""
+def run(make: Callable[[Settings], Serving], settings: Settings) -> int:
+    """Serve what `make` makes in each worker until SIGTERM. gunicorn leaves by SystemExit; its code
+    is returned."""
     try:
-        Application(graph, settings).run()
+        Application(make, settings).run()
     except SystemExit as leaving:
         return int(leaving.code or 0)
     return container.EXIT_OK

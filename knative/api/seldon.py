@@ -147,7 +147,10 @@ _ENDPOINT = Obj(
 _LOGGER = Obj(
     name="SeldonLogger",
     fields={
-        "url": Field(type=core.TEXT, becomes="env FUNCTIONS_LOGGER_URL of our own server"),
+        "url": Field(
+            type=core.TEXT,
+            becomes="where the router sends the payloads; empty: the namespace's Broker",
+        ),
         "mode": Field(type=Str(enum=("", "all", "request", "response"))),
     },
 )
@@ -186,7 +189,9 @@ UNIT = Obj(
         "storageInitializerImage": Field(
             type=Str(min_length=1), becomes="image of the node's init container"
         ),
-        "logger": Field(type=_LOGGER, becomes="payload log of our own server; others warn"),
+        "logger": Field(
+            type=_LOGGER, becomes="CloudEvents with the node's payloads, sent by the router"
+        ),
         "children": Field(type=Listing(of=Lazy(get=_unit)), becomes="children"),
     },
     hints={

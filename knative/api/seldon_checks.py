@@ -111,6 +111,8 @@ def _check_annotation(key: str, value: str, path: Path, report: Report) -> None:
     if why:
         report.warning(path, f"has no effect: {why}")
     if why is not None:
+        if key == words.LOG_QUEUE and not (value.isdigit() and int(value) > 0):
+            report.error(path, f'must be a number of events, at least 1, not "{value}"')
         if key in (words.REST_TIMEOUT, words.GRPC_TIMEOUT):
             _check_timeout(value, path, report)
         return

@@ -38,8 +38,12 @@ def routing_spec(resource: Resource, routes: Routes | None = None) -> Object:
     }
     if timeout := timeout_ms(resource):
         result["timeoutMs"] = timeout
+    if (size := annotations(resource).get(words.LOG_QUEUE, "")).isdigit():
+        result["logQueueSize"] = int(size)
     alone = sum(not p.get("shadow") for p in spec["predictors"]) == 1
-    result["predictors"] = [_predictor(p, routes or {}, alone=alone) for p in spec["predictors"]]
+    result["predictors"] = [
+        _predictor(resource, p, routes or {}, alone=alone) for p in spec["predictors"]
+    ]
     return result
 
 
@@ -58,14 +62,16 @@ def timeout_ms(resource: Resource) -> int:
         return 0  # reported by the check
 
 
-def _predictor(predictor: Mapping[str, JSON], routes: Routes, *, alone: bool) -> Object:
+def _predictor(
+    resource: Resource, predictor: Mapping[str, JSON], routes: Routes, *, alone: bool
+) -> Object:
     result: Object = {"name": predictor["name"]}
     if predictor.get("shadow"):
         result["shadow"] = True
     if predictor.get("traffic") is not None and (predictor.get("shadow") or not alone):
         result["traffic"] = int(predictor["traffic"])
     result["labels"] = {"version": labels(predictor)["version"]}
-    result["graph"] = _unit(predictor["graph"], predictor["name"], routes)
+    result["graph"] = _unit(resource, predictor["graph"], predictor["name"], routes)
     return result
 
 
@@ -74,7 +80,7 @@ def labels(predictor: Mapping[str, JSON]) -> dict[str, str]:
     return {"version": predictor["name"], **(predictor.get("labels") or {})}
 
 
-def _unit(unit: Mapping[str, JSON], predictor: str, routes: Routes) -> Object:
+def _unit(resource: Resource, unit: Mapping[str, JSON], predictor: str, routes: Routes) -> Object:
     result: Object = {"name": unit["name"]}
     for key in ("type", "methods"):
         if unit.get(key):
@@ -86,9 +92,15 @@ def _unit(unit: Mapping[str, JSON], predictor: str, routes: Routes) -> Object:
     endpoint = unit.get("endpoint") or {}
     if endpoint.get("service_host"):
         result["endpoint"] = dict(endpoint)
+    logger = unit.get("logger") or {}
+    if logger.get("mode"):
+        broker = f"{words.BROKER}/{resource.namespace}/default"
+        result["logger"] = {"url": logger.get("url") or broker, "mode": logger["mode"]}
     result |= routes.get((predictor, unit["name"]), {})
     if unit.get("children"):
-        result["children"] = [_unit(child, predictor, routes) for child in unit["children"]]
+        result["children"] = [
+            _unit(resource, child, predictor, routes) for child in unit["children"]
+        ]
     return result
 
 

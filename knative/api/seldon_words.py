@@ -45,6 +45,9 @@ SERVERS: Mapping[str, Server] = {
 ANNOTATION_PREFIX = "seldon.io/"
 REST_TIMEOUT = "seldon.io/rest-timeout"
 GRPC_TIMEOUT = "seldon.io/grpc-timeout"
+BROKER = "http://broker-ingress.knative-eventing.svc.cluster.local"
+"""Where a namespace's Brokers take events, at `/NAMESPACE/NAME`."""
+LOG_QUEUE = "seldon.io/executor-logger-queue-size"
 NO_ENGINE = "seldon.io/no-engine"
 SVC_NAME = "seldon.io/svc-name"
 NO_STORAGE_INITIALIZER = "seldon.io/no-storage-initializer"
@@ -52,7 +55,7 @@ ENGINE_PREFIX = "seldon.io/engine-"
 ENGINE_SEPARATE = "seldon.io/engine-separate-pod"
 
 _INGRESS = "Knative's ingress answers for the router's Service"
-_LOG_QUEUE = "the payload log's queue is bounded in bytes, see the model server's settings"
+_LOG_WAIT = "a request never waits for the payload log: what does not fit is dropped at once"
 ANNOTATIONS: Mapping[str, str] = {
     REST_TIMEOUT: "",
     NO_ENGINE: "",
@@ -62,8 +65,8 @@ ANNOTATIONS: Mapping[str, str] = {
     "seldon.io/headless-svc": "Knative Services have no headless form",
     GRPC_TIMEOUT: "",
     "seldon.io/grpc-max-message-size": "the router limits what it reads (MAX_RESPONSE_BYTES)",
-    "seldon.io/executor-logger-queue-size": _LOG_QUEUE,
-    "seldon.io/executor-logger-write-timeout-ms": _LOG_QUEUE,
+    LOG_QUEUE: "",
+    "seldon.io/executor-logger-write-timeout-ms": _LOG_WAIT,
 }
 """Annotations of Seldon's; the text says why one has no effect, empty means it has."""
 

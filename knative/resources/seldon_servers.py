@@ -25,8 +25,6 @@ NODE_PORT, GRPC_PORT = 9000, 9500
 _DEFAULT_METHOD = "predict_proba"
 """What SKLEARN_SERVER calls under the Seldon protocol unless told otherwise (5)."""
 
-_BROKER = "http://broker-ingress.knative-eventing.svc.cluster.local"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeServer:
@@ -83,7 +81,7 @@ def _functions(site: Site, image: str, delivery: storage.Delivery) -> Object:
         "name": site.node.name,
         "image": image,
         "command": ["python", "-m", "functions"],
-        "env": [*node_env(site, image), *delivery.env, *_logger(site)],
+        "env": [*node_env(site, image), *delivery.env],
         "envFrom": delivery.env_from,
         "ports": container.ports(site.spoken),
         "readinessProbe": container.ready_probe(site.spoken),
@@ -102,20 +100,11 @@ def _params(site: Site, known: words.Server) -> list[str]:
     return []
 
 
-def _logger(site: Site) -> list[Object]:
-    logger = site.node.unit.get("logger")
-    if not logger:
-        return []
-    url = logger.get("url") or f"{_BROKER}/{site.resource.namespace}/default"
-    return container.env(FUNCTIONS_LOGGER_URL=url, FUNCTIONS_LOGGER_MODE=logger["mode"])
-
-
 # --- stock containers -----------------------------------------------------------------------------
 
 
 def _stock(site: Site) -> NodeServer:
     """The container that Seldon itself would start, with one port."""
-    _refuse_logger(site)
     raw = seldon_stock.is_raw(site)
     delivery = storage.Delivery() if raw else deliver(site, own_server=False)
     given = site.tfserving.container if site.tfserving is not None else site.given
@@ -151,7 +140,6 @@ def _users(site: Site) -> NodeServer:
     given = plain(site.given)
     if container.is_ours(given):
         return _users_functions(site, given)
-    _refuse_logger(site)
     delivery = deliver(site, own_server=False)
     port = grpc_port(site.given) if site.is_grpc else http_port(site.given)
     base: Object = {
@@ -221,14 +209,6 @@ def _portless(probe: Mapping[str, JSON]) -> Object:
         if isinstance(fields, dict) and isinstance(fields.get("port"), str):
             result[action] = {k: v for k, v in fields.items() if k != "port"}
     return result
-
-
-def _refuse_logger(site: Site) -> None:
-    if site.node.unit.get("logger"):
-        site.context.report(site.resource).warning(
-            (*site.node.path, "logger"),
-            "has no effect: only Turnout's own server sends payloads to a Broker",
-        )
 
 
 # --- model files ----------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Calls of nodes: the router's calls, with a time taken of each."""
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from functions.wire.http1_head import ResponseHead
@@ -23,6 +24,8 @@ class NodeCall(Call):
         self._unit = unit
         self._metrics = metrics
         self._method = "post"
+        self.on_done: Callable[[int], None] | None = None
+        """Told of the status when the call is over; 0: there was none."""
         self._began = time.monotonic()
 
     def settle(self, status: int, body: bytes, head: ResponseHead) -> None:
@@ -38,6 +41,8 @@ class NodeCall(Call):
         path = self.target.url.target
         taken = time.monotonic() - self._began
         self._metrics.called(self._unit, path, self._method, code, taken)
+        if self.on_done is not None:
+            self.on_done(code)
 
     def post(self, message: Message, puid: bytes) -> None:
         """Send a message, with what its own header fields are."""
@@ -46,7 +51,7 @@ class NodeCall(Call):
         encoding = getattr(head, "encoding", b"")
         if encoding and isinstance(message, OriginalMessage):
             fields += b"Content-Encoding: %b\r\n" % encoding
-        self.extra_head = fields
+        self.extra_head += fields
         self.begin()
 
     def get(self) -> None:

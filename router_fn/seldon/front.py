@@ -9,8 +9,9 @@ import json
 import logging
 import random
 import socket
+import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import quote, unquote
 
@@ -23,7 +24,7 @@ from router_fn.fibers import Wait
 from router_fn.metrics import CONTENT_TYPE
 from router_fn.pool import make_pool
 from router_fn.replies import Reply
-from router_fn.seldon import messages
+from router_fn.seldon import messages, payload_log
 from router_fn.seldon.calls import NodeCall
 from router_fn.seldon.graph import Deployment, Predictor, Unit
 from router_fn.seldon.metrics import SeldonMetrics
@@ -38,12 +39,19 @@ if TYPE_CHECKING:
     from router_fn.grpc_front import GrpcExchange, GrpcFront
     from router_fn.seldon.grpc_front import SeldonGrpcFront
     from router_fn.seldon.grpc_nodes import GrpcNodes
+    from router_fn.seldon.grpc_nodes import NodeCall as GrpcNodeCall
+    from router_fn.seldon.traces import Traces
     from router_fn.server import Router
+    from router_fn.tracing import Span
 
 logger = logging.getLogger(__name__)
 
 MAX_SHADOWS: Final = 256
 """Copies under way to shadows; beyond that none are made, so that a slow shadow is harmless."""
+
+_SPANS_S: Final = 0.2
+FLUSH_S: Final = 2.0
+"""How long the last payload events may take to leave before the process ends."""
 
 RESPONSE_TIMEOUT_S: Final = 600.0
 """Knative's longest request."""
@@ -52,6 +60,7 @@ RESPONSE_TIMEOUT_S: Final = 600.0
 _OWN_HEADERS: Final = frozenset(
     (b"content-type", b"content-encoding", b"accept-encoding", b"seldon-puid")
 )
+_TRACE_HEADERS: Final = frozenset((b"traceparent", b"tracestate"))
 _CORS: Final = (
     b"X-Content-Type-Options: nosniff\r\n"
     b"Access-Control-Allow-Origin: *\r\n"
@@ -63,13 +72,22 @@ _CORS: Final = (
 class SeldonHead(Incoming):
     """What a distinct client head means."""
 
-    __slots__ = ("content_type", "encoding", "event_version", "path", "puid", "wanted")
+    __slots__ = (
+        "content_type",
+        "encoding",
+        "event_version",
+        "path",
+        "puid",
+        "skips_log",
+        "trace",
+        "wanted",
+    )
 
-    def __init__(self, head: RequestHead, paths: Paths) -> None:
+    def __init__(self, head: RequestHead, paths: Paths, *, traced: bool = False) -> None:
+        """`traced`: calls carry spans of our own instead of the client's."""
+        own = _OWN_HEADERS | _TRACE_HEADERS if traced else _OWN_HEADERS
         forwarded = [
-            (canonical(name), value)
-            for name, value in head.headers
-            if name.lower() not in _OWN_HEADERS
+            (canonical(name), value) for name, value in head.headers if name.lower() not in own
         ]
         super().__init__(forwarded)
         self.default_type = False  # every message says its own
@@ -79,6 +97,8 @@ class SeldonHead(Incoming):
         self.content_type = _first(head, b"content-type") or JSON
         self.encoding = _first(head, b"content-encoding")
         self.puid = _first(head, b"seldon-puid")
+        self.trace = [field for field in head.headers if field[0].lower() in _TRACE_HEADERS]
+        self.skips_log = payload_log.skips(head.headers)
         self.event_version = _first(head, b"ce-specversion")
 
 
@@ -102,6 +122,8 @@ class SeldonServer:
         self.shadowing: set[Work] = set()
         self._targets: dict[tuple[str, str], Target] = {}
         self._grpc_nodes: GrpcNodes | None = None
+        self.traces = self._make_traces()
+        self._payload_log: payload_log.PayloadLog | None = None
         limits = Limits(
             max_head_bytes=settings.max_head_bytes,
             max_body_bytes=settings.max_body_bytes or None,
@@ -115,6 +137,8 @@ class SeldonServer:
         """Listen. Raises OSError."""
         self.pool.start()
         self.nodes.start()
+        if self.traces is not None:
+            self.traces.start()
         if self.settings.grpc_port is not None:
             self.grpc = self._make_grpc()
             await self.grpc.start(self.settings.host, self.settings.grpc_port)
@@ -135,16 +159,33 @@ class SeldonServer:
         for work in list(self.shadowing):
             work.give_up()
         self.nodes.stop()
+        await self._flush()
         if self._grpc_nodes is not None:
             await self._grpc_nodes.close()
         await self.pool.close()
         logger.info("stopped")
         return finished
 
+    async def _flush(self) -> None:
+        """Let queued payload events go, as far as the time allows."""
+        end = time.monotonic() + FLUSH_S
+        log = self._payload_log
+        if self.traces is not None and self.traces.flush():
+            await asyncio.sleep(_SPANS_S)
+        while log is not None and not log.idle and time.monotonic() < end:
+            await asyncio.sleep(0.02)
+
     @property
     def ready(self) -> bool:
         """Whether requests are welcome: nodes in the same pod are, and the end has not come."""
         return not self.draining and self.nodes.ready
+
+    def _make_traces(self) -> "Traces | None":
+        if not self.settings.otlp_endpoint:
+            return None
+        from router_fn.seldon.traces import Traces
+
+        return Traces(self.settings, self.pool)
 
     def _make_grpc(self) -> "SeldonGrpcFront | GrpcFront":
         limit = self.settings.max_body_bytes or -1
@@ -156,9 +197,15 @@ class SeldonServer:
 
         return SeldonGrpcFront(self, limit)
 
+    def payload_log(self) -> payload_log.PayloadLog:
+        """The queue of payload events, made when the first is offered."""
+        if self._payload_log is None:
+            self._payload_log = payload_log.PayloadLog(self.deployment, self.pool)
+        return self._payload_log
+
     def run_apart(self, exchange: "GrpcExchange") -> None:
         """A prediction that came in as a V2 message."""
-        head = SeldonHead(exchange.head, self.paths)
+        head = SeldonHead(exchange.head, self.paths, traced=self.traces is not None)
         puid = head.puid or uuid.uuid4().hex.encode()
         predictor, body = self._draw(), exchange.body
         Prediction(self, predictor, cast("Exchange", exchange), head, puid, body).start()
@@ -175,13 +222,35 @@ class SeldonServer:
         return target
 
     def post(
-        self, unit: Unit, path: str, message: Message, head: SeldonHead, puid: bytes
+        self,
+        unit: Unit,
+        path: str,
+        message: Message,
+        head: SeldonHead,
+        puid: bytes,
+        parent: "Span | None" = None,
     ) -> Wait[Reply]:
+        """Call a node. `parent` is the request's span, if it is traced."""
+        span = None
+        if self.traces is not None and parent is not None:
+            span = self.traces.call(parent, unit.name, path)
+        fields = span.fields() if span is not None else b""
         if unit.is_grpc:
-            return self._over_grpc(unit, path, message.body, head, puid)
+            over = self._over_grpc(unit, path, message.body, head, puid, fields)
+            over.on_done = self._ender(span)
+            return over
         call = NodeCall(self.target(unit, path), head, message.body, unit, self.metrics)
+        call.on_done = self._ender(span)
+        call.extra_head = fields
         call.post(message, puid)
         return call
+
+    def _ender(self, span: "Span | None") -> Callable[[int], None] | None:
+        """What ends a call's span when the call is over."""
+        traces = self.traces
+        if span is None or traces is None:
+            return None
+        return lambda code: traces.end(span, code, "" if code else "no answer")
 
     def get(self, unit: Unit, path: str, head: SeldonHead) -> Wait[Reply]:
         if unit.is_grpc:
@@ -191,14 +260,17 @@ class SeldonServer:
         return call
 
     def _over_grpc(
-        self, unit: Unit, path: str, body: bytes, head: SeldonHead, puid: bytes
-    ) -> Wait[Reply]:
+        self, unit: Unit, path: str, body: bytes, head: SeldonHead, puid: bytes, fields: bytes = b""
+    ) -> "GrpcNodeCall":
         if self._grpc_nodes is None:
             from router_fn.seldon.grpc_nodes import GrpcNodes  # only graphs with such nodes load it
 
             limit = self.settings.max_response_bytes
             self._grpc_nodes = GrpcNodes(self.deployment.timeout_s, limit)
-        headers = [*head.headers, (b"seldon-puid", puid)] if puid else head.headers
+        headers = [*head.headers, (b"seldon-puid", puid)] if puid else list(head.headers)
+        for line in fields.splitlines():
+            name, _, value = line.partition(b": ")
+            headers.append((name.lower(), value))
         return self._grpc_nodes.call(unit, path, body, headers, self.metrics)
 
     # --- a request --------------------------------------------------------------------------
@@ -206,7 +278,9 @@ class SeldonServer:
     def handle(self, exchange: Exchange) -> None:
         head = exchange.head.context
         if head is None:
-            head = exchange.head.context = SeldonHead(exchange.head, self.paths)
+            head = exchange.head.context = SeldonHead(
+                exchange.head, self.paths, traced=self.traces is not None
+            )
         head = cast("SeldonHead", head)
         wanted = head.wanted
         if isinstance(wanted, int):

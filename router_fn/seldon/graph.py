@@ -33,12 +33,14 @@ _OF_TYPE: Final = {
     "COMBINER": frozenset({"AGGREGATE"}),
 }
 MAX_DEPTH: Final = 64
+LOG_QUEUE: Final = 10_000
+LOG_MODES: Final = ("all", "request", "response")
 _IGNORED: Final = frozenset(
-    ("modelUri", "serviceAccountName", "envSecretRefName", "storageInitializerImage", "logger")
+    ("modelUri", "serviceAccountName", "envSecretRefName", "storageInitializerImage")
 )
 _UNIT_FIELDS: Final = (
     *("name", "type", "implementation", "methods", "parameters", "children", "endpoint"),
-    *("serviceUrl", "image", "serverProtocol", "modelName", "health"),
+    *("serviceUrl", "image", "serverProtocol", "modelName", "health", "logger"),
 )
 
 
@@ -64,6 +66,10 @@ class Unit:
     health: str = ""
     """How a node in the router's own pod is asked whether it is ready: a path, tcp or grpc. Empty:
     a service of its own, which may sleep, and is not asked."""
+    log_url: str = ""
+    """Where the node's payloads are logged; empty: nowhere."""
+    log_mode: str = ""
+    """all, request or response."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     children: tuple["Unit", ...] = ()
 
@@ -106,6 +112,8 @@ class Deployment:
     predictors: tuple[Predictor, ...]
     timeout_s: float | None = None
     """Of each call of a node."""
+    log_queue: int = LOG_QUEUE
+    """Payload events that may wait."""
 
 
 def is_seldon(spec: object) -> bool:
@@ -185,7 +193,9 @@ class _Reader:
     def deployment(self, spec: object) -> Deployment:
         fields = self.fields(spec, "")
         self.unknown(
-            fields, ("kind", "name", "namespace", "protocol", "timeoutMs", "predictors"), ""
+            fields,
+            ("kind", "name", "namespace", "protocol", "timeoutMs", "logQueueSize", "predictors"),
+            "",
         )
         protocol = self.text(fields, "protocol", "")
         self.protocol = _PROTOCOLS.get(protocol, "seldon")
@@ -208,6 +218,7 @@ class _Reader:
             protocol=_PROTOCOLS.get(protocol, "seldon"),
             predictors=predictors,
             timeout_s=timeout / 1000 if timeout else None,
+            log_queue=self.log_queue(fields),
         )
 
     def check_traffic(self, predictors: Sequence[Predictor]) -> None:
@@ -265,8 +276,11 @@ class _Reader:
         server_protocol = self.text(fields, "serverProtocol", path)
         if server_protocol not in ("", "seldon", "tensorflow"):
             self.error(_join(path, "serverProtocol"), "must be seldon or tensorflow")
+        log_url, log_mode = self.logger(fields, path)
         unit = Unit(
             name=name,
+            log_url=log_url,
+            log_mode=log_mode,
             type=kind,
             implementation=implementation,
             methods=methods,
@@ -323,6 +337,34 @@ class _Reader:
                 self.error(_join(path, "serviceUrl"), str(error))
                 return ""
         return url.rstrip("/")
+
+    def log_queue(self, fields: Mapping[str, Any]) -> int:
+        given = fields.get("logQueueSize")
+        if given is None:
+            return LOG_QUEUE
+        if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+            self.error("logQueueSize", "must be a number of events, at least 1")
+            return LOG_QUEUE
+        return given
+
+    def logger(self, fields: Mapping[str, Any], path: str) -> tuple[str, str]:
+        """(URL, mode) of a node's payload log, ("", "") without one."""
+        if fields.get("logger") is None:
+            return "", ""
+        given = self.fields(fields["logger"], _join(path, "logger"))
+        here = _join(path, "logger")
+        self.unknown(given, ("url", "mode"), here)
+        url, mode = self.text(given, "url", here), self.text(given, "mode", here)
+        if mode not in LOG_MODES:
+            self.error(_join(here, "mode"), f"is {mode!r}, must be one of {', '.join(LOG_MODES)}")
+        try:
+            if not parse_url(url).scheme.startswith("http"):
+                raise ValueError(f"{url!r} must start with http:// or https://")
+        except ValueError as error:
+            if url or self.resolved:
+                self.error(_join(here, "url"), str(error))
+            return "", ""
+        return url, mode
 
     def health(self, fields: Mapping[str, Any], path: str) -> str:
         given = self.text(fields, "health", path)

@@ -39,6 +39,7 @@ class SeldonGrpcFront:
             options=[
                 ("grpc.max_receive_message_length", max_bytes),
                 ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 1),
             ]
         )
         handlers = {

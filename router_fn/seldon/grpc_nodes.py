@@ -11,6 +11,7 @@ import asyncio
 import json
 import re
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -168,6 +169,7 @@ class NodeCall(Wait[Reply]):
         self._path = path
         self._metrics = metrics
         self._began = time.monotonic()
+        self.on_done: Callable[[int], None] | None = None
         if path.endswith("/infer"):
             kept = [(key.encode(), value.encode()) for key, value in _metadata(headers)]
             asking = target.infer(body, kept, None)
@@ -183,6 +185,8 @@ class NodeCall(Wait[Reply]):
         code = 0 if error is not None else task.result().status
         taken = time.monotonic() - self._began
         self._metrics.called(self._unit, self._path, "unary", code, taken)
+        if self.on_done is not None:
+            self.on_done(code)
         if error is None:
             self.resolve(task.result())
         else:
@@ -203,7 +207,7 @@ class GrpcNodes:
 
     def call(
         self, unit: Unit, path: str, body: bytes, headers: Headers, metrics: "SeldonMetrics"
-    ) -> Wait[Reply]:
+    ) -> NodeCall:
         if path not in _METHODS and path != "/health/status" and not _V2_PATH.fullmatch(path):
             raise UpstreamError(f"has no {path} over gRPC", kind="garbage")
         target = self._targets.get(unit.name)

@@ -3,11 +3,15 @@
 import asyncio
 import logging
 import signal
+from typing import TYPE_CHECKING
 
 from functions.wire import container, native
 from router_fn import loops
 from router_fn.seldon import graph
 from router_fn.settings import Settings
+
+if TYPE_CHECKING:
+    from router_fn.seldon.front import SeldonServer
 
 logger = logging.getLogger("router_fn")
 
@@ -26,9 +30,17 @@ def main(settings: Settings) -> int:
         logger.info("the graph is fine: %d predictors", len(deployment.predictors))
         return container.EXIT_OK
     if settings.workers > 1:
-        logger.warning("WEB_CONCURRENCY is not used for Seldon graphs: one process serves")
+        from router_fn import workers
+
+        return workers.run(lambda given: _server(deployment, given), settings)
     with asyncio.Runner(loop_factory=loops.loop_factory(settings.loop)) as runner:
         return runner.run(serve(deployment, settings))
+
+
+def _server(deployment: graph.Deployment, settings: Settings) -> "SeldonServer":
+    from router_fn.seldon.front import SeldonServer  # not before a worker wants it
+
+    return SeldonServer(deployment, settings)
 
 
 async def serve(deployment: graph.Deployment, settings: Settings) -> int:

@@ -75,6 +75,11 @@ class Context(Protocol):
         """A random number in [0, 1)."""
         ...
 
+    def passed(self, unit: Unit, what: str, message: Message, /) -> None:
+        """A message went into a unit that logs its payloads (`what`: request), or came out of it
+        and all below it (response), or it was told of feedback."""
+        ...
+
 
 def path_of(deployment: Deployment, unit: Unit, duty: str) -> str:
     """Where a unit's service is asked for a duty, by protocol (2.1, 2.6)."""
@@ -102,11 +107,15 @@ class Traversal:
 
     async def run(self, unit: Unit, message: Message) -> Message:
         """The answer of a unit and all below it. Raises NodeAnswered or SeldonError."""
+        if unit.log_url:
+            self.context.passed(unit, "request", message)
         message = await self._down(unit, message)
         if unit.children:
             message = await self._through(unit, message)
         if TRANSFORM_OUTPUT in unit.methods:
             message = await self._ask(unit, TRANSFORM_OUTPUT, message)
+        if unit.log_url:
+            self.context.passed(unit, "response", message)
         return message
 
     async def _down(self, unit: Unit, message: Message) -> Message:
@@ -245,5 +254,7 @@ async def send_feedback(traversal: Traversal, unit: Unit, body: bytes) -> bytes 
     listens = SEND_FEEDBACK in unit.methods and not unit.built_in and not unit.server_protocol
     if not listens or traversal.deployment.protocol != "seldon":
         return None
+    if unit.log_url:
+        traversal.context.passed(unit, "feedback", Message(body))
     answer = await traversal._ask(unit, SEND_FEEDBACK, Message(body), chained=False)
     return answer.body

@@ -11,7 +11,7 @@ from functions.wire.http1 import Exchange
 from router_fn.errors import UpstreamError
 from router_fn.fibers import Fiber, Wait, cancel_all
 from router_fn.replies import Reply
-from router_fn.seldon import messages
+from router_fn.seldon import messages, payload_log
 from router_fn.seldon.graph import Predictor, Unit
 from router_fn.seldon.messages import SeldonError
 from router_fn.seldon.traversal import (
@@ -64,6 +64,8 @@ class Work:
         self.traversal = Traversal(server.deployment, self)
         self._fiber: Fiber[Message] | None = None
         self._began = time.monotonic()
+        traces = server.traces
+        self._span = traces.request(head.trace, self.service) if traces is not None else None
 
     @staticmethod
     def of_call(
@@ -93,9 +95,11 @@ class Work:
     def resume(self, fiber: Wait[Message]) -> None:
         """The answer is there."""
         self.server.shadowing.discard(self)
+        status, body, content_type = self._outcome(fiber)
+        if self._span is not None and self.server.traces is not None:
+            self.server.traces.end(self._span, status)
         if self.exchange is None:
             return
-        status, body, content_type = self._outcome(fiber)
         taken = time.monotonic() - self._began
         self.server.metrics.answered(self.predictor, self.service, self.method, status, taken)
         routing = self._routing()
@@ -126,7 +130,18 @@ class Work:
     # --- traversal.Context ------------------------------------------------------------------
 
     def call(self, unit: Unit, path: str, message: Message, /) -> Wait[Reply]:
-        return self.server.post(unit, path, message, self.head, self.puid)
+        return self.server.post(unit, path, message, self.head, self.puid, self._span)
+
+    def passed(self, unit: Unit, what: str, message: Message, /) -> None:
+        wanted = "response" if what == "feedback" else what
+        if unit.log_mode not in ("all", wanted) or self.head.skips_log:
+            return
+        body = message.body
+        if isinstance(message, OriginalMessage):
+            body = payload_log.plain(body, self.head.encoding)
+        kind = what if what == "feedback" else f"inference.{what}"
+        log, puid = self.server.payload_log(), self.puid
+        log.offer(self.predictor, unit, kind, body, message.content_type, puid)
 
     def draw(self) -> float:
         return random.random()  # noqa: S311 - a lottery, not a secret
