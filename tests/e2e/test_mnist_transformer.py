@@ -45,11 +45,24 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def together(made: Path) -> Path:
+    """own-code.yaml with one annotation: the transformer moves into the predictor's pod."""
+    text = (FOLDER / "own-code.yaml").read_text()
+    moved = text.replace(
+        "  name: mnist-own\n",
+        '  name: mnist-together\n  annotations: {turnout.dev/collocate: "true"}\n',
+    )
+    assert moved != text
+    (made / "together.yaml").write_text(moved)
+    return made / "together.yaml"
+
+
 @pytest.fixture(scope="module")
 def engine(made: Path) -> Iterator[local.Up]:
     mirror = ("--mirror", f"s3://turnout-examples/={made}/")
     own = ("--env", f"PYTHONPATH={FOLDER}")
-    with local.up(*FOLDER.glob("*.yaml"), *mirror, *own, folder=made / "up") as up:
+    manifests = (*FOLDER.glob("*.yaml"), together(made))
+    with local.up(*manifests, *mirror, *own, folder=made / "up") as up:
         yield up
 
 
@@ -84,9 +97,20 @@ def test_one_pod_answers_the_same(engine: local.Up, made: Path) -> None:
     assert "mnist-predictor" in done.stdout
 
 
-def test_own_code_answers_the_same(engine: local.Up, made: Path) -> None:
-    found = best(engine, "mnist-own", v1(pictures(made)))
+@pytest.mark.parametrize("name", ["mnist-own", "mnist-together"])
+def test_own_code_answers_the_same(engine: local.Up, made: Path, name: str) -> None:
+    found = best(engine, name, v1(pictures(made)))
     assert [entry["digit"] for entry in found] == list(range(10))
+
+
+def test_two_pods_of_one_machine_that_both_meet_on_8085(engine: local.Up, made: Path) -> None:
+    """`mnist-pod` and `mnist-together` run at the same time, each with its own predictor."""
+    bodies = {name: v1(pictures(made)[:1]) for name in ("mnist-pod", "mnist-together")}
+    for name, body in [*bodies.items(), *bodies.items()]:
+        (entry,) = best(engine, name, body)
+        assert entry.get("index", entry.get("digit")) == 0
+    services = json.loads(local.turnout("ps", "--json", "--port", str(engine.port)).stdout)
+    assert "mnist-together-predictor" not in json.dumps(services)
 
 
 def test_v2_over_rest(engine: local.Up, made: Path) -> None:

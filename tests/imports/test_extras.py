@@ -14,6 +14,8 @@ from packaging.utils import canonicalize_name
 CLOSURES = {
     "router": {"gunicorn", "msgspec", "uvloop"},
     "cli": {"pyyaml"},
+    "transformer-image": {"numpy", "pillow"},
+    "transformer-json": {"jsonpath-ng"},
     "s3": {"boto3", "botocore", "jmespath", "python-dateutil", "s3transfer", "six", "urllib3"},
     "functions": {
         "blinker", "click", "flask", "gunicorn", "itsdangerous", "jinja2",
