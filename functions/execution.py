@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from . import forks
 from .errors import FunctionsError, ModelTimeout, Overloaded
 
 logger = logging.getLogger(__name__)
@@ -202,6 +203,7 @@ class Runner:
                 job.result = job.function(*job.arguments)
             except BaseException as exc:
                 job.error = exc
+            forks.end_if_child()
             self._finished.append(job)
             if not self._scheduled:
                 self._scheduled = True
@@ -264,10 +266,13 @@ class Runner:
                 result = await awaitable
         except TimeoutError as exc:
             error = ModelTimeout(self.name, self.timeout_s) if limit.expired() else exc
-        except Exception as exc:  # the request is owned here; `faults.classify` decides
+        except asyncio.CancelledError:
+            raise
+        except BaseException as exc:  # the request is owned here; `faults.classify` decides
             error = exc
         finally:
             self.in_flight -= 1
+        forks.end_if_child()
         done(result, error)
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from . import artifacts, predictor_wait, runtimes, warmup
+from . import artifacts, forks, predictor_wait, runtimes, warmup
 from .batching import Batcher
 from .errors import FunctionsError, LoadFailed, ModelNotFound, ModelNotReady
 from .execution import Runner
@@ -158,7 +158,7 @@ class Repository:
         except BaseException as exc:
             if entry.state is not State.READY:
                 entry.state, entry.reason = State.FAILED, "it failed to load"
-            if isinstance(exc, FunctionsError) or not isinstance(exc, Exception):
+            if isinstance(exc, (FunctionsError, asyncio.CancelledError)):
                 raise
             raise LoadFailed(f"{type(exc).__name__}: {exc}") from exc
         self._install(entry, model)
@@ -180,7 +180,10 @@ class Repository:
                 predictor_wait.until_ready(self.settings, source.name)
             runtime = source.runtime or artifacts.detect_runtime(source.directory, self.settings)
             settings = settings_for(source, self.settings)
-            model = runtimes.build(runtime, source.name, source.directory, settings)
+            try:
+                model = runtimes.build(runtime, source.name, source.directory, settings)
+            finally:
+                forks.end_if_child()
             if self.settings.warmup:
                 try:
                     warmup.run(source.name, model, source.directory)

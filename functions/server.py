@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.errors import HaltServer
 from gunicorn.glogging import Logger
 
+from . import forks
 from .errors import FunctionsError
 from .model import ServedModel
 from .settings import Settings
@@ -28,6 +30,12 @@ logger = logging.getLogger(__name__)
 HANG_S = 120
 """An event loop that does not turn for this long is killed and replaced by gunicorn."""
 
+
+SIGNALS = (
+    signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD, signal.SIGHUP, signal.SIGUSR1,
+    signal.SIGUSR2, signal.SIGWINCH, signal.SIGTTIN, signal.SIGTTOU,
+)  # fmt: skip
+"""What gunicorn's master listens to."""
 
 MAX_DEATHS_BEFORE_READY = 3
 """Workers that may die in a row before being ready (killed for memory, crashed in a library)."""
@@ -130,13 +138,18 @@ class Application(BaseApplication):  # type: ignore[misc]
         from .repository import Repository
 
         repository = Repository(self.settings)
+        forks.claim()
+        handlers = {number: signal.getsignal(number) for number in SIGNALS}
         for name, entry in repository.entries.items():
             try:
                 self.preloaded[name] = repository.build(entry.source)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 logger.error("loading failed", exc_info=error)
                 self._failure = _reason(error)
                 raise HaltServer("a model cannot be loaded", 1) from error
+        for number, handler in handlers.items():
+            # Here user code runs on the main thread, where it can take the server's signals.
+            signal.signal(number, handler)
         # What exists now is never collected: the collector's marks would unshare its pages.
         gc.collect()
         gc.freeze()

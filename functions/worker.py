@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 
+from . import forks
 from .engine import Engine
 from .errors import FunctionsError
 from .repository import Repository
@@ -65,8 +66,8 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
         settings = self.app.settings
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for name in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            loop.add_signal_handler(name, stop.set)
+        forks.claim(loop)
+        handlers = _listen(loop, stop)
         repository = Repository(settings, self.app.preloaded)
         engine = Engine(repository)
         front = Front(repository, engine, WsgiBridge(lambda: _create_app(repository, loop)))
@@ -98,7 +99,7 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
         await side.listen(sockets=others)
         grpc_server = await self._start_grpc(repository, engine, front)
         loading = loop.create_task(self._load(repository))
-        beating = loop.create_task(self._beat(repository, engine, stop))
+        beating = loop.create_task(self._beat(repository, engine, stop, handlers))
         stopping = loop.create_task(stop.wait())
         done, _ = await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if loading in done and not loading.result():
@@ -168,11 +169,20 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
         logger.info(native.describe())
         return True
 
-    async def _beat(self, repository: Repository, engine: Engine, stop: asyncio.Event) -> None:
+    async def _beat(
+        self,
+        repository: Repository,
+        engine: Engine,
+        stop: asyncio.Event,
+        handlers: dict[signal.Signals, Any],
+    ) -> None:
         while True:
             self.notify()
             repository.note(engine.in_flight)
             repository.registry.share()
+            if any(signal.getsignal(name) is not own for name, own in handlers.items()):
+                logger.warning("user code replaced the server's signal handlers; they are back")
+                handlers = _listen(asyncio.get_running_loop(), stop)
             if repository.wedged:
                 logger.error("every thread of a model is stuck: this process is replaced")
                 stop.set()
@@ -180,6 +190,14 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
                 logger.warning("the parent process is gone")
                 stop.set()
             await asyncio.sleep(HEARTBEAT_S)
+
+
+def _listen(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> dict[signal.Signals, Any]:
+    """Take the signals that end this process; the handlers, to be recognised."""
+    names = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+    for name in names:
+        loop.add_signal_handler(name, stop.set)
+    return {name: signal.getsignal(name) for name in names}
 
 
 def _create_app(repository: Repository, loop: asyncio.AbstractEventLoop) -> Any:

@@ -303,3 +303,83 @@ def test_importing_functions_is_light() -> None:
         env=dict(os.environ),
     )
     assert done.stdout.strip() == "[]"
+
+
+WILD = """
+import os, signal, sys
+class Wild:
+    ASYNCpredict(self, payload, headers=None):
+        do = payload.get("do")
+        if do == "come back" and os.fork() == 0:
+            open(payload["note"], "w").write(str(os.getpid()))
+        if do == "raise" and os.fork() == 0:
+            open(payload["note"], "w").write(str(os.getpid()))
+            raise ValueError("in the child")
+        if do == "signals":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if do == "end":
+            raise {"exit": SystemExit(3), "key": KeyboardInterrupt(), "gen": GeneratorExit()}[
+                payload["how"]
+            ]
+        return {"predictions": [os.getpid()]}
+"""
+
+
+def is_alive(pid: int) -> bool:
+    """Running, that is: neither gone nor a zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+@pytest.mark.parametrize("kind", ["def ", "async def "])
+def test_hooks_that_fork_end_or_take_the_signals_do_no_harm(tmp_path: Path, kind: str) -> None:
+    directory = write_model(tmp_path / "m", WILD.replace("ASYNC", kind))
+    predict = "/v1/models/model:predict"
+    with serving("--model-dir", str(directory)) as server:
+        own = server.post(predict, {}).json()
+        for do in ("come back", "raise"):
+            note = tmp_path / do
+            assert server.post(predict, {"do": do, "note": str(note)}).json() == own
+            wait_until(lambda note=note: note.exists() and note.read_text(), "the child")
+            wait_until(lambda note=note: not is_alive(int(note.read_text())), "its end")
+        assert server.logged("logger", "functions.forks")
+        for how in ("exit", "key", "gen"):
+            assert server.post(predict, {"do": "end", "how": how}, timeout=20).status == 500
+        if kind == "async def ":  # on the main thread, where it is allowed
+            assert server.post(predict, {"do": "signals"}).status == 200
+            wait_until(
+                lambda: [r for r in server.logged("message") if "handlers" in r["message"]],
+                "the handlers' return",
+            )
+        assert server.post(predict, {}).json() == own
+        server.process.send_signal(signal.SIGTERM)
+        assert server.wait_exit(20) == 0
+
+
+def test_a_load_that_takes_signals_or_exits_while_preloading(tmp_path: Path) -> None:
+    source = """
+import os, signal, sys
+class M:
+    def load(self):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        if os.path.exists("STOP"):
+            sys.exit(0)
+    def predict(self, payload): return {"predictions": [os.getpid()]}
+"""
+    directory = write_model(tmp_path / "m", source.replace("STOP", str(tmp_path / "stop")))
+    arguments = ["--model-dir", str(directory), "--preload", "true"]
+    with serving(*arguments) as server:
+        first = server.post("/v1/models/model:predict", {}).json()["predictions"][0]
+        os.kill(first, signal.SIGKILL)  # the master still sees its children end
+        wait_until(lambda: len(server.logged("message", "ready")) == 2, "the successor")
+        server.process.send_signal(signal.SIGTERM)
+        assert server.wait_exit(20) == 0
+    (tmp_path / "stop").touch()
+    for preload in ("true", "false"):
+        with serving("--model-dir", str(directory), "--preload", preload, ready=False) as failing:
+            assert failing.wait_exit() == 1
+            assert "failed to load" in failing.lines[-1]
