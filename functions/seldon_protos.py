@@ -13,6 +13,7 @@ from google.protobuf import (
     json_format,
     message_factory,
     struct_pb2,
+    wrappers_pb2,
 )
 
 from functions.wire import seldon
@@ -20,7 +21,7 @@ from functions.wire import seldon
 
 def _load() -> dict[str, Any]:
     pool = descriptor_pool.DescriptorPool()
-    for known in (any_pb2, empty_pb2, struct_pb2):
+    for known in (any_pb2, empty_pb2, struct_pb2, wrappers_pb2):
         pool.AddSerializedFile(known.DESCRIPTOR.serialized_pb)
     for document in seldon.file_descriptors():
         file = json_format.ParseDict(document, descriptor_pb2.FileDescriptorProto())

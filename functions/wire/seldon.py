@@ -44,6 +44,8 @@ _TENSORFLOW: Final = {
     " 4 tensor_content bytes, 5 float_val float*, 6 double_val double*, 7 int_val int32*,"
     " 8 string_val bytes*, 10 int64_val int64*, 11 bool_val bool*, 13 half_val int32*,"
     " 16 uint32_val uint32*, 17 uint64_val uint64*",
+    "TensorInfo": "1 name string, 2 dtype DataType, 3 tensor_shape TensorShapeProto",
+    "SignatureDef": "1 inputs map<TensorInfo>, 2 outputs map<TensorInfo>, 3 method_name string",
 }
 _TENSORFLOW_ENUMS: Final = {
     "DataType": {
@@ -52,6 +54,19 @@ _TENSORFLOW_ENUMS: Final = {
         "DT_BFLOAT16": 14, "DT_UINT16": 17, "DT_HALF": 19, "DT_UINT32": 22, "DT_UINT64": 23,
     }
 }  # fmt: skip
+
+SERVING: Final = "tensorflow.serving"
+SERVING_MESSAGES: Final = {
+    "ModelSpec": "1 name string, 2 version google.protobuf.Int64Value?, 3 signature_name string,"
+    " 4 version_label string?",
+    "PredictRequest": "1 model_spec ModelSpec, 2 inputs map<tensorflow.TensorProto>,"
+    " 3 output_filter string*",
+    "PredictResponse": "1 outputs map<tensorflow.TensorProto>, 2 model_spec ModelSpec",
+    "GetModelMetadataRequest": "1 model_spec ModelSpec, 2 metadata_field string*",
+    "GetModelMetadataResponse": "1 model_spec ModelSpec, 2 metadata map<google.protobuf.Any>",
+    "SignatureDefMap": "1 signature_def map<tensorflow.SignatureDef>",
+}
+"""TensorFlow Serving's messages of Predict, which `customData` may carry."""
 
 SERVICES: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "Generic": {
@@ -92,9 +107,9 @@ _TENSORFLOW_FILE: Final = "turnout/tensorflow.proto"
 def file_descriptors() -> list[dict[str, Any]]:
     """FileDescriptorProtos as JSON objects, in the order of their dependencies.
 
-    google/protobuf's any, empty and struct must be in the pool already.
+    google/protobuf's any, empty, struct and wrappers must be in the pool already.
     """
-    known = [f"google/protobuf/{name}.proto" for name in ("any", "empty", "struct")]
+    known = [f"google/protobuf/{name}.proto" for name in ("any", "empty", "struct", "wrappers")]
     seldon = _file("turnout/seldon.proto", PACKAGE, MESSAGES, _ENUMS)
     seldon["dependency"] = [*known, _TENSORFLOW_FILE]
     seldon["service"] = [
@@ -107,7 +122,10 @@ def file_descriptors() -> list[dict[str, Any]]:
         }
         for service, methods in SERVICES.items()
     ]
-    return [_file(_TENSORFLOW_FILE, "tensorflow", _TENSORFLOW, _TENSORFLOW_ENUMS), seldon]
+    tensorflow = _file(_TENSORFLOW_FILE, "tensorflow", _TENSORFLOW, _TENSORFLOW_ENUMS)
+    serving = _file("turnout/tensorflow_serving.proto", SERVING, SERVING_MESSAGES, {})
+    serving["dependency"] = [*known, _TENSORFLOW_FILE]
+    return [tensorflow, serving, seldon]
 
 
 def _type_name(message: str) -> str:

@@ -17,7 +17,7 @@ from google.protobuf import json_format
 from functions.wire.http1_head import RequestHead
 from router_fn.grpc_front import _CODES, GrpcExchange
 from router_fn.seldon import messages
-from router_fn.seldon.protos import MESSAGES
+from router_fn.seldon.protos import MESSAGES, POOL
 
 if TYPE_CHECKING:
     from router_fn.seldon.front import SeldonServer
@@ -75,7 +75,7 @@ class SeldonGrpcFront:
             if name.endswith("Metadata"):
                 verb, target = b"GET", path + getattr(request, "name", "")
             try:
-                body = json.dumps(json_format.MessageToDict(request)).encode()
+                body = json.dumps(json_format.MessageToDict(request, descriptor_pool=POOL)).encode()
             except (ValueError, json_format.Error) as error:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             status, answered = await self._run(verb, target, body, context)
@@ -84,7 +84,10 @@ class SeldonGrpcFront:
                 await context.abort(code, _cause(answered))
             try:
                 return json_format.ParseDict(
-                    _renamed(name, json.loads(answered)), makes(), ignore_unknown_fields=True
+                    _renamed(name, json.loads(answered)),
+                    makes(),
+                    ignore_unknown_fields=True,
+                    descriptor_pool=POOL,
                 )
             except (ValueError, RecursionError, json_format.Error) as error:
                 text = f"the answer is no {gives}: {error}"

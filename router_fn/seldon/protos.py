@@ -13,19 +13,24 @@ from google.protobuf import (
     json_format,
     message_factory,
     struct_pb2,
+    wrappers_pb2,
 )
 
 from functions.wire import seldon
 
+POOL: Final = descriptor_pool.DescriptorPool()
+"""For what is packed in an Any."""
 
-def _load() -> dict[str, Any]:
-    pool = descriptor_pool.DescriptorPool()
-    for known in (any_pb2, empty_pb2, struct_pb2):
+
+def _load(pool: Any) -> dict[str, Any]:
+    for known in (any_pb2, empty_pb2, struct_pb2, wrappers_pb2):
         pool.AddSerializedFile(known.DESCRIPTOR.serialized_pb)
     for document in seldon.file_descriptors():
         file = json_format.ParseDict(document, descriptor_pb2.FileDescriptorProto())
         pool.AddSerializedFile(file.SerializeToString())
     names = {name: f"{seldon.PACKAGE}.{name}" for name in seldon.MESSAGES}
+    names |= {name: f"{seldon.SERVING}.{name}" for name in seldon.SERVING_MESSAGES}
+    names["TensorProto"] = "tensorflow.TensorProto"
     names["Empty"] = "google.protobuf.Empty"
     return {
         name: message_factory.GetMessageClass(pool.FindMessageTypeByName(full))
@@ -33,5 +38,5 @@ def _load() -> dict[str, Any]:
     }
 
 
-MESSAGES: Final = _load()
+MESSAGES: Final = _load(POOL)
 """Message classes by name."""
