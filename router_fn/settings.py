@@ -13,6 +13,8 @@ from functions.wire import container
 
 T = TypeVar("T")
 
+_UNIT_PORT = "PREDICTIVE_UNIT_HTTP_SERVICE_PORT"
+
 
 class SettingsError(Exception):
     """The configuration is not usable; `problems` name variable, value and expectation."""
@@ -35,7 +37,8 @@ class Settings:
     host: str = ""
     """HOST: address to listen on; empty is all, IPv4 and IPv6."""
     port: int = container.DEFAULT_PORT
-    """PORT: as Knative sets it; 0 lets the system choose (then see the log)."""
+    """PORT: as Knative sets it; 0 lets the system choose (then see the log). Beside another router
+    in a pod, where there is no PORT, PREDICTIVE_UNIT_HTTP_SERVICE_PORT as for any Seldon node."""
     workers: int = 1
     """WEB_CONCURRENCY: processes; more than one are managed by gunicorn."""
     metrics_port: int | None = None
@@ -105,7 +108,9 @@ class Settings:
             check_only=arguments.check,
             strict=arguments.strict or read.flag("STRICT"),
             host=env.get("HOST", ""),
-            port=read.whole("PORT", container.DEFAULT_PORT, 0, 65535),
+            port=read.whole(
+                "PORT", read.optional_port(_UNIT_PORT) or container.DEFAULT_PORT, 0, 65535
+            ),
             workers=read.whole("WEB_CONCURRENCY", 1, 1, 256),
             metrics_port=read.optional_port("METRICS_PORT"),
             grpc_port=read.optional_port("GRPC_PORT"),

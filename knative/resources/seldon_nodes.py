@@ -1,6 +1,6 @@
 """The Service of one node of a SeldonDeployment: pod, scale, labels, and what the router learns."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +64,8 @@ def make(site: Site) -> Made:
     """The node's Service and its route."""
     resource, node = site.resource, site.node
     server = seldon_servers.make(site)
-    containers = [server.serving, *(servers.sidecar(c) for c in _sidecars(site))]
+    beside = [*server.sidecars, *(servers.sidecar(c) for c in _sidecars(site))]
+    containers = [server.serving, *beside]
     fields = pod_fields(site)
     volumes = mounted(fields.pop("volumes", None) or [], [*containers, *_initial(fields)])
     name = names.seldon_node(resource.name, site.predictor["name"], node.name)
@@ -76,12 +77,16 @@ def make(site: Site) -> Made:
     part = Part(
         name=name,
         unit=server.unit,
-        component={**gpu.pod(server.serving), **component},
+        component={**gpu.pod(server.model_server), **component},
         containers=containers,
         init_containers=server.delivery.init_containers,
         volumes=server.delivery.volumes,
         labels={keys.SELDON_DEPLOYMENT: resource.name},
-        annotations={**gpu.annotations(resource, server.serving), **deadline(site)},
+        annotations={
+            **gpu.annotations(resource, server.model_server),
+            **deadline(site),
+            **pod_ports(server.ports),
+        },
     )
     host = names.host(name, resource.namespace)
     route: Object = {"serviceUrl": f"{'grpc' if site.is_grpc else 'http'}://{host}"}
@@ -138,6 +143,11 @@ def _labels(site: Site) -> dict[str, str]:
     typed = {f"seldon.io/{_TYPE_LABELS[kind]}": "true"} if kind in _TYPE_LABELS else {}
     shadow = {"seldon.io/shadow": "true"} if site.predictor.get("shadow") else {}
     return {**seldon_routing.labels(site.predictor), **typed, **shadow}
+
+
+def pod_ports(numbers: Sequence[int]) -> dict[str, str]:
+    """The annotation for ports on which a pod's containers call one another."""
+    return {keys.POD_PORTS: ",".join(map(str, numbers))} if numbers else {}
 
 
 def deadline(site: Site) -> dict[str, str]:

@@ -7,7 +7,7 @@ have a Service each, and the deployment's router shares the requests among them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from knative import keys, names
@@ -90,10 +90,12 @@ def make(sites: Sequence[Site]) -> Pod:
     for site in sites:
         server = seldon_servers.make(site)
         here = ports[site.node.name]
+        server = _apart(server, declared)
         _add(pod, site, server, here)
-        ours = server.unit == "functions"
+        ours = server.unit != "custom"
         called = here.grpc if site.is_grpc else here.http
         declared += [called] if ours else [here.http, here.grpc, here.metrics]
+        declared += server.ports
     pod.containers += [servers.sidecar(c) for c in _others(first)]
     used = [*pod.containers, *(pod.fields.get("initContainers") or [])]
     own = pod.fields.pop("volumes", None) or []
@@ -109,6 +111,10 @@ def _add(pod: Pod, site: Site, server: seldon_servers.NodeServer, here: "Ports")
     renamed[names.TMP_VOLUME] = names.bounded(f"{node}-{names.TMP_VOLUME}")
     inner = _mounts(_inner(site, server, here), renamed)
     pod.containers.append(inner)
+    for beside in server.sidecars:
+        taken = any(one["name"] == beside["name"] for one in pod.containers)
+        name = names.bounded(f"{beside['name']}-{node}") if taken else beside["name"]
+        pod.containers.append({**_mounts(beside, renamed), "name": name})
     pod.volumes += [{**v, "name": renamed[v["name"]]} for v in server.delivery.volumes]
     if any(m["name"] == renamed[names.TMP_VOLUME] for m in inner.get("volumeMounts") or []):
         pod.volumes.append({"name": renamed[names.TMP_VOLUME], "emptyDir": {}})
@@ -117,9 +123,9 @@ def _add(pod: Pod, site: Site, server: seldon_servers.NodeServer, here: "Ports")
         suffix = f"-{number}" if number else ""
         name = names.bounded(f"{node}-model-initializer{suffix}")
         pod.init_containers.append({**_mounts(fetcher, renamed), "name": name})
-    pod.annotations |= gpu.annotations(site.resource, server.serving)
+    pod.annotations |= gpu.annotations(site.resource, server.model_server)
     pod.annotations |= seldon_nodes.deadline(site)
-    pod.fields |= gpu.pod(server.serving)
+    pod.fields |= gpu.pod(server.model_server)
     url = f"grpc://localhost:{here.grpc}" if site.is_grpc else f"http://localhost:{here.http}"
     route: Object = {"serviceUrl": url, "health": "grpc" if site.is_grpc else _health(server)}
     if image := server.serving.get("image"):
@@ -196,10 +202,40 @@ def _inner(site: Site, server: seldon_servers.NodeServer, here: Ports) -> Object
         told = [
             e for e in told if e["name"].endswith(("UNIT_SERVICE_PORT", f"{kind}_SERVICE_PORT"))
         ]
+    elif server.unit == "router-fn":
+        inner = collocation.behind(serving, container.DEFAULT_PORT, ours=False)
+        told = [*told[:2], *container.env(HOST="127.0.0.1")]
     else:
         _warn_of_probes(site)
         inner = collocation.behind(_moved(serving, declared, called), here.http, ours=False)
     return container.tidy({**inner, "env": container.merge_env(inner.get("env") or [], told)})
+
+
+def _apart(server: seldon_servers.NodeServer, taken: Sequence[int]) -> seldon_servers.NodeServer:
+    """The server with ports for its sidecars that no other container of the pod has."""
+    moved: dict[int, int] = {}
+    for port in server.ports:
+        moved[port] = next(_free(port, {*taken, *moved.values(), *(set(server.ports) - {port})}))
+    if all(before == after for before, after in moved.items()):
+        return server
+    from knative.local import port_words
+
+    def with_words(one: Object) -> Object:
+        args = one.get("args") or []
+        for before, after in moved.items():
+            args = port_words.replace_port(args, before, after)
+        env = [
+            {**e, "value": port_words.replace_addresses(e["value"], moved)} if "value" in e else e
+            for e in one.get("env") or []
+        ]
+        return container.tidy({**one, "args": args, "env": env})
+
+    return replace(
+        server,
+        serving=with_words(server.serving),
+        sidecars=[with_words(one) for one in server.sidecars],
+        ports=list(moved.values()),
+    )
 
 
 def _moved(serving: Object, declared: int, number: int) -> Object:

@@ -6,7 +6,7 @@ PREDICTIVE_UNIT_HTTP_SERVICE_PORT, so that the user's images keep working unmodi
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from knative import names
@@ -35,6 +35,15 @@ class NodeServer:
     delivery: storage.Delivery
     protocol: str = ""
     """`tensorflow` when the router must translate for it."""
+    sidecars: list[Object] = field(default_factory=list)
+    """What it needs beside it, reached on loopback."""
+    ports: list[int] = field(default_factory=list)
+    """Where the sidecars listen."""
+
+    @property
+    def model_server(self) -> Object:
+        """The container that holds the model, and a GPU if there is one."""
+        return self.sidecars[0] if self.sidecars else self.serving
 
 
 def make(site: Site) -> NodeServer:
@@ -105,6 +114,8 @@ def _params(site: Site, known: words.Server) -> list[str]:
 
 def _stock(site: Site) -> NodeServer:
     """The container that Seldon itself would start, with one port."""
+    if seldon_stock.is_proxied(site):
+        return _proxied(site)
     raw = seldon_stock.is_raw(site)
     delivery = storage.Delivery() if raw else deliver(site, own_server=False)
     given = site.tfserving.container if site.tfserving is not None else site.given
@@ -123,13 +134,28 @@ def _stock(site: Site) -> NodeServer:
         "volumeMounts": delivery.mounts,
     }
     user = {k: v for k, v in plain(given).items() if k != "args"}
-    translated = site.node.implementation == "TENSORFLOW_SERVER" and site.protocol == "seldon"
+    serving = container.merge(base, {**user, "name": site.node.name})
+    return NodeServer(unit="custom", serving=serving, delivery=delivery)
+
+
+def _proxied(site: Site) -> NodeServer:
+    """Seldon's pair: a container of the node's name that converts, and `tfserving` beside it."""
+    delivery = deliver(site, own_server=False)
+    sidecar, ports = _tfserving(site, delivery)
+    image = site.context.options.image("router-fn")
+    base = seldon_stock.proxy(site, image, ports[0])
+    base["env"] = [*node_env(site, image), *base["env"]]
+    serving = container.merge(base, plain(site.given))
     return NodeServer(
-        unit="custom",
-        serving=container.merge(base, {**user, "name": site.node.name}),
-        delivery=delivery,
-        protocol="tensorflow" if translated else "",
+        unit="router-fn", serving=serving, delivery=delivery, sidecars=[sidecar], ports=ports
     )
+
+
+def _tfserving(site: Site, delivery: storage.Delivery) -> tuple[Object, list[int]]:
+    base, ports = seldon_stock.tfserving(site, delivery.mounts)
+    given = plain(site.tfserving.container) if site.tfserving is not None else {}
+    user = {k: v for k, v in given.items() if k not in ("args", *_PROBES)}
+    return container.merge(base, user), ports
 
 
 # --- the user's own containers --------------------------------------------------------------------
@@ -150,7 +176,13 @@ def _users(site: Site) -> NodeServer:
         "securityContext": dict(container.GUARDED),
         "volumeMounts": delivery.mounts,
     }
-    return NodeServer(unit="custom", serving=container.merge(base, given), delivery=delivery)
+    serving = container.merge(base, given)
+    if not seldon_stock.is_proxied(site):
+        return NodeServer(unit="custom", serving=serving, delivery=delivery)
+    sidecar, ports = _tfserving(site, delivery)  # the user's own proxy
+    return NodeServer(
+        unit="custom", serving=serving, delivery=delivery, sidecars=[sidecar], ports=ports
+    )
 
 
 def _users_functions(site: Site, given: Object) -> NodeServer:
@@ -193,13 +225,14 @@ def plain(given: Mapping[str, JSON]) -> Object:
     Knative probes the serving port unless a number says otherwise.
     """
     kept = {k: v for k, v in given.items() if k in core.CONTAINER.fields and k not in _NOT_CARRIED}
-    for probe in ("readinessProbe", "livenessProbe", "startupProbe"):
+    for probe in _PROBES:
         if kept.get(probe):
             kept[probe] = _portless(kept[probe])
     return kept
 
 
 _NOT_CARRIED = ("ports", "lifecycle")
+_PROBES = ("readinessProbe", "livenessProbe", "startupProbe")
 
 
 def _portless(probe: Mapping[str, JSON]) -> Object:

@@ -5,6 +5,7 @@ componentSpecs replaces them. They are used when asked for (annotation `turnout.
 and where we have no runtime of our own.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,6 +66,91 @@ def container_of(site: Site, given: Mapping[str, JSON], *, raw: bool) -> Stock:
     return stock
 
 
+# --- TensorFlow Serving behind Seldon's protocol (7.1) --------------------------------------------
+
+TF_REST, TF_GRPC = 2001, 2000
+"""Where TensorFlow Serving listens beside its proxy, for nobody else."""
+SIDECAR = "tfserving"
+
+
+def is_proxied(site: Site) -> bool:
+    """Whether the node is a pair: a container that speaks Seldon's protocol, and the model server
+    beside it."""
+    return site.node.implementation == "TENSORFLOW_SERVER" and site.protocol == "seldon"
+
+
+def tfserving(site: Site, mounts: list[Object]) -> tuple[Object, list[int]]:
+    """The sidecar, and the ports on which the proxy finds it (REST first)."""
+    given = site.tfserving.container if site.tfserving is not None else {}
+    args = given.get("args") or [
+        f"--port={TF_GRPC}",
+        f"--rest_api_port={TF_REST}",
+        f"--model_name={site.node.name}",
+        f"--model_base_path={names.MODEL_DIR}",
+    ]
+    ports = []
+    for flag, default in (("--rest_api_port", TF_REST), ("--port", TF_GRPC)):
+        text = container.flag_value({"args": args}, flag)
+        if not text and flag == "--rest_api_port":
+            _needs_rest(site)
+        ports.append(int(text) if text.isdigit() else default)
+    base: Object = {
+        "name": SIDECAR,
+        "image": _TENSORFLOW,
+        "args": list(args),
+        "resources": container.copied(container.SERVER_RESOURCES),
+        "securityContext": dict(container.GUARDED),
+        "volumeMounts": mounts,
+    }
+    return base, ports
+
+
+def proxy(site: Site, image: str, port: int) -> Object:
+    """The node's own container: the router with a graph of one node, which it translates for. It
+    is ready when TensorFlow Serving has loaded the model."""
+    node: Object = {
+        "name": site.node.name,
+        "implementation": site.node.implementation,
+        "parameters": seldon_routing.parameters(site.node.unit),
+        "serviceUrl": f"http://localhost:{port}",
+        "image": image,
+        "serverProtocol": "tensorflow",
+        "health": f"/v1/models/{site.node.name}",
+    }
+    graph = {
+        "kind": "SeldonDeployment",
+        "name": site.resource.name,
+        "namespace": site.resource.namespace,
+        "protocol": "seldon",
+        "predictors": [{"name": site.predictor["name"], "graph": node}],
+    }
+    timeout_ms = seldon_routing.routing_spec(site.resource).get("timeoutMs")
+    if timeout_ms:
+        graph["timeoutMs"] = timeout_ms
+    text = json.dumps(graph, ensure_ascii=False, indent=2)
+    return {
+        "name": site.node.name,
+        "image": image,
+        "command": ["python", "-m", "router_fn"],
+        "env": container.env(GRAPH_JSON=text),
+        "ports": container.ports(),
+        "readinessProbe": container.ready_probe(),
+        "resources": container.copied(container.ROUTER_RESOURCES),
+        "securityContext": dict(container.HARDENED),
+        "volumeMounts": [container.tmp_mount()],
+    }
+
+
+def _needs_rest(site: Site) -> None:
+    site.context.report(site.resource).error(
+        site.tfserving.path if site.tfserving is not None else site.node.path,
+        "the arguments of tensorflow serving need --rest_api_port: it is called over REST",
+    )
+
+
+# --- one container each ---------------------------------------------------------------------------
+
+
 def _tensorflow(site: Site, given: Mapping[str, JSON]) -> Stock:
     args = [
         f"--rest_api_port={container.DEFAULT_PORT}",
@@ -73,10 +159,7 @@ def _tensorflow(site: Site, given: Mapping[str, JSON]) -> Stock:
     ]
     port = container.flag_value(given, "--rest_api_port")
     if given.get("args") and not port:
-        site.context.report(site.resource).error(
-            site.tfserving.path if site.tfserving is not None else site.node.path,
-            "the arguments of tensorflow serving need --rest_api_port: it is called over REST",
-        )
+        _needs_rest(site)
     number = int(port) if port.isdigit() else container.DEFAULT_PORT
     probe = {"httpGet": {"path": f"/v1/models/{site.node.name}"}}
     fields: Object = {"image": _TENSORFLOW, "args": args, "readinessProbe": probe}

@@ -178,6 +178,7 @@ def up(
     port: int | None = None,
     cwd: Path = ROOT,
     ready: bool = True,
+    program: Path = TURNOUT,
     **more: str,
 ) -> Iterator[Up]:
     """`turnout up ARGV` with its state in `folder`, from `ready` on; always stopped at the end."""
@@ -186,7 +187,7 @@ def up(
     stdout, stderr = folder / "up.out", folder / "up.err"
     with stdout.open("w") as out, stderr.open("w") as err:
         process = subprocess.Popen(
-            [TURNOUT, "up", *argv, "--port", str(port), "--state-dir", folder / "state"],
+            [program, "up", *argv, "--port", str(port), "--state-dir", folder / "state"],
             cwd=cwd,
             env=environment(**more),
             stdin=subprocess.DEVNULL,

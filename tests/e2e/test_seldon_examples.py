@@ -1,6 +1,7 @@
 """The examples with SeldonDeployments, by the commands of their READMEs; and the bandit learns."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -101,9 +102,12 @@ def test_the_bandit_learns_from_feedback_and_the_combiner_answers_the_mean(
     assert mean["data"]["ndarray"][0] == pytest.approx(wanted)
 
 
-@pytest.mark.skipif(
+needs_tensorflow = pytest.mark.skipif(
     not (TENSORFLOW / ".installed").exists(), reason="TensorFlow is not here: make tensorflow"
 )
+
+
+@needs_tensorflow
 def test_every_command_of_tfserving_mnist_works(tmp_path: Path) -> None:
     readme = local.EXAMPLES / "tfserving-mnist" / "README.md"
     text = tour.run(readme, tmp_path, path=TENSORFLOW / "bin")
@@ -118,3 +122,63 @@ def test_every_command_of_tfserving_mnist_works(tmp_path: Path) -> None:
     refusal = next(a["status"] for a in said if "status" in a)
     assert (refusal["code"], refusal["status"]) == (400, "FAILURE")
     assert "784" in refusal["info"]
+
+
+STOCK = """
+apiVersion: machinelearning.seldon.io/v1alpha2
+kind: SeldonDeployment
+metadata:
+  name: pairs
+  annotations: {turnout.dev/runtime: stock}
+spec:
+  predictors:
+    - name: default
+      graph:
+        name: mean
+        implementation: AVERAGE_COMBINER
+        children:
+          - {name: first, implementation: TENSORFLOW_SERVER, modelUri: "s3://turnout-tests/first"}
+          - {name: second, implementation: TENSORFLOW_SERVER, modelUri: "s3://turnout-tests/second"}
+---
+apiVersion: machinelearning.seldon.io/v1alpha2
+kind: SeldonDeployment
+metadata:
+  name: pod
+  annotations: {turnout.dev/runtime: stock, turnout.dev/collocate: "true"}
+spec:
+  predictors:
+    - name: default
+      graph:
+        name: second
+        implementation: TENSORFLOW_SERVER
+        modelUri: s3://turnout-tests/second
+"""
+
+
+@needs_tensorflow
+def test_seldons_own_layout_with_tensorflow_serving_beside_its_proxy(tmp_path: Path) -> None:
+    """Two models in one graph, each in a pod with its proxy; and engine, proxy and server in one
+    pod. Our own server stands for the image of TensorFlow Serving, under its flags."""
+    for name, plus in (("first", "2"), ("second", "4")):
+        script = local.ROOT / "tests" / "clients_functions" / "make_saved_model.py"
+        command = [TENSORFLOW / "bin" / "python", script, tmp_path / "models" / name, plus]
+        subprocess.run(command, check=True, capture_output=True)
+    (tmp_path / "stock.yaml").write_text(STOCK)
+    mirror = f"s3://turnout-tests/={tmp_path / 'models'}/"
+    image = "tensorflow/serving=python -m functions.tfs"
+    turnout = TENSORFLOW / "bin" / "turnout"
+    with local.up(
+        tmp_path / "stock.yaml", "--mirror", mirror, "--map", image,
+        folder=tmp_path / "up", program=turnout,
+    ) as up:  # fmt: skip
+        body = json.dumps({"data": {"ndarray": [2.0, 4.0]}}).encode()
+        path = "/api/v1.0/predictions"
+        status, answer, _ = up.post("pairs", body, path=path, timeout_s=120)
+        assert (status, answer["data"]["ndarray"]) == (200, [[4.0, 5.0]]), answer
+        assert set(answer["meta"]["requestPath"]) == {"first", "second"}
+        status, answer, _ = up.post("pod", body, path=path, timeout_s=120)
+        assert (status, answer["data"]["ndarray"]) == (200, [[5.0, 6.0]]), answer
+        wrong = json.dumps({"data": {"ndarray": [["x"]]}}).encode()
+        status, answer, _ = up.post("pod", wrong, path=path)
+        assert (status, answer["status"]["status"]) == (400, "FAILURE")
+        assert "not of expected type: float" in answer["status"]["info"]
