@@ -5,7 +5,6 @@ import socket
 import ssl
 from collections.abc import Callable
 from typing import TypeVar
-from weakref import WeakKeyDictionary
 
 from .target import Target
 
@@ -33,7 +32,8 @@ async def connect(
     except TimeoutError:
         if not limit.expired():
             raise
-        raise Unreachable(f"no connection within {CONNECT_S:g} s", retryable=True) from None
+        what = "TLS connection" if target.tls else "connection"
+        raise Unreachable(f"no {what} within {CONNECT_S:g} s", retryable=True) from None
     except ssl.SSLCertVerificationError as exc:
         raise Unreachable(_certificate_reason(exc), retryable=False) from exc
     except ssl.SSLError as exc:
@@ -58,32 +58,44 @@ async def _connect(
     return protocol
 
 
-_writers: WeakKeyDictionary[asyncio.BaseProtocol, asyncio.StreamWriter] = WeakKeyDictionary()
-"""A StreamWriter that nobody holds closes its transport (CPython 3.11.6 and later)."""
+class _Connecting(asyncio.Protocol):
+    """Waits for a proxy's answer to CONNECT. (Not a stream: a StreamWriter closes its transport
+    when it is collected, which here goes on without it.)"""
+
+    def __init__(self) -> None:
+        self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._read = b""
+
+    def data_received(self, data: bytes) -> None:
+        self._read += data
+        if not self.answer.done() and (b"\r\n\r\n" in self._read or len(self._read) > 8192):
+            self.answer.set_result(self._read)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.answer.done():
+            self.answer.set_result(b"")
 
 
 async def _tunnelled(
     target: Target, proxy: tuple[str, int], protocol: P, context: ssl.SSLContext | None
 ) -> P:
     """CONNECT through an HTTP proxy, TLS inside where there is a context."""
-    reader, writer = await asyncio.open_connection(*proxy, limit=8192)
+    loop = asyncio.get_running_loop()
+    plain, connecting = await loop.create_connection(_Connecting, *proxy)
     place = target.address.encode()
-    writer.write(b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (place, place))
+    plain.write(b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (place, place))
     try:
-        answer = await reader.readuntil(b"\r\n\r\n")
-    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-        answer = b""
-    if not answer.startswith((b"HTTP/1.1 2", b"HTTP/1.0 2")):
-        writer.close()
-        said = answer[9:12].decode("ascii", "replace") or "no proper answer"
-        raise OSError(f"the proxy {proxy[0]}:{proxy[1]} refused a tunnel ({said})")
-    transport: asyncio.BaseTransport | None = writer.transport
-    if context is not None:
-        transport = await asyncio.get_running_loop().start_tls(
-            writer.transport, protocol, context, server_hostname=target.host
-        )
+        answer = await connecting.answer
+        if not answer.startswith((b"HTTP/1.1 2", b"HTTP/1.0 2")):
+            said = answer[9:12].decode("ascii", "replace") or "no proper answer"
+            raise OSError(f"the proxy {proxy[0]}:{proxy[1]} refused a tunnel ({said})")
+        transport: asyncio.Transport | None = plain
+        if context is not None:
+            transport = await loop.start_tls(plain, protocol, context, server_hostname=target.host)
+    except BaseException:
+        plain.abort()
+        raise
     assert transport is not None
-    _writers[protocol] = writer
     transport.set_protocol(protocol)
     protocol.connection_made(transport)
     return protocol

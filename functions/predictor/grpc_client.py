@@ -17,7 +17,7 @@ from functions.inference import InferRequest, InferResponse, Tensor
 from functions.wire import v2
 
 from . import documents
-from .connection import Buffer
+from .connection import Broken, Buffer
 from .dialling import Unreachable, connect
 from .http2 import Answer, Http2, literal
 from .target import Target
@@ -199,6 +199,9 @@ class Grpc:
                 "TLS: it does not offer HTTP/2: no gRPC port? (--predictor-protocol v2)",
                 retryable=False,
             )
+        await connection.settled  # how many calls at once it takes
+        if not connection.usable:
+            raise Broken("closed the connection at once")
         self._connections.append(connection)
 
     def _dialled(self, task: "asyncio.Task[None]") -> None:

@@ -114,7 +114,9 @@ class Http2(asyncio.Protocol):
         self._block: tuple[int, int, bytes] | None = None  # headers to be continued
         self._blocks: dict[bytes, dict[bytes, bytes]] = {}
         self._decoder: Any = None
-        self._settled = False  # the peer's first frame, its settings, is there
+        self._settled = False
+        self.settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """The peer's first frame, its settings, is there; Broken when none will come."""
         self._answered = False
         self.usable = True
         """New calls may be made."""
@@ -208,19 +210,24 @@ class Http2(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.usable = False
         self._lost(self)
+        self._fail_settling(Broken("closed the connection without an answer: is this a gRPC port?"))
         now = time.monotonic()
         for stream_id, stream in list(self._streams.items()):
             if stream.headers:
                 error: Exception = Broken("closed the connection in the middle of its answer")
-            elif not self._settled:
-                error = Broken("closed the connection without an answer: is this a gRPC port?")
             elif self._answered and now - stream.started < STALE_S:
                 error = Unreachable("it closed the connection", retryable=True)
             else:
                 error = Broken("closed the connection without an answer")
             self._fail(stream_id, error)
 
+    def _fail_settling(self, error: Exception) -> None:
+        if not self.settled.done():
+            self.settled.set_exception(error)
+            self.settled.exception()  # it need not interest anybody
+
     def _fail_all(self, error: Exception) -> None:
+        self._fail_settling(error)
         for stream_id in list(self._streams):
             self._fail(stream_id, error)
 
@@ -358,6 +365,8 @@ class Http2(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(_SETTINGS_ACK)
         self._send_unsent()
+        if not self.settled.done():
+            self.settled.set_result(None)
 
     def _reset(self, stream_id: int, code: int) -> None:
         stream = self._streams.get(stream_id)
