@@ -160,7 +160,8 @@ class Runner:
             if self._timer is None:
                 self._timer = self.loop.call_later(min(0.1, self.timeout_s), self._expire)
         self._queue.append(job)
-        if self._started < min(self.threads, max(self.in_flight, len(self._queue))):
+        wanted = self._stuck + max(self.in_flight, len(self._queue))
+        if self._started < min(self.threads, wanted):
             self._start_thread()
         self._wake.release()
 
