@@ -133,7 +133,7 @@ class Application(BaseApplication):  # type: ignore[misc]
     def _preload(self) -> None:
         """Build every model once; the workers inherit them and share their memory.
 
-        Until this is done connections wait in the listener's queue. Raises HaltServer.
+        Until this is done connections wait in the listener's queue. Raises SystemExit.
         """
         from .repository import Repository
 
@@ -146,7 +146,7 @@ class Application(BaseApplication):  # type: ignore[misc]
             except (Exception, SystemExit) as error:
                 logger.error("loading failed", exc_info=error)
                 self._failure = _reason(error)
-                raise HaltServer("a model cannot be loaded", 1) from error
+                raise SystemExit(1) from error
         for number, handler in handlers.items():
             # Here user code runs on the main thread, where it can take the server's signals.
             signal.signal(number, handler)
