@@ -102,11 +102,11 @@ class Node:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouterTimeouts:
-    """KServe's `routerTimeouts`, in seconds; the defaults are KServe's."""
+    """KServe's `routerTimeouts`, in seconds; the defaults are KServe's, None is no limit."""
 
-    server_read_s: float = 60.0
-    server_write_s: float = 60.0
-    server_idle_s: float = 180.0
+    server_read_s: float | None = 60.0
+    server_write_s: float | None = 60.0
+    server_idle_s: float | None = 180.0
     service_client_s: float | None = None
 
 
@@ -320,12 +320,18 @@ def _read_timeouts(spec: _Reader) -> RouterTimeouts:
         return RouterTimeouts()
     reader = _Reader(raw, "routerTimeouts", spec.problems)
     default = RouterTimeouts()
-    # Zero means "no limit" to Go's server; we read it as "unset".
+
+    def seconds(name: str, unset: float | None) -> float | None:
+        given = reader.number(name)
+        return unset if given is None else given or None  # zero is no limit, as to Go's server
+
+    read = seconds("serverRead", default.server_read_s)
     timeouts = RouterTimeouts(
-        server_read_s=reader.number("serverRead") or default.server_read_s,
-        server_write_s=reader.number("serverWrite") or default.server_write_s,
-        server_idle_s=reader.number("serverIdle") or default.server_idle_s,
-        service_client_s=reader.number("serviceClient") or None,
+        server_read_s=read,
+        server_write_s=seconds("serverWrite", default.server_write_s),
+        # Go's server takes the limit on reading where the one on idleness is zero
+        server_idle_s=seconds("serverIdle", default.server_idle_s) or read,
+        service_client_s=seconds("serviceClient", None),
     )
     reader.finish()
     return timeouts

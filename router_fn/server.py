@@ -244,7 +244,7 @@ class Router:
 
     def read_head(self, head: RequestHead) -> object:
         """What this head means: an Incoming, or that it is the probe. Once per distinct head."""
-        if head.target.startswith(_READY) and head.target.partition(b"?")[0] == _READY:
+        if path_of(head.target) == _READY:
             return _PROBE
         selected = self._headers(head.headers)
         if self.observer.tracer is not None:  # every call carries its own span's
@@ -297,6 +297,19 @@ class Router:
         if not self._returned or reply.head is None:
             return b""
         return join((k, v) for k, v in reply.head.headers if k.lower() in self._returned)
+
+
+def path_of(target: bytes) -> bytes:
+    """The path that a request target means: without host (the form proxies use), query and percent
+    signs."""
+    path = target.partition(b"?")[0]
+    if b"://" in path and not path.startswith(b"/"):
+        path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
+    if b"%" in path:
+        from urllib.parse import unquote_to_bytes
+
+        path = unquote_to_bytes(path)
+    return path
 
 
 _TRACE_FIELDS = frozenset({b"traceparent", b"tracestate"})

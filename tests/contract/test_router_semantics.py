@@ -84,10 +84,11 @@ def test_every_method_and_path_is_a_post_to_the_graph(passed: Any, method: str, 
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
-def test_readiness_does_not_run_the_graph(passed: Any, method: str) -> None:
+@pytest.mark.parametrize("path", ["/readyz", "/readyz?verbose=1", "/ready%7A", "http://h/readyz"])
+def test_readiness_does_not_run_the_graph(passed: Any, method: str, path: str) -> None:
     served, up = passed
     before = len(up.seen)
-    answer = served.request(method, "/readyz?verbose=1")
+    answer = served.request(method, path)
     assert (answer.status, answer.body, "content-type" in answer.headers) == (200, b"", False)
     assert len(up.seen) == before
 

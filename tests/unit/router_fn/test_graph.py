@@ -287,6 +287,29 @@ def test_the_compiler_sees_urls_and_unused_nodes_as_errors_but_names_as_targets(
     assert problems(spec(nodes={"spare": node("Sequence", URL)}), resolved=False)
 
 
+@pytest.mark.parametrize(
+    ("given", "limits"),
+    [
+        ({}, (60, 60, 180, None)),
+        ({"serverRead": 0}, (None, 60, 180, None)),
+        ({"serverWrite": 0, "serviceClient": 0}, (60, None, 180, None)),
+        ({"serverRead": 7, "serverIdle": 0}, (7, 60, 7, None)),
+        ({"serverRead": 0, "serverIdle": 0}, (None, 60, None, None)),
+        ({"serverRead": 1, "serverWrite": 2, "serverIdle": 3, "serviceClient": 4}, (1, 2, 3, 4)),
+    ],
+)
+def test_timeouts_mean_what_they_mean_to_kserves_server(
+    given: dict[str, int], limits: tuple[object, ...]
+) -> None:
+    read = graph.parse(spec(routerTimeouts=given)).timeouts
+    assert limits == (
+        read.server_read_s,
+        read.server_write_s,
+        read.server_idle_s,
+        read.service_client_s,
+    )
+
+
 def test_what_kserve_allows_is_allowed() -> None:
     value = {
         "nodes": {
