@@ -99,7 +99,8 @@ def _check_adapter(value: JSON) -> list[Problem]:
     if not isinstance(value, Mapping):
         return [("", "must be a mapping")]
     problems = _unknown(
-        value, ("public", "tokenSecret", "maxBodyBytes", "ratePerSecond", "snsTopics")
+        value,
+        ("public", "tokenSecret", "maxBodyBytes", "ratePerSecond", "snsTopics", "buckets"),
     )
     secret = value.get("tokenSecret")
     if secret is not None and not (
@@ -112,6 +113,11 @@ def _check_adapter(value: JSON) -> list[Problem]:
         number = value.get(key)
         if number is not None and (isinstance(number, bool) or not isinstance(number, int)):
             problems.append((key, "must be a whole number"))
+    buckets = value.get("buckets")
+    if buckets is not None and not (
+        isinstance(buckets, list) and all(isinstance(name, str) for name in buckets)
+    ):
+        problems.append(("buckets", "must be a list of bucket names"))
     topics = value.get("snsTopics")
     if topics is not None and not (
         isinstance(topics, list) and all(isinstance(topic, str) for topic in topics)

@@ -4,27 +4,20 @@ The example is `examples/digits-s3`; its classifier is trained once, in seconds.
 """
 
 import filecmp
-import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from knative import errors
-from knative.demo import s3
-from knative.demo.engine import Engine
-from knative.demo.screen import Screen
+from knative.demo.uploads import Upload
 
 INBOX = "mnist"
 BUCKETS = (INBOX, "mnist-journal", *(f"digit-{digit}" for digit in range(10)))
 ADAPTER = "digits-adapter"
 WEBHOOK_URL = f"http://{ADAPTER}.default.svc.cluster.local/"
-REPLY = "digit.classified"
 DIGIT = 7
-TIMEOUT_S = 90.0
-"""Five services start from zero for the first picture."""
 
 
 def files(example: Path, made: Path) -> tuple[Mapping[str, Path], bool]:
@@ -58,55 +51,17 @@ def _train(script: Path, made: Path) -> None:
                 path.replace(target)
 
 
-def act(screen: Screen, local: Engine, server: s3.Server, made: Path) -> None:
-    """Upload one picture and wait for what the trigger does about it."""
-    key = f"in/{DIGIT}.png"
-    screen.heading(f"digits-s3: a handwritten {DIGIT} lands in a bucket (scikit-learn's digits)")
-    before = local.services()
-    started = time.monotonic()
-    s3.upload(server, INBOX, {key: made / "pictures" / f"{DIGIT}.png"})
-    screen.fact(
-        "upload", f"s3://{INBOX}/{key}; nobody calls a model, the bucket says what happened"
+def upload(made: Path) -> Upload:
+    """A digit for the inbox; its trigger files picture and answer under what it is."""
+    key, folder = f"in/{DIGIT}.png", f"digit-{DIGIT}"
+    return Upload(
+        heading=f"digits-s3: a handwritten {DIGIT} lands in a bucket (scikit-learn's digits)",
+        file=made / "pictures" / f"{DIGIT}.png",
+        bucket=INBOX,
+        key=key,
+        answer_bucket=folder,
+        answer_key=f"{key}.json",
+        written="the picture was moved to the same bucket",
+        reply="digit.classified",
+        first=(ADAPTER,),
     )
-    with screen.progress("waiting for the answer beside the picture"):
-        text = _wait(server, local, f"digit-{DIGIT}", f"{key}.json")
-    seconds = time.monotonic() - started
-    answer = json.dumps(json.loads(text).get("answer"))
-    screen.fact("answer", screen.style(answer, "bold", "green"))
-    screen.fact(
-        "written", f"s3://digit-{DIGIT}/{key}.json; the picture was moved to the same bucket"
-    )
-    # The adapter comes first and is called again when the picture is moved away.
-    order = sorted(
-        local.services().values(),
-        key=lambda service: (service.name != ADAPTER, service.last_request),
-    )
-    called = [
-        service
-        for service in order
-        if service.requests > (before[service.name].requests if service.name in before else 0)
-    ]
-    screen.fact("path", "S3 webhook -> " + " -> ".join(service.name for service in called))
-    screen.fact("events", ", ".join(_events(local)))
-    screen.fact("time", f"{seconds:.1f} s from the upload, {len(called)} services from zero")
-
-
-def _events(local: Engine) -> list[str]:
-    """Event types in order of arrival; the answer's own event comes a moment after the answer."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while REPLY not in (types := local.events()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return types[::-1]
-
-
-def _wait(server: s3.Server, local: Engine, bucket: str, key: str) -> bytes:
-    deadline = time.monotonic() + TIMEOUT_S
-    while (body := s3.download(server, bucket, key)) is None:
-        dead = local.dead_letters()
-        if dead or time.monotonic() > deadline:
-            reasons = "".join(f"\n  dead letter: {reason}" for reason in dead)
-            raise errors.TurnoutError(
-                f"s3://{bucket}/{key} did not appear within {TIMEOUT_S:g} s of the upload{reasons}"
-            )
-        time.sleep(0.1)
-    return body

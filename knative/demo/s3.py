@@ -83,18 +83,19 @@ def upload(server: Server, bucket: str, files: Mapping[str, Path]) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Webhook:
-    """Where the server announces what happens in one bucket."""
+    """Where the server announces what happens in some buckets: it has one webhook for all."""
 
-    bucket: str
+    buckets: tuple[str, ...]
     url: str
     proxy: str
     """HTTP proxy on the way to `url`: the local engine, which knows service names."""
 
     def to_toml(self) -> str:
         """SeaweedFS's `notification.toml`, read from the server's working directory."""
+        prefixes = ", ".join(f'"/buckets/{bucket}/"' for bucket in self.buckets)
         return (
             "[notification.webhook]\nenabled = true\n"
-            f'endpoint = "{self.url}"\npath_prefixes = ["/buckets/{self.bucket}/"]\n'
+            f'endpoint = "{self.url}"\npath_prefixes = [{prefixes}]\n'
             "timeout_seconds = 30\nmax_retries = 10\nbackoff_seconds = 1\nworkers = 4\n"
         )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from knative import errors, model_archive
-from knative.demo import children, digits, engine, pictures, s3
+from knative.demo import children, digits, engine, pictures, s3, uploads
 from knative.demo.screen import Screen
 from knative.demo.settings import Settings
 
@@ -21,6 +21,8 @@ ROOT = Path(__file__).parents[2]
 BUCKET = "turnout-examples"
 PIPELINES = ("animal-plant", "dog-breed")
 EVENT_EXAMPLE = "digits-s3"
+UPLOAD_EXAMPLE = "examples/animal-plant/upload/one-webhook.yaml"
+PHOTOS = "photos"
 DIGITS = ROOT / ".demo" / "digits"
 WINDOW_S = 6
 """Stable window of the demo's services: Knative's smallest, so that zero is not a minute away."""
@@ -59,7 +61,8 @@ def tell(settings: Settings, screen: Screen, own: Sequence[Path] = ()) -> None:
             local = stack.enter_context(_engine(settings, screen, work, server, port))
             for scene in scenes:
                 _send(screen, local, scene)
-            digits.act(screen, local, server, DIGITS)
+            uploads.act(screen, local, server, digits.upload(DIGITS))
+            uploads.act(screen, local, server, _photo())
             _back_to_zero(screen, local)
         except errors.TurnoutError as error:
             kept = keep_logs(work, ROOT / ".demo" / "logs")
@@ -137,6 +140,22 @@ def _scenes(own: Sequence[Path]) -> list[Scene]:
     ]
 
 
+def _photo() -> uploads.Upload:
+    """A photograph for the same graph that was called by hand before."""
+    cat = pictures.cat().copied_to(ROOT / ".demo" / "pictures")
+    return uploads.Upload(
+        heading=f"animal-plant-pipeline <= {cat.title} lands in a bucket ({cat.path.name})",
+        file=cat.path,
+        bucket=PHOTOS,
+        key=f"holiday/{cat.path.name}",
+        answer_bucket=PHOTOS,
+        answer_key=f"answers/{cat.path.name}.json",
+        written="that it is in the same bucket starts nothing again",
+        reply="photo.classified",
+        first=(digits.ADAPTER, f"{PHOTOS}-sink"),
+    )
+
+
 def _package(screen: Screen) -> dict[str, Path]:
     """All archives, made or still right; bucket key -> file."""
     screen.heading("1. Models")
@@ -168,7 +187,9 @@ def _storage(
 ) -> Iterator[s3.Server]:
     screen.heading("2. Storage")
     webhook = s3.Webhook(
-        bucket=digits.INBOX, url=digits.WEBHOOK_URL, proxy=f"http://127.0.0.1:{port}"
+        buckets=(digits.INBOX, PHOTOS),
+        url=digits.WEBHOOK_URL,
+        proxy=f"http://127.0.0.1:{port}",
     )
     with contextlib.ExitStack() as stack:
         with screen.progress("starting SeaweedFS") as progress:
@@ -176,7 +197,7 @@ def _storage(
             seconds = progress.seconds
         screen.fact("server", f"SeaweedFS S3 at {server.endpoint}, up in {seconds:.1f} s")
         with screen.progress(f"uploading {len(files)} files") as progress:
-            s3.make_buckets(server, (BUCKET, *digits.BUCKETS))
+            s3.make_buckets(server, (BUCKET, *digits.BUCKETS, PHOTOS, f"{PHOTOS}-journal"))
             size = s3.upload(server, BUCKET, files)
             seconds = progress.seconds
         screen.fact("bucket", f"s3://{BUCKET}: {size / 1e6:.0f} MB in {seconds:.1f} s")
@@ -191,6 +212,8 @@ def _engine(
     folders = [ROOT / "examples" / name for name in (*PIPELINES, EVENT_EXAMPLE)]
     files = [path for folder in folders for path in sorted(folder.glob("*.yaml"))]
     shown = " ".join(str(folder.relative_to(ROOT) / "*.yaml") for folder in folders)
+    files.append(ROOT / UPLOAD_EXAMPLE)
+    shown = f"{shown} {UPLOAD_EXAMPLE}"
     screen.fact("command", f"turnout up {shown}")
     with contextlib.ExitStack() as stack:
         with screen.progress("compiling and starting the engine") as progress:

@@ -20,7 +20,8 @@ SWEEP_SCHEDULE = "*/10 * * * *"
 def adapter(resource: Resource, context: "Context") -> Object:
     given = resource.spec.get("adapter") or {}
     item = parts.main_container(resource, context, "adapter")
-    variables = {"TURNOUT_BUCKETS": ",".join(parts.buckets(resource))}
+    passed = dict.fromkeys([*parts.buckets(resource), *(given.get("buckets") or ())])
+    variables = {"TURNOUT_BUCKETS": ",".join(passed)}
     if given.get("maxBodyBytes"):
         variables["TURNOUT_MAX_BODY_BYTES"] = str(given["maxBodyBytes"])
     if given.get("ratePerSecond"):

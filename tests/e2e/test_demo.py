@@ -62,6 +62,20 @@ def test_a_digit_in_the_bucket_is_answered_for(demo_output: str) -> None:
     assert "digit.classified" in _fact(scene, "events")
 
 
+def test_a_photograph_in_the_bucket_runs_the_graph(demo_output: str) -> None:
+    (scene,) = (
+        body
+        for heading, body in _sections(demo_output).items()
+        if heading.startswith("animal-plant-pipeline <= a cat lands in a bucket")
+    )
+    assert '"tiger_cat": 0.38' in _fact(scene, "answer")
+    assert _fact(scene, "path") == (
+        "S3 webhook -> digits-adapter -> photos-sink -> animal-plant-pipeline -> animal-plant"
+        " -> animal-classifier"
+    )
+    assert "photo.classified" in _fact(scene, "events")
+
+
 def test_it_shows_cold_and_warm_latency_and_zero_at_both_ends(demo_output: str) -> None:
     cat = _scene(demo_output, "animal-plant-pipeline", "a cat")
     found = re.fullmatch(r"([\d.]+) s \(3 services from zero\), then (\d+) ms", _fact(cat, "time"))

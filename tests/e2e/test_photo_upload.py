@@ -25,7 +25,7 @@ def server(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     folder = tmp_path_factory.mktemp("photos")
     port = local.free_port()
     webhook = s3.Webhook(
-        bucket="photos",
+        buckets=("photos",),
         url="http://photos-adapter.default.svc.cluster.local/",
         proxy=f"http://127.0.0.1:{port}",
     )

@@ -43,8 +43,10 @@ def test_failed_training_is_said_in_its_last_words_and_tried_again(
             digits.files(example, tmp_path / "made")
 
 
-def test_the_servers_webhook_is_limited_to_the_inbox() -> None:
-    webhook = s3.Webhook(bucket="mnist", url="http://adapter/", proxy="http://127.0.0.1:1")
+def test_the_servers_webhook_is_limited_to_the_buckets_of_the_triggers() -> None:
+    webhook = s3.Webhook(
+        buckets=("mnist", "photos"), url="http://adapter/", proxy="http://127.0.0.1:1"
+    )
     text = webhook.to_toml()
     assert 'endpoint = "http://adapter/"' in text
-    assert 'path_prefixes = ["/buckets/mnist/"]' in text
+    assert 'path_prefixes = ["/buckets/mnist/", "/buckets/photos/"]' in text

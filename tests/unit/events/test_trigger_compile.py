@@ -16,7 +16,7 @@ SPEC: dict[str, Any] = {
     "dedupe": {"store": "s3", "bucket": "mnist"},
     "broker": {"name": "b", "class": "Kafka"},
     "delivery": {"retry": 3},
-    "adapter": {"maxBodyBytes": 4096, "snsTopics": ["arn:t"]},
+    "adapter": {"maxBodyBytes": 4096, "snsTopics": ["arn:t"], "buckets": ["other"]},
     "scale": {"max": 3},
     "concurrency": {"max": 3},
     "deadlineSeconds": 30,
@@ -106,3 +106,10 @@ def test_an_integration_source_may_use_the_service_account() -> None:
     objects = compiled({**SPEC, "serviceAccountName": "reader"})
     (source,) = [item for item in objects if item["kind"] == "IntegrationSource"]
     assert source["spec"]["aws"]["auth"] == {"serviceAccountName": "reader"}
+
+
+def test_an_adapter_may_pass_on_other_triggers_buckets() -> None:
+    (adapter,) = [item for item in compiled(SPEC) if item["metadata"]["name"] == "t-adapter"][:1]
+    (container,) = adapter["spec"]["template"]["spec"]["containers"]
+    env = {item["name"]: item.get("value") for item in container["env"]}
+    assert env["TURNOUT_BUCKETS"] == "mnist,other"
