@@ -4,6 +4,7 @@ metadata."""
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,15 @@ READS = {
     "/api/v1.0/metadata": "metadata",
     "/seldon.json": "openapi",
 }
+_INGRESS = re.compile(r"^/seldon/[^/]+(/[^/]+)?(?=/api/)")
+"""The prefix of Seldon's ingress, `/seldon/NAMESPACE/NAME`: a unit may be a whole deployment."""
 _READING = frozenset(READS.values())
 
 
 def find(method: bytes, path: str, target: bytes) -> tuple[str, bytes] | int | None:
     """(verb, query) of a request; 405 for another method of a path here; None: not our path."""
     query = seldon_body.query_json(target) if b"?" in target else b""
+    path = _INGRESS.sub("", path)
     if path in READS:
         return (READS[path], b"") if method in (b"GET", b"HEAD") else 405
     verb = PATHS.get(path)

@@ -89,7 +89,8 @@ ANNOTATIONS: tuple[tuple[str, str, str], ...] = (
     (
         keys.COLLOCATE,
         "`true`",
-        "the transformer runs in the pod of its predictor (an extension: `--strict` refuses it)",
+        "the transformer runs in the pod of its predictor; a SeldonDeployment's nodes in the pod of"
+        " their router (an extension: `--strict` refuses it)",
     ),
 )
 """Annotations on source manifests that mean something to the compiler; all others reach the

@@ -38,7 +38,9 @@ SERVERS: Mapping[str, Server] = {
     "MLFLOW_SERVER": Server(protocols=("seldon", "v2"), runtime="mlflow"),
     "TENSORFLOW_SERVER": Server(protocols=("seldon", "tensorflow"), runtime="tensorflow"),
     "TRITON_SERVER": Server(protocols=("v2",)),
-    "HUGGINGFACE_SERVER": Server(protocols=("v2",), runtime="huggingface", needs_uri=False),
+    "HUGGINGFACE_SERVER": Server(
+        protocols=("seldon", "v2"), runtime="huggingface", needs_uri=False
+    ),
 }
 """Seldon's prepackaged servers by `implementation` (spec/seldon_tfserving 5)."""
 

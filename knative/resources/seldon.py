@@ -21,6 +21,7 @@ from knative.resources import (
     visibility,
 )
 from knative.resources.ksvc import DEFAULT_TIMEOUT_S
+from knative.resources.seldon_site import Site
 
 if TYPE_CHECKING:
     from knative.compiler import Context
@@ -40,6 +41,15 @@ def make(resource: Resource, context: "Context") -> list[Object]:
     taken = {resource.name}
     together = [p for p in resource.spec["predictors"] if seldon_pod.is_wanted(resource, p)]
     sites = list(seldon_nodes.sites(resource, context))
+    alone = _alone(resource, sites)
+    if alone is not None and not together:
+        made = seldon_nodes.make(alone, alone=True)
+        if not made.route.get("serverProtocol"):
+            return [made.service]
+        context.report(resource).warning(
+            (*alone.path, "annotations", words.NO_ENGINE),
+            "has no effect: the router translates for this server",
+        )
     inside = {predictor["name"]: seldon_pod.sites_of(sites, predictor) for predictor in together}
     for site in sites:
         if site in inside.get(site.predictor["name"], []):
@@ -60,6 +70,17 @@ def make(resource: Resource, context: "Context") -> list[Object]:
     if len(resource.spec["predictors"]) == 1:
         return [*objects, *_router(resource, context, graph, [only], pods.get(only["name"]))]
     return [*objects, *_several(resource, context, graph, pods)]
+
+
+def _alone(resource: Resource, sites: list[Site]) -> Site | None:
+    """The only node of a deployment that wants no orchestrator (`seldon.io/no-engine: "true"`)."""
+    predictors = resource.spec["predictors"]
+    given = {
+        **seldon_routing.annotations(resource),
+        **(predictors[0].get("annotations") or {}),
+    }
+    lone = len(predictors) == 1 and len(sites) == 1 and not predictors[0]["graph"].get("children")
+    return sites[0] if lone and given.get(words.NO_ENGINE) == "true" else None
 
 
 def _several(

@@ -8,7 +8,7 @@ from knative import keys, names
 from knative.api import seldon_routing
 from knative.api import seldon_words as words
 from knative.api.resource import Resource
-from knative.resources import gpu, seldon_scale, seldon_servers, servers
+from knative.resources import gpu, seldon_scale, seldon_servers, servers, visibility
 from knative.resources.ksvc import DEFAULT_TIMEOUT_S, Part, make_service
 from knative.resources.seldon_site import Site
 
@@ -60,8 +60,8 @@ def sites(resource: Resource, context: "Context") -> Iterator[Site]:
 _TENSORFLOW = "TENSORFLOW_SERVER"
 
 
-def make(site: Site) -> Made:
-    """The node's Service and its route."""
+def make(site: Site, *, alone: bool = False) -> Made:
+    """The node's Service and its route. `alone`: it is the whole deployment, without a router."""
     resource, node = site.resource, site.node
     server = seldon_servers.make(site)
     beside = [*server.sidecars, *(servers.sidecar(c) for c in _sidecars(site))]
@@ -69,6 +69,8 @@ def make(site: Site) -> Made:
     fields = pod_fields(site)
     volumes = mounted(fields.pop("volumes", None) or [], [*containers, *_initial(fields)])
     name = names.seldon_node(resource.name, site.predictor["name"], node.name)
+    if alone:
+        name = resource.name
     component: Object = {**fields, "volumes": volumes}
     if node.unit.get("serviceAccountName"):
         component["serviceAccountName"] = node.unit["serviceAccountName"]
@@ -87,6 +89,7 @@ def make(site: Site) -> Made:
             **deadline(site),
             **pod_ports(server.ports),
         },
+        public=alone and visibility.is_public(resource, site.context),
     )
     host = names.host(name, resource.namespace)
     route: Object = {"serviceUrl": f"{'grpc' if site.is_grpc else 'http'}://{host}"}

@@ -52,6 +52,12 @@ def make(site: Site) -> NodeServer:
     if known is None or site.given.get("image"):
         return _users(site)
     if site.tfserving is not None or not known.runtime or _wants_stock(site):
+        if site.node.implementation == "HUGGINGFACE_SERVER" and site.protocol == "seldon":
+            site.context.report(site.resource).error(
+                (*site.node.path, "implementation"),
+                "the stock HUGGINGFACE_SERVER (MLServer) speaks v2 only; ours speaks seldon too",
+            )
+            return _own(site, known)
         return _stock(site)
     return _own(site, known)
 

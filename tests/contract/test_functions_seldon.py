@@ -460,6 +460,13 @@ def test_other_paths_and_methods(served: Wrappers, method: str, path: str, statu
     assert (answered, body["status"]["reason"]) == (status, INTERNAL)
 
 
+def test_a_unit_may_be_a_whole_deployment(served: Wrappers) -> None:
+    expected = same([[1.0, 2.0], [3.0, 4.5]])
+    assert call(served, "Ident", f"/seldon/ns/dep{PREDICT}", ND) == (200, expected)
+    assert call(served, "Ident", f"/seldon/dep{PREDICT}", ND) == (200, expected)
+    assert call(served, "Ident", "/seldon/ns/dep/predict", ND)[0] == 404
+
+
 def test_the_description_of_the_urls(served: Wrappers) -> None:
     _, document = served.request(f"{CLASSES}:Ident", "GET", "/seldon.json")
     assert {"/predict", "/aggregate", "/api/v1.0/feedback"} <= set(document["paths"])

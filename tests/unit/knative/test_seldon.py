@@ -218,3 +218,25 @@ def test_nodes_whose_services_would_share_a_name() -> None:
     text["spec"]["predictors"] = shares
     (line,) = refused(json.dumps(text))
     assert line.startswith("spec.predictors[1].graph.name: its Service would be d-a-b-c")
+
+
+def test_a_single_node_may_do_without_its_router() -> None:
+    wanted = {"seldon.io/no-engine": "true"}
+    found = compiled(manifest({"graph": server(), "annotations": wanted}))
+    assert set(found) == {"d"}
+    assert [c["name"] for c in pod(found["d"])["containers"]] == ["m"]
+    assert "networking.knative.dev/visibility" not in found["d"]["metadata"]["labels"]
+    unwanted = {"seldon.io/no-engine": "false"}
+    assert set(compiled(manifest({"graph": server(), "annotations": unwanted}))) == {"d", "d-p-m"}
+    translated = manifest({"graph": server("TENSORFLOW_SERVER"), "annotations": wanted})
+    assert set(compiled(translated)) == {"d", "d-p-m"}
+
+
+def test_hugging_face_models_speak_seldon_here_only() -> None:
+    text = manifest({"graph": server("HUGGINGFACE_SERVER")})
+    args = pod(compiled(text)["d-p-m"])["containers"][0]["args"]
+    assert args[args.index("--protocol") + 1] == "seldon"
+    stock = manifest(
+        {"graph": server("HUGGINGFACE_SERVER")}, annotations={"turnout.dev/runtime": "stock"}
+    )
+    assert any("speaks v2 only" in line for line in refused(stock))
