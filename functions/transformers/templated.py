@@ -48,6 +48,10 @@ class JsonTransformer:
         try:
             self._request = _compiled(_REQUEST, values["request"], "request")
             self._answer = _compiled(_ANSWER, values["answer"], "answer")
+            # What the answer takes from the request is looked up before the predictor is asked.
+            paths = sorted(self._answer.paths) if self._answer else []
+            asked = [f"{{{path}}}" for path in paths if path.startswith("request")]
+            self._asked = _REQUEST.body(asked, "request")
         except TemplateError as error:
             raise LoadFailed(str(error)) from None
 
@@ -55,6 +59,7 @@ class JsonTransformer:
         """Raises InvalidRequest when a placeholder finds nothing in the request."""
         document = _request_document(payload)
         caller = context[KEY] = Caller(is_v2(payload), document=document)
+        self._asked.build({"request": document})
         if self._request is None:
             return payload
         made = self._request.build({"request": document})

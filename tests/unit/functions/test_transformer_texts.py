@@ -298,7 +298,6 @@ def test_a_request_that_does_not_fit_is_the_clients_fault() -> None:
         ("{$.predictions[0].label}", {"predictions": [1]}, "finds nothing"),
         ("{$.x}", [1], "finds nothing"),
         ("{$.x}", {"x": None}, "nothing but null"),
-        ("{request.nope}", {"predictions": [1]}, "finds nothing in the request"),
     ],
 )
 def test_an_answer_that_does_not_fit_is_the_predictors_fault(
@@ -309,6 +308,13 @@ def test_an_answer_that_does_not_fit_is_the_predictors_fault(
     transformer.preprocess({"instances": [1]}, context)
     with pytest.raises(AnswerUnusable, match=says):
         transformer.postprocess(result, context)
+
+
+@pytest.mark.parametrize("answer", ["{request.nope}", "{request['nope'][0]}", "{request.a[0].b}"])
+def test_what_an_answer_takes_from_the_request_must_be_there_first(answer: str) -> None:
+    transformer = make("json", Path(), answer={"a": [answer], "b": "{$.x}"})
+    with pytest.raises(InvalidRequest, match="finds nothing in the request"):
+        transformer.preprocess({"instances": [1]}, {})
 
 
 @pytest.mark.parametrize(
