@@ -87,11 +87,9 @@ def protocol_of(spec: Mapping[str, JSON]) -> str:
 def is_grpc(spec: Mapping[str, JSON], unit: Mapping[str, JSON]) -> bool:
     """Whether a node is called over gRPC: its endpoint says so, or the deployment's transport.
 
-    TensorFlow's protocol, and the translation to it, are spoken over REST only.
+    TensorFlow's protocol is spoken over REST only; the translation from Seldon's to it over both.
     """
-    protocol = protocol_of(spec)
-    translated = protocol == "seldon" and implementation_of(unit) == "TENSORFLOW_SERVER"
-    if protocol == "tensorflow" or translated:
+    if protocol_of(spec) == "tensorflow":
         return False
     given = (unit.get("endpoint") or {}).get("type")
     wanted = "GRPC" if spec.get("transport") == "grpc" else "REST"

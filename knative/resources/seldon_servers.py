@@ -75,7 +75,6 @@ def _own(site: Site, known: words.Server) -> NodeServer:
     It speaks the deployment's protocol itself; only for TensorFlow under Seldon's protocol the
     router translates, as Seldon's proxy does: it asks `/v1/models/NODE:predict`.
     """
-    translated = known.runtime == "tensorflow" and site.protocol == "seldon"
     image = site.context.options.image("functions", known.runtime)
     delivery = deliver(site, own_server=True)
     base = _functions(site, image, delivery)
@@ -83,11 +82,11 @@ def _own(site: Site, known: words.Server) -> NodeServer:
         *("--model-name", site.node.name),
         *("--model-dir", names.MODEL_DIR),
         *("--runtime", known.runtime),
-        *("--protocol", "tensorflow" if translated else site.spoken),
+        *("--protocol", site.spoken),
         *_params(site, known),
     ]
     serving = container.merge(base, plain(site.given))
-    protocol = "tensorflow" if translated else ""
+    protocol = "tensorflow" if site.is_translated else ""
     return NodeServer(unit="functions", serving=serving, delivery=delivery, protocol=protocol)
 
 
@@ -120,7 +119,7 @@ def _params(site: Site, known: words.Server) -> list[str]:
 
 def _stock(site: Site) -> NodeServer:
     """The container that Seldon itself would start, with one port."""
-    if seldon_stock.is_proxied(site):
+    if site.is_translated:
         return _proxied(site)
     raw = seldon_stock.is_raw(site)
     delivery = storage.Delivery() if raw else deliver(site, own_server=False)
@@ -149,7 +148,7 @@ def _proxied(site: Site) -> NodeServer:
     delivery = deliver(site, own_server=False)
     sidecar, ports = _tfserving(site, delivery)
     image = site.context.options.image("router-fn")
-    base = seldon_stock.proxy(site, image, ports[0])
+    base = seldon_stock.proxy(site, image, *ports)
     base["env"] = [*node_env(site, image), *base["env"]]
     serving = container.merge(base, plain(site.given))
     return NodeServer(
@@ -183,7 +182,7 @@ def _users(site: Site) -> NodeServer:
         "volumeMounts": delivery.mounts,
     }
     serving = container.merge(base, given)
-    if not seldon_stock.is_proxied(site):
+    if not site.is_translated:
         return NodeServer(unit="custom", serving=serving, delivery=delivery)
     sidecar, ports = _tfserving(site, delivery)  # the user's own proxy
     return NodeServer(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from knative.api import seldon_words as words
 from knative.api.problems import Path
 from knative.api.resource import Resource
+from knative.resources import runtimes
 
 if TYPE_CHECKING:
     from knative.compiler import Context
@@ -36,12 +37,27 @@ class Site:
 
     @property
     def is_grpc(self) -> bool:
-        """Whether the router calls the node over gRPC."""
-        return words.is_grpc(self.resource.spec, self.node.unit)
+        """Whether the router calls the node over gRPC. A pair's proxy is called over REST, and
+        calls its server over gRPC."""
+        return words.is_grpc(self.resource.spec, self.node.unit) and not self.is_pair
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether a proxy of ours speaks Seldon's protocol for TensorFlow Serving beside it."""
+        if not self.is_translated or self.given.get("image"):
+            return False
+        return self.tfserving is not None or runtimes.wants_stock(self.resource, self.context)
+
+    @property
+    def is_translated(self) -> bool:
+        """Whether the node speaks TensorFlow's protocol in a graph that speaks Seldon's."""
+        return self.protocol == "seldon" and self.node.implementation == "TENSORFLOW_SERVER"
 
     @property
     def spoken(self) -> str:
         """What our own server speaks there: a value of `--protocol`."""
+        if self.is_translated:
+            return "grpc-v1" if self.is_grpc else "tensorflow"
         return f"grpc-{self.protocol}" if self.is_grpc else self.protocol
 
     @property

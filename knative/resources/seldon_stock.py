@@ -73,12 +73,6 @@ TF_REST, TF_GRPC = 2001, 2000
 SIDECAR = "tfserving"
 
 
-def is_proxied(site: Site) -> bool:
-    """Whether the node is a pair: a container that speaks Seldon's protocol, and the model server
-    beside it."""
-    return site.node.implementation == "TENSORFLOW_SERVER" and site.protocol == "seldon"
-
-
 def tfserving(site: Site, mounts: list[Object]) -> tuple[Object, list[int]]:
     """The sidecar, and the ports on which the proxy finds it (REST first)."""
     given = site.tfserving.container if site.tfserving is not None else {}
@@ -105,17 +99,18 @@ def tfserving(site: Site, mounts: list[Object]) -> tuple[Object, list[int]]:
     return base, ports
 
 
-def proxy(site: Site, image: str, port: int) -> Object:
+def proxy(site: Site, image: str, rest: int, grpc: int) -> Object:
     """The node's own container: the router with a graph of one node, which it translates for. It
     is ready when TensorFlow Serving has loaded the model."""
+    over_grpc = words.is_grpc(site.resource.spec, site.node.unit)
     node: Object = {
         "name": site.node.name,
         "implementation": site.node.implementation,
         "parameters": seldon_routing.parameters(site.node.unit),
-        "serviceUrl": f"http://localhost:{port}",
+        "serviceUrl": f"grpc://localhost:{grpc}" if over_grpc else f"http://localhost:{rest}",
         "image": image,
         "serverProtocol": "tensorflow",
-        "health": f"/v1/models/{site.node.name}",
+        "health": "grpc" if over_grpc else f"/v1/models/{site.node.name}",
     }
     graph = {
         "kind": "SeldonDeployment",

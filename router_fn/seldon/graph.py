@@ -392,8 +392,6 @@ class _Reader:
             self.error(
                 path, f"node {unit.name!r}: the tensorflow protocol is spoken over REST only"
             )
-        if unit.is_grpc and unit.server_protocol:
-            self.error(path, f"node {unit.name!r} is translated for, which is done over REST only")
         if "ROUTE" in unit.methods and not unit.children:
             self.error(path, f"{unit.name!r} is a router without children")
         if "AGGREGATE" in unit.methods and not unit.children:

@@ -25,7 +25,7 @@ from router_fn.errors import UpstreamError
 from router_fn.fibers import Wait
 from router_fn.grpc_steps import STATUSES, GrpcTarget
 from router_fn.replies import Reply
-from router_fn.seldon import messages
+from router_fn.seldon import messages, tfserving_grpc
 from router_fn.seldon.graph import Unit
 from router_fn.seldon.protos import MESSAGES
 from router_fn.urls import Url, parse_url
@@ -42,7 +42,8 @@ _METHODS: Final = {
     "/send-feedback": ("Model", "SendFeedback"),
     "/metadata": ("Model", "Metadata"),
 }
-_V2_PATH: Final = re.compile(r"/v2/models/[^/]+(/ready|/infer)?")
+_TENSORFLOW: Final = (tfserving_grpc.PREDICT, tfserving_grpc.METADATA)
+_OTHERS: Final = re.compile(r"/v2/models/[^/]+(/ready|/infer)?|/v1/models/[^/]+|/health/status")
 _HEALTH: Final = "/grpc.health.v1.Health/Check"
 _HEALTH_S: Final = 1.5
 _HEALTHY: Final = b"\x08\x01"
@@ -55,6 +56,7 @@ class NodeTarget(GrpcTarget):
     def __init__(self, url: Url, timeout_s: float | None, max_bytes: int) -> None:
         super().__init__(url, timeout_s, max_bytes)
         self._calls: dict[str, Any] = {}
+        self._signatures = b""
 
     def _call(self, path: str) -> Any:
         known = self._calls.get(path)
@@ -72,6 +74,10 @@ class NodeTarget(GrpcTarget):
         """One call of one of the node's paths. Raises UpstreamError."""
         if path == "/health/status" or path.endswith("/ready"):
             return await self._health(headers)
+        if path in _TENSORFLOW:
+            return await self._tensorflow(path, body, headers)
+        if path.startswith("/v1/models/"):  # the status of a TensorFlow server
+            return await self._health(headers)
         if path.startswith("/v2/"):
             return await self._v2_metadata(headers)
         service, method = _METHODS[path]
@@ -88,6 +94,21 @@ class NodeTarget(GrpcTarget):
         except grpc.aio.AioRpcError as error:
             return self._refusal(error)
         return Reply(200, _json(answer))
+
+    async def _tensorflow(self, path: str, body: bytes, headers: Headers) -> Reply:
+        """A call of TensorFlow Serving, bytes in and bytes out. What the model's signatures are is
+        asked once, and again after a refusal."""
+        if path == tfserving_grpc.METADATA and self._signatures:
+            return Reply(200, self._signatures)
+        call = self.channel().unary_unary(path)
+        try:
+            answer = await call(body, metadata=_metadata(headers), timeout=self.timeout_s)
+        except grpc.aio.AioRpcError as error:
+            self._signatures = b""
+            return self._refusal(error)
+        if path == tfserving_grpc.METADATA:
+            self._signatures = answer
+        return Reply(200, answer)
 
     async def _health(self, headers: Headers) -> Reply:
         check = self.channel().unary_unary(_HEALTH)
@@ -208,7 +229,7 @@ class GrpcNodes:
     def call(
         self, unit: Unit, path: str, body: bytes, headers: Headers, metrics: "SeldonMetrics"
     ) -> NodeCall:
-        if path not in _METHODS and path != "/health/status" and not _V2_PATH.fullmatch(path):
+        if path not in (*_METHODS, *_TENSORFLOW) and not _OTHERS.fullmatch(path):
             raise UpstreamError(f"has no {path} over gRPC", kind="garbage")
         target = self._targets.get(unit.name)
         if target is None:

@@ -220,6 +220,8 @@ class Traversal:
 
     async def _ask_tensorflow(self, unit: Unit, message: Message) -> Message:
         """A TensorFlow server behind a Seldon node: the conversion that a proxy container did."""
+        if unit.is_grpc:
+            return await self._ask_tensorflow_grpc(unit, message)
         request = tfserving.request_of(
             message.body, str(unit.parameters.get("signature_name", "serving_default"))
         )
@@ -230,6 +232,26 @@ class Traversal:
         if status != 200:
             raise NodeAnswered(unit, Reply(status, body), JSON)
         return Message(body)
+
+    async def _ask_tensorflow_grpc(self, unit: Unit, message: Message) -> Message:
+        """The same over gRPC."""
+        from router_fn.seldon import tfserving_grpc as conversion  # needs protobuf
+
+        asked = conversion.Asked(message.body, unit.model_name, unit.parameters)
+        signature = None
+        if asked.needs_signature:
+            request = conversion.metadata_request(asked)
+            reply = await self._ok(unit, conversion.METADATA, request)
+            signature = conversion.signature_of(asked, reply.body)
+        request = conversion.request_of(asked, signature)
+        reply = await self._ok(unit, conversion.PREDICT, request)
+        return Message(conversion.answer_of(asked, reply.body, signature))
+
+    async def _ok(self, unit: Unit, path: str, body: bytes) -> Reply:
+        reply = await self._call(unit, path, Message(body))
+        if reply.status != 200:
+            raise NodeAnswered(unit, reply, JSON)
+        return reply
 
 
 async def send_feedback(traversal: Traversal, unit: Unit, body: bytes) -> bytes | None:

@@ -3,15 +3,19 @@
 `make peers` makes both environments under .venvs/; without them these tests are skipped.
 """
 
+import json
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
+from router_fn.seldon import protos
 from tests.fakes_functions import ROOT, Server, serving, wait_until
+from tests.fakes_router import RouterProcess, free_port, router
 
 TENSORFLOW = ROOT / ".venvs" / "tensorflow" / "bin" / "python"
 CLIENT = ROOT / ".venvs" / "tfs-client" / "bin" / "python"
@@ -305,3 +309,78 @@ def test_policies_labels_and_a_start_with_a_broken_version(base: Path, models: P
     with serving(*first, "--version-policy", "all", python=python) as server:
         assert set(states(server).values()) == {"AVAILABLE"}
         assert set(states(server)) == {"2", "3", "4"}
+
+
+def seldon_over(url: str, **parameters: str) -> dict[str, Any]:
+    """A deployment of one node that the router translates for."""
+    given = [{"name": k, "value": v, "type": "STRING"} for k, v in parameters.items()]
+    node = {"name": "m", "implementation": "TENSORFLOW_SERVER", "serviceUrl": url,
+            "serverProtocol": "tensorflow", "parameters": given}  # fmt: skip
+    predictor = {"name": "p", "graph": node}
+    return {"kind": "SeldonDeployment", "name": "d", "namespace": "ns", "predictors": [predictor]}
+
+
+def ask(process: RouterProcess, message: Any) -> tuple[int, Any]:
+    body = json.dumps(message).encode()
+    reply = process.request("POST", "/api/v1.0/predictions", body)
+    return reply.status, json.loads(reply.body)
+
+
+def test_seldons_messages_in_front_of_tensorflow_over_rest_and_grpc(tensorflow: Server) -> None:
+    with router(seldon_over(f"http://127.0.0.1:{tensorflow.port}")) as process:
+        status, answer = ask(process, {"data": {"ndarray": [1.0, 2.0]}})
+        assert (status, answer["data"]) == (200, {"names": ["t:0", "t:1"], "ndarray": [[3.5, 4.0]]})
+        status, answer = ask(process, {"jsonData": {"inputs": {"x": [1]}}})
+        assert (status, answer["jsonData"]) == (200, {"outputs": [3.5]})
+        status, answer = ask(process, {"data": {"ndarray": ["x"]}})
+        assert (status, answer["status"]["reason"]) == (400, "TFSERVING_ERROR")
+        assert "not of expected type: float" in answer["status"]["info"]
+    url = f"grpc://127.0.0.1:{tensorflow.grpc_port}"
+    with router(seldon_over(url)) as process:  # names and types from the model's signature
+        status, answer = ask(process, {"data": {"ndarray": [1, 2]}, "meta": {"puid": "p"}})
+        assert (status, answer["data"]["tftensor"]) == (
+            200,
+            {
+                "dtype": "DT_FLOAT",
+                "tensorShape": {"dim": [{"size": "2"}]},
+                "floatVal": [3.5, 4.0],
+            },
+        )
+        status, answer = ask(process, {"data": {"ndarray": ["x"]}})
+        assert (status, "no number" in answer["status"]["info"]) == (400, True)
+        status, answer = ask(process, {"strData": "x"})
+        assert (status, "strData cannot be converted" in answer["status"]["info"]) == (400, True)
+    grpc_port = free_port()
+    spec = seldon_over(url, model_input="signal", model_output="sum", signature_name="two")
+    with router(spec, GRPC_PORT=str(grpc_port)) as process:
+        status, answer = ask(process, {"data": {"ndarray": [[1, 2]]}})
+        assert status == 400  # the other input is missing: TensorFlow Serving's own refusal
+        assert "expected: {signal,tag}" in answer["status"]["info"]
+        predict_packed(grpc_port)
+
+
+def predict_packed(port: int) -> None:
+    """Several tensors at once: a PredictRequest in customData, over gRPC from end to end."""
+    request = protos.MESSAGES["PredictRequest"]()
+    request.model_spec.name, request.model_spec.signature_name = "m", "two"
+    request.inputs["tag"].dtype = 7
+    request.inputs["tag"].string_val.append(b"foo")
+    request.inputs["tag"].tensor_shape.dim.add(size=1)
+    request.inputs["signal"].dtype = 1
+    request.inputs["signal"].float_val.extend([1.0, 2.0])
+    for size in (1, 2):
+        request.inputs["signal"].tensor_shape.dim.add(size=size)
+    message = protos.MESSAGES["SeldonMessage"]()
+    message.customData.Pack(request)
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        predict = channel.unary_unary(
+            "/seldon.protos.Seldon/Predict",
+            request_serializer=lambda m: m.SerializeToString(),
+            response_deserializer=protos.MESSAGES["SeldonMessage"].FromString,
+        )
+        answer = predict(message, timeout=30)
+    response = protos.MESSAGES["PredictResponse"]()
+    assert answer.customData.Unpack(response)
+    assert list(response.outputs["sum"].float_val) == [3.0]
+    assert list(response.outputs["tag_bytes"].string_val) == [b"foo"]
+    assert response.model_spec.version.value == 3
