@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import flask
 from werkzeug.exceptions import HTTPException
 
-from .errors import FunctionsError, LoadFailed, ModelNotReady, NotSupported
+from .errors import FunctionsError, InvalidRequest, LoadFailed, ModelNotReady, NotSupported
 from .wire import v2
 
 if TYPE_CHECKING:
@@ -123,6 +123,12 @@ def _register_v2(app: flask.Flask, repository: "Repository") -> None:
             repository.ready_entry(name, version)
         return answer(metadata_of(entry))
 
+    @app.post("/v2/models/<name>/infer")
+    @app.post("/v2/models/<name>/versions/<version>/infer")
+    def infer(name: str, version: str = "") -> flask.Response:
+        """Answered by the hot path; here so that other methods are 405 and not 404."""
+        flask.abort(404)
+
     @app.get("/v2/models/<name>/ready")
     @app.get("/v2/models/<name>/versions/<version>/ready")
     def model_ready(name: str, version: str = "") -> flask.Response:
@@ -157,7 +163,10 @@ def _register_repository(
 
     @app.post("/v2/repository/index")
     def index() -> flask.Response:
-        wanted = flask.request.get_json(silent=True) or {}
+        try:
+            wanted = json.loads(flask.request.data or b"{}")
+        except ValueError as exc:
+            raise InvalidRequest(f"Unrecognized request format: {exc}") from None
         found = repository.index()
         if isinstance(wanted, dict) and wanted.get("ready") is True:
             found = [entry for entry in found if entry["state"] == "READY"]

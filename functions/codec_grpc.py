@@ -152,7 +152,7 @@ def to_array(tensor: Any, values: Any, shape: list[int]) -> Any:
     if tensor.datatype == "BYTES":
         flat = np.empty(len(values), dtype=object)
         flat[:] = list(values)
-        return flat.reshape(shape)
+        return tensors.in_shape(tensor.name, flat, shape)
     wide = np.asarray(array.array(_CODES[CONTENTS[tensor.datatype]], values))
     if dtype.kind in "iu" and wide.size and wide.dtype.itemsize > dtype.itemsize:
         limits = np.iinfo(dtype)
@@ -160,7 +160,7 @@ def to_array(tensor: Any, values: Any, shape: list[int]) -> Any:
             raise v2.Malformed(
                 f"input {tensor.name!r}: a number is out of range for {tensor.datatype}"
             )
-    return wide.astype(dtype, copy=False).reshape(shape)
+    return tensors.in_shape(tensor.name, wide.astype(dtype, copy=False), shape)
 
 
 def to_parameters(entries: Any) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """V1 over HTTP: bytes -> the body that hooks see -> their result -> bytes; CloudEvents in and
 out."""
 
+import base64
+import contextlib
 from typing import Any
 
 from . import answers, jsonio
@@ -66,6 +68,11 @@ def _structured_event(document: dict[str, Any], headers: dict[str, str], call: C
         attributes, data = cloudevents.structured_parts(document)
     except cloudevents.BadEvent as bad:
         raise InvalidRequest(str(bad)) from None
+    if isinstance(data, bytes) and v1.is_json_type(
+        str(attributes.get("datacontenttype") or "application/json")
+    ):
+        with contextlib.suppress(InvalidRequest):
+            data = jsonio.loads(data)
     media = headers.get("content-type", "").partition(";")[0].strip().lower()
     if media == cloudevents.STRUCTURED:
         call.payload = EventReply(attributes, structured=True)
@@ -86,8 +93,11 @@ def encode(result: Any, model: str, call: Call, settings: Any) -> Answer | Strea
     if not reply.structured:
         headers = {**(answer.headers or {}), **{f"ce-{k}": v for k, v in attributes.items()}}
         return Answer(answer.status, answer.body, answer.content_type, headers)
-    data = jsonio.loads(answer.body) if answer.content_type == JSON else answer.body
-    event = {**attributes, "datacontenttype": "application/json", "data": data}
+    event = {**attributes, "datacontenttype": answer.content_type.decode("latin-1")}
+    if answer.content_type == JSON:
+        event["data"] = jsonio.loads(answer.body)
+    else:  # texts and bytes alike: an event's data is JSON or base64
+        event["data_base64"] = base64.b64encode(answer.body).decode()
     return Answer(
         answer.status, jsonio.dumps(event), cloudevents.STRUCTURED.encode(), answer.headers
     )

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class State(StrEnum):
-    """Names as the V2 repository index prints them."""
+    """Names as the V2 repository index prints them, but for UNLOADED (see `index`)."""
 
     LOADING = "LOADING"
     READY = "READY"
@@ -244,7 +244,8 @@ class Repository:
             {
                 "name": entry.name,
                 "version": next(iter(entry.model.info.versions), "") if entry.model else "",
-                "state": str(entry.state),
+                # The extension knows no state of its own for what was unloaded.
+                "state": str(State.FAILED if entry.state is State.UNLOADED else entry.state),
                 "reason": entry.reason,
             }
             for entry in self.entries.values()

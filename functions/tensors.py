@@ -79,16 +79,25 @@ def decode_raw(name: str, datatype: str, shape: list[int], raw: bytes | memoryvi
         elements = split_bytes(name, raw, v2.element_count(shape))
         flat = np.empty(len(elements), dtype=object)
         flat[:] = elements
-        return flat.reshape(shape)
+        return in_shape(name, flat, shape)
     if datatype == "BF16":
         wide = np.frombuffer(raw, dtype="<u2").astype("<u4") << 16
-        return wide.view("<f4").reshape(shape)
+        return in_shape(name, wide.view("<f4"), shape)
     if datatype == "BOOL":
         flags = np.frombuffer(raw, dtype=np.uint8)
         if flags.size and flags.max() > 1:
             raise InvalidRequest(f"input {name!r}: a BOOL byte must be 0 or 1")
-        return flags.view(np.bool_).reshape(shape)
-    return np.frombuffer(raw, dtype=DTYPES[datatype]).reshape(shape)
+        return in_shape(name, flags.view(np.bool_), shape)
+    return in_shape(name, np.frombuffer(raw, dtype=DTYPES[datatype]), shape)
+
+
+def in_shape(name: str, flat: Array, shape: list[int]) -> Array:
+    """`flat`, whose size is that of the shape. Raises InvalidRequest: an empty tensor may claim
+    dimensions that numpy cannot hold."""
+    try:
+        return flat.reshape(shape)
+    except (ValueError, OverflowError):
+        raise InvalidRequest(f"input {name!r}: shape {shape} is too large") from None
 
 
 def split_bytes(name: str, raw: bytes | memoryview, count: int) -> list[bytes]:
@@ -147,7 +156,7 @@ def _shaped(name: str, shape: list[int], flat: Array) -> Array:
         raise InvalidRequest(
             f"input {name!r}: {flat.size} elements do not fill shape {shape} ({expected} elements)"
         )
-    return flat.reshape(shape)
+    return in_shape(name, flat, shape)
 
 
 def _numbers(name: str, datatype: str, dtype: np.dtype[Any], data: list[Any]) -> Array:

@@ -62,4 +62,7 @@ index = RepositoryIndexResponse.model_validate_json(call("/v2/repository/index",
 assert [(entry.name, str(entry.state).rpartition(".")[2]) for entry in index.root] == [
     ("echo", "READY")
 ]
+call("/v2/repository/models/echo/unload", b"{}")
+index = RepositoryIndexResponse.model_validate_json(call("/v2/repository/index", b""))
+assert [str(entry.state).rpartition(".")[2] for entry in index.root] == ["UNAVAILABLE"]
 print("ok")

@@ -1,6 +1,7 @@
 """V1 over HTTP against a user's class: answers, failure table, events, streams, isolation of
 user code."""
 
+import base64
 import json
 import os
 import socket
@@ -261,6 +262,13 @@ def test_structured_cloudevents_come_back_structured(server: Server, content_typ
     assert server.post(
         PREDICT, json.dumps(encoded).encode(), {"content-type": content_type}
     ).json()["data"] == {"bytes": 2}
+    as_json = {**encoded, "data_base64": base64.b64encode(b'{"instances": [2]}').decode()}
+    reply = server.post(PREDICT, json.dumps(as_json).encode(), {"content-type": content_type})
+    assert reply.json()["data"] == {"predictions": [2]}
+    text = {**event, "data": {"do": "text"}}
+    reply = server.post(PREDICT, json.dumps(text).encode(), {"content-type": content_type})
+    assert reply.json()["datacontenttype"] == "text/plain; charset=utf-8"
+    assert base64.b64decode(reply.json()["data_base64"]) == b"plain text"
 
 
 def test_pages_and_documents(server: Server) -> None:

@@ -238,6 +238,7 @@ BAD = [
         "Unexpected inference output 'zzz'",
     ),
     ("output without name", {"inputs": [ONE], "outputs": [{}]}, "outputs[0]"),
+    ("empty with huge dimensions", {"inputs": [tensor("FP32", [0, 1 << 62], [])]}, "too large"),
     ("same name twice", {"inputs": [ONE, ONE]}, "same name"),
 ]
 
@@ -453,3 +454,12 @@ def test_a_repository_directory_serves_all_of_it_and_loads_later_ones(tmp_path: 
         }
         assert names == {"one": "READY", "two": "READY"}
         assert running.get("/readyz").status == 200
+
+
+def test_other_methods_and_broken_bodies_of_the_other_endpoints(server: Server) -> None:
+    for path in (INFER, "/v2/models/echo/versions/1/infer"):
+        reply = server.get(path)
+        assert (reply.status, reply.headers["allow"]) == (405, "OPTIONS, POST")
+    assert server.request("DELETE", "/v2/models/echo").status == 405
+    assert server.post("/v2/repository/index", b"{{").status == 400
+    assert server.post("/v2/repository/index").status == 200
