@@ -341,6 +341,8 @@ class _Members(Wait[int]):
         self._ensemble = ensemble
         self._waits = waits
         self._next = 0
+        self._seen: set[Wait[Reply]] = set()
+        """Members that were looked at: one may be done before its turn comes (a cached answer)."""
         self._left = len(waits)
         if not waits:
             self.resolve(-1)
@@ -356,6 +358,7 @@ class _Members(Wait[int]):
         elif wait.is_error:
             self.fail(wait.error)
         else:
+            self._seen.add(wait)
             self._in_order(wait.result())
 
     def _in_order(self, reply: Reply) -> None:
@@ -363,7 +366,7 @@ class _Members(Wait[int]):
         if self._ensemble.combiner is None and not bodies.is_object_or_null(reply.body):
             self.fail(RequestFailed("a member of the ensemble answered no JSON object"))
             return
-        while self._next < len(waits) and not waits[self._next].pending:
+        while self._next < len(waits) and waits[self._next] in self._seen:
             if steps[self._next].hard and not waits[self._next].result().good:
                 self.resolve(self._next)
                 return

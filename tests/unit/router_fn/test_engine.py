@@ -403,6 +403,23 @@ def test_a_member_that_is_no_object_fails_the_graph(answer: bytes) -> None:
         run(build(node("Ensemble", step("/a"), step("/b"))), world)
 
 
+def test_a_member_that_is_done_at_once_is_looked_at_like_others() -> None:
+    spec = {
+        "nodes": {
+            "root": {
+                "routerType": "Ensemble",
+                "steps": [{"serviceUrl": "http://m.test/a"}, {"nodeName": "echo"}],
+            },
+            "echo": {"routerType": "Sequence"},
+        }
+    }
+    made = plan.build(graph.parse(spec), lambda url, step: url)
+    for world in (World({"/a": (200, {})}), World({"/a": (200, {})}, held=("/a",))):
+        fiber = Fiber(made.root.run(world, b"no JSON", None, True))
+        assert fiber.is_error
+        assert "no JSON object" in str(fiber.error)
+
+
 def test_soft_failures_are_members_like_others() -> None:
     world = World({"/a": (500, {"e": 1}), "/b": (404, {"e": 2})})
     built = build(node("Ensemble", step("/a", name="a"), step("/b", name="b")))
