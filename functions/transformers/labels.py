@@ -16,6 +16,8 @@ from .caller import Caller
 from .payloads import Array
 
 DEFAULT_TOP_K = 5
+_MOST_CLASSES = 1e9
+"""A number beyond is no class index."""
 
 
 def read(file: Path) -> list[str]:
@@ -120,8 +122,9 @@ class Answers:
 
     def _classes(self, rows: Array, caller: Caller) -> Any:
         """The predictor answers class indices, without scores."""
-        whole = np.rint(rows.astype(np.float64))
-        if not np.isfinite(whole).all() or (np.abs(whole - rows) > 1e-6).any():
+        wide = rows.astype(np.float64)
+        whole = np.rint(wide)
+        if not (np.abs(wide) < _MOST_CLASSES).all() or (np.abs(whole - wide) > 1e-6).any():
             raise AnswerUnusable(
                 self.predictor,
                 "has one number an instance that is no class index: there is nothing to label",
@@ -177,8 +180,10 @@ class Answers:
 
 
 def softmax(rows: Array) -> Array:
-    """Along the last axis, in float64 so that sums are 1, back in the type of float rows."""
+    """Along the last axis, in float64 so that sums are 1, back in the type of float rows. A row
+    with an infinity or NaN becomes NaN."""
     wide = rows.astype(np.float64)
-    exponents = np.exp(wide - wide.max(axis=1, keepdims=True))
-    found: Array = exponents / exponents.sum(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        exponents = np.exp(wide - wide.max(axis=1, keepdims=True))
+        found: Array = exponents / exponents.sum(axis=1, keepdims=True)
     return found.astype(rows.dtype) if rows.dtype.kind == "f" else found

@@ -119,6 +119,6 @@ def _wired(
     if ours or spoken != "v1":
         wanted.append(("predictor_protocol", spoken))
     fetches = container.env_value(given, "STORAGE_URI") or fields.get("storageUris")
-    if fetches and container.is_ready_made(given):
+    if fetches and ours:
         wanted.append(("model_dir", names.MODEL_DIR))
     return collocation.with_flags(given, wanted, ours=ours)

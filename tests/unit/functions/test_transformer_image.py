@@ -440,6 +440,9 @@ def test_a_predictor_that_answers_labels_itself(animals: Path) -> None:
         ({"predictions": [7]}, "class 7, but the labels file ends at 2"),
         ({"predictions": [-1]}, "class -1"),
         ({"predictions": [0.37]}, "no class index"),
+        ({"predictions": [1e30]}, "no class index"),
+        ({"predictions": [float("nan")]}, "no class index"),
+        ({"predictions": [float("-inf")]}, "no class index"),
         ({"predictions": [[0.1, 0.2]] * 2}, "2 rows for 1 instances"),
         ({"predictions": []}, "0 rows for 1"),
         ({"predictions": [[[1.0, 2.0], [3.0, 4.0]]]}, "expected scores"),
@@ -459,6 +462,18 @@ def test_answers_that_do_not_fit_are_the_predictors_fault(
         after(make(animals, labels="labels.txt"), result)
     assert caught.value.http_status() == 502
     assert "p:80" in str(caught.value)
+
+
+def test_scores_that_are_no_numbers_come_last() -> None:
+    transformer = make(top_k=3)
+    rows = np.array([[0.1, np.nan, 0.5]], dtype=np.float32)
+    (best,) = after(transformer, InferResponse("", "", [Tensor("o", data=rows)]))["predictions"]
+    assert [entry["index"] for entry in best] == [2, 0, 1]
+    for odd in (np.inf, np.nan):
+        logits = np.array([[odd, 1.0]])
+        result = InferResponse("", "", [Tensor("o", data=logits)])
+        answer = after(make(softmax=True), result)
+        assert len(answer["predictions"][0]) == 2
 
 
 def test_an_output_that_is_not_there(animals: Path) -> None:
