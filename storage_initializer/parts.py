@@ -5,10 +5,15 @@ which parts the object was uploaded, along those. One request asks for a *run* o
 up to `RUN_BYTES`: a server reads ahead in long answers and wakes less often (a tenth less of its
 CPU per byte in SeaweedFS with 64 MiB than with 16), while a killed run still loses a part at most.
 Within a run every failure resumes at the byte that was reached.
+
+How many runs go at a time follows from what they achieve: few connections that are fast are left
+alone, slow ones get company, up to `STORAGE_CONCURRENCY`.
 """
 
 import logging
 import os
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -25,6 +30,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RUN_BYTES = 64 * MIB
+FEW_STREAMS = 4
+"""So many runs of one file at first; more of them only while each is slower than `FAST_STREAM`."""
+FAST_STREAM = 100e6
+"""Bytes/s of one connection beyond which the server or a core is the limit and another connection
+only costs (S3 itself gives one connection less than this)."""
+LOOK_EVERY_S = 0.25
 PART_BYTES_MAX = 64 * MIB
 """Uploaded parts beyond this are divided like any other file: a part is what a kill can cost."""
 
@@ -62,19 +73,31 @@ def start(engine: "Engine", file: File, source: HttpSource, size: int) -> None:
     missing = [index for index in range(file.parts) if index not in file.crcs]
     if not missing:
         _finish(engine, file, source, size)
-    for first, count in reversed(runs(missing, step, engine.settings.concurrency)):
-        engine.put(_run, engine, file, source, size, first, count, front=True)
+    streams = engine.settings.concurrency
+    file.pending = runs(missing, step, streams)
+    file.pending.reverse()
+    file.got, file.look_at = 0, time.monotonic() + LOOK_EVERY_S
+    for _ in range(min(FEW_STREAMS, streams, len(file.pending))):
+        engine.put(_run, engine, file, source, size, front=True)
 
 
-def _run(
-    engine: "Engine", file: File, source: HttpSource, size: int, first: int, count: int
-) -> None:
+def _more(engine: "Engine", file: File) -> bool:
+    """Whether another connection is worth it: those at work are slow ones."""
+    now = time.monotonic()
+    if now < file.look_at or not file.pending or file.active >= engine.settings.concurrency:
+        return False
+    file.look_at = now + LOOK_EVERY_S
+    return file.got < FAST_STREAM * (now - file.began) * file.active
+
+
+def _run(engine: "Engine", file: File, source: HttpSource, size: int) -> None:
     """A file that must start again does so when its last active run has left: an earlier start
     would have two writers."""
     with file.lock:
-        if file.ending is not None:
+        if file.ending is not None or not file.pending:
             return
         file.active += 1
+        first, count = file.pending.pop()
     try:
         _fetch(engine, file, source, size, first, count)
     except (RangesIgnored, Changed) as exc:
@@ -84,6 +107,9 @@ def _run(
         file.active -= 1
         resolve = file.ending is not None and file.active == 0 and not file.abandoned
         file.abandoned = file.abandoned or resolve
+        another = bool(file.pending) and file.ending is None
+    if another:
+        engine.put(_run, engine, file, source, size, front=True)
     if resolve:
         _start_again(engine, file, source)
 
@@ -101,12 +127,20 @@ def _fetch(
             file.crcs[index] = crc
             last = len(file.crcs) == file.parts
 
+    def write(data: memoryview) -> None:
+        run.write(data)
+        with file.lock:
+            file.got += len(data)
+            more = _more(engine, file)
+        if more:
+            engine.put(_run, engine, file, source, size, front=True)
+
     run = Run(file, first, min(size, (first + count) * file.part_bytes), done)
     policy = Retry(engine.control)
     while run.position < run.stop and file.ending is None:
         before = run.position
         try:
-            _read(engine, run, file, source, size)
+            _read(engine, run, write, file, source, size)
         except StorageError as exc:
             engine.check_limits(file)
             policy.failed(exc, progressed=run.position > before)
@@ -114,7 +148,14 @@ def _fetch(
         _finish(engine, file, source, size)
 
 
-def _read(engine: "Engine", run: Run, file: File, source: HttpSource, size: int) -> None:
+def _read(
+    engine: "Engine",
+    run: Run,
+    write: Callable[[memoryview], None],
+    file: File,
+    source: HttpSource,
+    size: int,
+) -> None:
     response = engine.ask(file, source, run.position, run.stop)
     try:
         check_version(file, response)
@@ -127,7 +168,7 @@ def _read(engine: "Engine", run: Run, file: File, source: HttpSource, size: int)
                 file.where,
                 f"asked for {run.stop - run.position} bytes, the answer has {response.length}",
             )
-        engine.pump(response, run.write, file)
+        engine.pump(response, write, file)
         if run.position < run.stop:
             raise TransferFailed(file.where, f"range ended {run.stop - run.position} bytes early")
     except BaseException:

@@ -71,8 +71,9 @@ class File:
     """One file being downloaded."""
 
     __slots__ = (
-        "abandoned", "active", "began", "corrupt", "crcs", "ending", "fd", "item", "key",
-        "lock", "lock_fd", "part_bytes", "parts", "path", "receiver", "source", "staging",
+        "abandoned", "active", "began", "corrupt", "crcs", "ending", "fd", "got", "item", "key",
+        "lock", "lock_fd", "look_at", "part_bytes", "parts", "path", "pending", "receiver",
+        "source", "staging",
     )  # fmt: skip
 
     def __init__(self, source: Source, item: Item, staging: Staging, receiver: Receiver) -> None:
@@ -89,6 +90,12 @@ class File:
         self.fd = -1
         self.lock = threading.Lock()
         self.parts = 0
+        self.pending: list[tuple[int, int]] = []
+        """Runs not begun yet, as (first part, count); the last is the next."""
+        self.got = 0
+        """Bytes of its ranges that have come since `began`."""
+        self.look_at = 0.0
+        """When to look next whether more connections would help."""
         self.part_bytes = 0
         self.crcs: dict[int, int] = {}
         self.corrupt = 0
