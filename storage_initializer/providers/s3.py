@@ -38,6 +38,8 @@ from .s3_xml import Page, error_code
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _MULTIPART = re.compile(r"[0-9a-f]{32}-(\d+)")
 _COMPOSITE = re.compile(r"([A-Za-z0-9+/]{6}==)-(\d+)")
+_USUAL_PARTS_MIB = (8, 5, 16, 50, 64, 32, 10, 100)
+"""boto3 and the aws tools, rclone, s5cmd and others, most frequent first."""
 _DNS_BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _CHECKSUMS = {
     "x-amz-checksum-crc64nvme": "crc64nvme",
@@ -404,11 +406,14 @@ def _by_status(where: str, status: int, said: str) -> StorageError:
 
 
 def _part_bytes(etag: str, size: int) -> int:
-    """The part size a multipart ETag (`…-COUNT`) suggests: uploaders take whole megabytes."""
+    """The part size a multipart ETag (`…-COUNT`) suggests: a usual one, else whole megabytes."""
     found = _MULTIPART.fullmatch(etag.strip('"').lower())
     count = int(found[1]) if found else 0
     if count < 2:
         return 0
     average = (size + count - 1) // count
-    part = (average + MIB - 1) // MIB * MIB
-    return part if -(-size // part) == count else 0
+    rounded = (average + MIB - 1) // MIB
+    for megabytes in (*_USUAL_PARTS_MIB, rounded):
+        if -(-size // (megabytes * MIB)) == count:
+            return megabytes * MIB
+    return 0

@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -112,3 +113,27 @@ def test_the_etag_of_a_multipart_upload_is_verified_on_request(
     assert done.returncode == 0, done.stderr
     marker = json.loads((tmp_path / "m" / MARKER).read_text())
     assert marker["files"][0][3] == f"md5-of-parts-{5 << 20}:{tag}"
+
+
+def test_the_checksum_of_boto3s_multipart_upload_is_verified(
+    s3: seaweed.S3Server, tmp_path: Path
+) -> None:
+    """boto3's uploads carry a COMPOSITE CRC-32: ranges go along its parts, and it must agree."""
+    data = random.Random(3).randbytes((25 << 20) + 12_345)
+    source = tmp_path / "model.bin"
+    source.write_bytes(data)
+    code = (
+        "import boto3, sys; boto3.client('s3').upload_file(sys.argv[1], 'models', 'boto/one.bin')"
+    )
+    environ = {"PATH": os.environ["PATH"], **s3.environ()}
+    subprocess.run([sys.executable, "-c", code, str(source)], env=environ, check=True, timeout=60)
+    _, headers, _ = s3.request(
+        "HEAD", "/models/boto/one.bin", headers={"x-amz-checksum-mode": "ENABLED"}
+    )
+    assert headers["x-amz-checksum-type"] == "COMPOSITE"
+    done = initialize("s3://models/boto", tmp_path / "m", environ=s3.environ())
+    assert done.returncode == 0, done.stderr
+    assert last_line(done)["retries"] == 0
+    assert tree(tmp_path / "m") == {"one.bin": data}
+    marker = json.loads((tmp_path / "m" / MARKER).read_text())
+    assert marker["files"][0][3] == f"crc32:{zlib.crc32(data):08x}"

@@ -303,3 +303,62 @@ def test_kserves_storage_spec(tmp_path: Path) -> None:
     done = initialize("s3://bkt/m", tmp_path / "n", environ={"STORAGE_CONFIG": "{secret"})
     assert done.returncode == 2
     assert "secret" not in done.stderr.replace("its value is secret", "")
+
+
+def multipart(
+    part: int, value: str, sizes: Callable[[int], int] | None = None
+) -> Callable[..., Answer]:
+    """An object uploaded in parts of `part` bytes, with ranges, and `value` as its checksum."""
+    data = random.Random(12).randbytes(3 << 20)
+    count = -(-len(data) // part)
+
+    def answer(method: str, path: str, sent: Mapping[str, str], body: bytes) -> Answer:
+        query = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(path).query))
+        headers = {
+            "ETag": f'"{"0" * 32}-{count}"',
+            "x-amz-checksum-type": "COMPOSITE",
+            "x-amz-checksum-crc32": f"{value}-{count}",
+        }
+        if number := int(query.get("partNumber", 0)):
+            start = (number - 1) * part
+            length = sizes(number) if sizes else min(part, len(data) - start)
+            return 206, {**headers, "Content-Range": "x"}, bytes(length)
+        if span := sent.get("Range"):
+            first, last = map(int, span.removeprefix("bytes=").split("-"))
+            headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
+            return 206, headers, data[first : last + 1]
+        return 200, headers, data
+
+    return answer
+
+
+def composite(part: int) -> str:
+    data = random.Random(12).randbytes(3 << 20)
+    crcs = [zlib.crc32(data[at : at + part]) for at in range(0, len(data), part)]
+    whole = zlib.crc32(b"".join(crc.to_bytes(4, "big") for crc in crcs))
+    return base64.b64encode(whole.to_bytes(4, "big")).decode()
+
+
+@pytest.mark.parametrize("part", [1 << 20, 700_000], ids=["guessed", "odd"])
+@pytest.mark.parametrize("parts", ["256Ki", "64Mi"], ids=["ranges", "whole"])
+@pytest.mark.parametrize("good", [True, False])
+def test_the_checksum_of_a_multipart_upload_is_verified(
+    tmp_path: Path, part: int, parts: str, good: bool
+) -> None:
+    """However the ranges lie to the uploaded parts, and in one stream as well."""
+    value = composite(part) if good else "AAAAAA=="
+    with scripted(multipart(part, value)) as server:
+        extra = {"STORAGE_PART_BYTES": parts}
+        done = initialize("s3://bkt/m", tmp_path / "m", environ=environ(server, **extra))
+    assert done.returncode == (0 if good else 1), done.stderr
+    if not good:
+        assert "the source says 00000000-" in message(done)
+        assert not (tmp_path / "m").exists()
+
+
+def test_parts_of_different_sizes_are_no_reason_to_refuse(tmp_path: Path) -> None:
+    """Where the parts are not alike, their checksum says nothing that can be computed here."""
+    strange = multipart(1 << 20, "AAAAAA==", sizes=lambda number: (1 << 20) - number)
+    with scripted(strange) as server:
+        done = initialize("s3://bkt/m", tmp_path / "m", environ=environ(server))
+    assert done.returncode == 0, done.stderr
