@@ -90,6 +90,38 @@ def upload(s3: S3Server, paths: list[str], body: bytes, connections: int) -> Non
         raise problems[0]
 
 
+def post(port: int, host: str, bodies: list[bytes], connections: int) -> None:
+    """POST every body to a service behind the gateway; raises RuntimeError for a refusal."""
+    parts = [bodies[index::connections] for index in range(connections)]
+    problems: list[Exception] = []
+
+    def work(part: list[bytes]) -> None:
+        try:
+            with socket.create_connection(("127.0.0.1", port), 60) as connection:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                for body in part:
+                    head = f"POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n\r\n"
+                    connection.sendall(head.encode() + body)
+                    answer = b""
+                    while b"\r\n\r\n" not in answer:
+                        received = connection.recv(65536)
+                        if not received:
+                            raise RuntimeError("the gateway closed the connection")
+                        answer += received
+                    if not answer.startswith(b"HTTP/1.1 204"):
+                        raise RuntimeError(f"not taken: {answer[:200]!r}")
+        except (RuntimeError, OSError) as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=work, args=(part,)) for part in parts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if problems:
+        raise problems[0]
+
+
 @dataclass
 class Results:
     """Which of the expected keys (sorted) are there; each look lists only behind the last gap."""

@@ -11,20 +11,19 @@ import contextlib
 import json
 import os
 import random
-import re
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks import _events_load as load
 from benchmarks import harness
+from benchmarks._events_engine import Engine, name_of
 from benchmarks.harness import Options, Row
 from tests import seaweed
 
@@ -37,7 +36,9 @@ from zero; the clock runs from the first put to the last result object. With kil
 events are under way; the engine is started again on the same state. `lost` are inputs without a
 result, `repeated` are result objects written more than once (their bucket keeps versions). Upload
 to result: from the start of the put until the result can be read, warm, one at a time, polled
-every 2 ms.
+every 2 ms. Straight: the same manifests, but notifications are posted to the adapter and the reply
+event is the result; nothing is fetched or written. The CPU of everybody taking part is named,
+because they share the cores.
 """
 
 OBJECTS = int(os.environ.get("TURNOUT_BENCH_OBJECTS", "2000"))
@@ -45,9 +46,6 @@ OBJECTS = int(os.environ.get("TURNOUT_BENCH_OBJECTS", "2000"))
 
 UPLOADERS = 8
 """Connections of the uploader."""
-
-PODS = {"adapter": b"\0adapter\0", "sink": b"\0sink\0", "model": b"uvloop.run"}
-"""How the command lines of the engine's processes are told apart."""
 
 KILLS = int(os.environ.get("TURNOUT_BENCH_KILLS", "8"))
 
@@ -108,17 +106,27 @@ apiVersion: turnout.dev/v1alpha1
 kind: InferenceTrigger
 metadata: {{name: bench}}
 spec:
-  source: {{s3: {{bucket: input, sweep: {{schedule: "* * * * *", minAgeSeconds: 5}}}}}}
-  target: {{url: "http://model.default.svc.cluster.local/"}}
-  request: {{object: base64}}
-  result:
-    write: {{bucket: output, key: "{{object.key}}.json"}}
-    reply: {{type: bench.done}}
-  concurrency: {{max: 16, waiting: 64}}
+{trigger}  concurrency: {{max: 16, waiting: 64}}
   scale: {{max: 1}}
   dedupe: {{store: sqlite, path: /journal/bench.sqlite, volumeClaim: journal}}
   delivery: {{retry: 40, backoffPolicy: linear, backoffDelay: PT0.1S}}
 """
+
+STORED = """\
+  source: {s3: {bucket: input, sweep: {schedule: "* * * * *", minAgeSeconds: 5}}}
+  target: {url: "http://model.default.svc.cluster.local/"}
+  request: {object: base64}
+  result:
+    write: {bucket: output, key: "{object.key}.json"}
+    reply: {type: bench.done}
+"""
+
+STRAIGHT = """\
+  source: {s3: {bucket: input}}
+  target: {url: "http://model.default.svc.cluster.local/"}
+  result: {reply: {type: bench.done}}
+"""
+"""For the row without storage: the notification itself is the request, the reply the result."""
 
 WEBHOOK = """[notification.webhook]
 enabled = true
@@ -145,6 +153,10 @@ def run(options: Options) -> list[Row]:
             rows.append(scene.latency(20 if quick else 200))
         for row in rows[-3:]:
             print("  " + row.line(), flush=True)
+    if options.wants("straight"):
+        with folder() as path:
+            rows.append(straight(path, 200 if quick else OBJECTS))
+        print("  " + rows[-1].line(), flush=True)
     if options.wants("kill"):
         with folder() as path, chain(path, versioned=True) as scene:
             rows += scene.under_fire(200 if quick else OBJECTS, 2 if quick else KILLS)
@@ -189,56 +201,59 @@ def adapter_row(options: Options) -> Row:
     )
 
 
-def notification() -> dict[str, object]:
+def notification(name: str = "a b.png", number: int = 0) -> dict[str, object]:
     """A filer notification as SeaweedFS 4.48 sends it."""
+    written = 1795252160030182109 + number
     entry = {
-        "name": "a b.png",
-        "chunks": [{"size": 100, "modified_ts_ns": 1795252160030182109, "fid": {"volume_id": 4}}],
+        "name": name,
+        "chunks": [{"size": 100, "modified_ts_ns": written, "fid": {"volume_id": 4}}],
         "attributes": {"file_size": 100, "mtime": 1795252160, "md5": "rtVj7K+0vMVlTFl6QhVHsg=="},
         "extended": {"Seaweed-X-Amz-ETag": base64.b64encode(b"aed563ecafb4bcc5").decode()},
     }
     message = {"new_entry": entry, "delete_chunks": True, "new_parent_path": "/buckets/input"}
-    return {"event_type": "create", "key": "/buckets/input/a b.png", "message": message}
+    return {"event_type": "create", "key": f"/buckets/input/{name}", "message": message}
+
+
+def straight(folder: Path, count: int) -> Row:
+    """The same chain without object storage: notifications straight into the adapter, reply events
+    as results. Not the row the aim speaks of: it shows what the storage's share is."""
+    (folder / "bench.yaml").write_text(MANIFESTS.format(model=json.dumps(MODEL), trigger=STRAIGHT))
+    engine = Engine(folder=folder, port=harness.free_port())
+    bodies = [
+        json.dumps(notification(f"{index:08d}.bin", index)).encode() for index in range(count)
+    ]
+    engine.start()
+    try:
+        before, started = engine.cpu(), time.monotonic()
+        load.post(engine.port, "bench-adapter.default.svc.cluster.local", bodies, UPLOADERS)
+        deadline = started + 60 + count / 20
+        while (replied := engine.replied()) < count and time.monotonic() < deadline:
+            time.sleep(0.1)
+        seconds = time.monotonic() - started
+        split = load.split(before, engine.cpu(), count)
+    finally:
+        engine.stop()
+    return Row(
+        name=f"straight from zero, no object storage, {count} notifications",
+        ours=replied / seconds,
+        unit="events/s",
+        note=f"{replied} reply events in {seconds:.1f} s; {split}",
+    )
 
 
 # --- the whole chain ------------------------------------------------------------------------------
-@dataclass
-class Chain:
+@dataclass(kw_only=True)
+class Chain(Engine):
     """SeaweedFS and an engine that can be killed and started again."""
 
     s3: seaweed.S3Server
-    folder: Path
-    port: int
-    process: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
 
-    def start(self) -> None:
-        environ = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
-        with (self.folder / "engine.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [
-                    str(Path(sys.executable).with_name("turnout")), "up",
-                    str(self.folder / "bench.yaml"), "--port", str(self.port),
-                    "--state-dir", str(self.folder / "state"),
-                ],
-                cwd=harness.ROOT,
-                env={**environ, **self.s3.environ()},
-                stdout=subprocess.PIPE,
-                stderr=log,
-            )  # fmt: skip
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.strip() == b"ready":
-                return
-        raise RuntimeError(f"the engine did not start; see {self.folder}/engine.log")
+    def environ(self) -> dict[str, str]:
+        return self.s3.environ()
 
-    def stop(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(30)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+    def others(self) -> list[tuple[str, int]]:
+        assert self.s3.process is not None
+        return [("SeaweedFS", self.s3.process.pid)]
 
     def put(self, first: int, count: int) -> None:
         """Upload `N.bin`, as fast as the server takes them."""
@@ -262,24 +277,6 @@ class Chain:
             region_name="us-east-1",
             config=Config(s3={"addressing_style": "path"}),
         )
-
-    def cpu(self) -> dict[str, float]:
-        """CPU seconds used so far, by part."""
-        assert self.process is not None
-        assert self.s3.process is not None
-        parts = [("SeaweedFS", self.s3.process.pid), ("engine", self.process.pid)]
-        parts += [("upload and count", os.getpid())]
-        return load.cpu_by_name(parts + [(self.name_of(pid), pid) for pid in self.pods()])
-
-    @staticmethod
-    def name_of(pid: int) -> str:
-        """adapter, sink, model, or engine (its spawner)."""
-        with contextlib.suppress(OSError):
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-            for name, sign in PODS.items():
-                if sign in command:
-                    return name
-        return "engine"
 
     def throughput(self, count: int) -> list[Row]:
         """From zero: cold starts are part of it."""
@@ -380,21 +377,11 @@ class Chain:
             self.process.wait()
             self.start()
             return name
-        victims = [pid for pid in self.pods() if self.name_of(pid) == name]
+        victims = [pid for pid in self.pods() if name_of(pid) == name]
         for pid in victims:  # all at once, as when a container dies
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
         return name if victims else f"{name} (asleep)"
-
-    def pods(self) -> list[int]:
-        """Processes below this chain's engine."""
-        assert self.process is not None
-        found = [self.process.pid]
-        for pid in found:
-            with contextlib.suppress(OSError):
-                children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-                found += map(int, re.findall(r"\d+", children))
-        return found[1:]
 
 
 @contextlib.contextmanager
@@ -402,14 +389,14 @@ def chain(folder: Path, *, versioned: bool = False) -> Iterator[Chain]:
     """Everything up, nothing left behind."""
     (folder / "s3").mkdir()
     (folder / "s3" / "notification.toml").write_text(WEBHOOK)
-    (folder / "bench.yaml").write_text(MANIFESTS.format(model=json.dumps(MODEL)))
+    (folder / "bench.yaml").write_text(MANIFESTS.format(model=json.dumps(MODEL), trigger=STORED))
     port = harness.free_port()
     prefix = ("env", f"HTTP_PROXY=http://127.0.0.1:{port}")
     extra = ("-master.volumeSizeLimitMB=64",)
     with seaweed.running(directory=folder / "s3", prefix=prefix, extra=extra) as s3:
         for bucket in ("input", "output"):
             s3.make_bucket(bucket)
-        scene = Chain(s3, folder, port)
+        scene = Chain(s3=s3, folder=folder, port=port)
         if versioned:
             scene.client().put_bucket_versioning(
                 Bucket="output", VersioningConfiguration={"Status": "Enabled"}

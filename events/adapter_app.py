@@ -4,6 +4,7 @@ from flask import Flask, Response, request
 
 from . import web
 from .adapter import Adapter, Answer, Credentials, RateLimit
+from .errors import DeliveryFailed
 from .front import AdapterFront
 from .http import Client
 from .http_async import AsyncClient
@@ -43,9 +44,17 @@ def make_adapter(
         verifier=Verifier(
             enabled=settings.verify_sns,
             topics=settings.topics,
-            fetch=lambda url: client.get(url, SNS_TIMEOUT_S).body,
+            fetch=lambda url: _fetched(client, url),
         ),
     )
+
+
+def _fetched(client: Client, url: str) -> bytes:
+    """What SNS has at one of its URLs. Raises `DeliveryFailed`, so that SNS sends again."""
+    answer = client.get(url, SNS_TIMEOUT_S)
+    if not 200 <= answer.status < 300:
+        raise DeliveryFailed(f"SNS answered {answer.status} for its own URL")
+    return answer.body
 
 
 def make_app(adapter: Adapter, max_body_bytes: int) -> Flask:

@@ -250,3 +250,20 @@ def test_a_subscription_is_confirmed_once_its_signature_is_good(
     elsewhere = {**message, "SubscribeURL": "https://evil.example/confirm"}
     assert post(target, sign(elsewhere, key)).status == 403
     assert fetched == [CERT_URL, url]
+
+
+@pytest.mark.parametrize(("status", "taken"), [(200, True), (403, False), (500, False)])
+def test_what_sns_does_not_give_is_no_certificate(status: int, taken: bool) -> None:
+    from events import adapter_app
+    from events.http import Answer as HttpAnswer
+
+    class Fetcher:
+        def get(self, url: str, timeout_s: float) -> HttpAnswer:
+            return HttpAnswer(status, {}, b"pem")
+
+    client = cast("Any", Fetcher())
+    if taken:
+        assert adapter_app._fetched(client, "https://x/") == b"pem"
+        return
+    with pytest.raises(DeliveryFailed, match=str(status)):
+        adapter_app._fetched(client, "https://x/")
