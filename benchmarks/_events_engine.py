@@ -1,4 +1,4 @@
-"""`turnout up` as the event benchmarks need it: started, killed, started again, its CPU split up."""
+"""`turnout up` as the event benchmarks need it: started, killed, and its CPU split up."""
 
 import contextlib
 import json
