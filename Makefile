@@ -38,7 +38,7 @@ triton: .venvs/triton/.installed
 
 .venvs/tfs-client/.installed: PACKAGES := min-tfs-client==1.0.2 'protobuf<=3.20.3' 'numpy<2' 'setuptools<81'
 .venvs/seldon-core/.installed: PACKAGES := seldon-core==1.17.1 'setuptools<70'
-.venvs/kserve/.installed: PACKAGES := kserve==0.21.0 scikit-learn==1.9.1
+.venvs/kserve/.installed: PACKAGES := kserve==0.21.0 scikit-learn==1.9.1 flask gunicorn hpack pysimdjson
 .venvs/mlserver/.installed: PACKAGES := mlserver==1.7.1 mlserver-sklearn==1.7.1
 .venvs/%/.installed: Makefile
 	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
