@@ -41,13 +41,13 @@ event is the result; nothing is fetched or written. The CPU of everybody taking 
 because they share the cores.
 """
 
-OBJECTS = int(os.environ.get("TURNOUT_BENCH_OBJECTS", "2000"))
-"""Uploads of one end-to-end run; the aim speaks of 10,000."""
+OBJECTS = int(os.environ.get("TURNOUT_BENCH_OBJECTS", "10000"))
+"""Uploads of one end-to-end run."""
 
 UPLOADERS = 8
 """Connections of the uploader."""
 
-KILLS = int(os.environ.get("TURNOUT_BENCH_KILLS", "8"))
+KILLS = int(os.environ.get("TURNOUT_BENCH_KILLS", "24"))
 
 SEED = int(os.environ.get("TURNOUT_BENCH_SEED", "7"))
 """Decides who is killed when."""
