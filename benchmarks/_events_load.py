@@ -4,20 +4,23 @@ Signed PUTs over a few kept-alive connections (60 us of CPU each), results count
 continue where the last one had no gaps, and the CPU time of everybody taking part.
 """
 
+import concurrent.futures
 import contextlib
 import os
 import re
 import socket
-import threading
 import time
 import urllib.parse
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from events.sigv4 import Credentials, Signer
 from functions.wire.http1_head import parse_response_head
 from tests.seaweed import S3Server
+
+T = TypeVar("T")
 
 _KEY = re.compile(rb"<Key>([^<]*)</Key>")
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -64,62 +67,41 @@ class Connection:
 
 def upload(s3: S3Server, paths: list[str], body: bytes, connections: int) -> None:
     """PUT the same body to every path, as fast as the server takes them."""
-    left = iter(paths)
-    lock = threading.Lock()
-    problems: list[Exception] = []
 
-    def work() -> None:
+    def work(part: list[str]) -> None:
         with contextlib.closing(Connection(s3)) as connection:
-            while True:
-                with lock:
-                    path = next(left, None)
-                if path is None:
-                    return
-                try:
-                    connection.request("PUT", path, body)
-                except (RuntimeError, OSError) as error:
-                    problems.append(error)
-                    return
+            for path in part:
+                connection.request("PUT", path, body)
 
-    threads = [threading.Thread(target=work) for _ in range(connections)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if problems:
-        raise problems[0]
+    _shared(work, paths, connections)
 
 
 def post(port: int, host: str, bodies: list[bytes], connections: int) -> None:
     """POST every body to a service behind the gateway; raises RuntimeError for a refusal."""
-    parts = [bodies[index::connections] for index in range(connections)]
-    problems: list[Exception] = []
 
     def work(part: list[bytes]) -> None:
-        try:
-            with socket.create_connection(("127.0.0.1", port), 60) as connection:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                for body in part:
-                    head = f"POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n\r\n"
-                    connection.sendall(head.encode() + body)
-                    answer = b""
-                    while b"\r\n\r\n" not in answer:
-                        received = connection.recv(65536)
-                        if not received:
-                            raise RuntimeError("the gateway closed the connection")
-                        answer += received
-                    if not answer.startswith(b"HTTP/1.1 204"):
-                        raise RuntimeError(f"not taken: {answer[:200]!r}")
-        except (RuntimeError, OSError) as error:
-            problems.append(error)
+        with socket.create_connection(("127.0.0.1", port), 60) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for body in part:
+                head = f"POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n\r\n"
+                connection.sendall(head.encode() + body)
+                answer = b""
+                while b"\r\n\r\n" not in answer:
+                    received = connection.recv(65536)
+                    if not received:
+                        raise RuntimeError("the gateway closed the connection")
+                    answer += received
+                if not answer.startswith(b"HTTP/1.1 204"):
+                    raise RuntimeError(f"not taken: {answer[:200]!r}")
 
-    threads = [threading.Thread(target=work, args=(part,)) for part in parts]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if problems:
-        raise problems[0]
+    _shared(work, bodies, connections)
+
+
+def _shared(work: Callable[[list[T]], None], items: list[T], threads: int) -> None:
+    """Run `work` in threads, each with its share; the first problem is raised once all ended."""
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(work, items[index::threads]) for index in range(threads)]:
+            done.result()
 
 
 @dataclass

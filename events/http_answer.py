@@ -39,7 +39,16 @@ class AnswerTooLong(Exception):
 class AnswerReader:
     """One answer. `feed` and `end` raise BadHead, BadChunk and `AnswerTooLong`."""
 
-    __slots__ = ("_bodiless", "_buffer", "_chunks", "_head", "_most", "_pieces", "_size")
+    __slots__ = (
+        "_bodiless",
+        "_buffer",
+        "_chunks",
+        "_head",
+        "_most",
+        "_pieces",
+        "_size",
+        "_surplus",
+    )
 
     def __init__(self, most: int = MAX_ANSWER_BYTES, *, bodiless: bool = False) -> None:
         """`most`: bytes of a 2xx body (errors may always have 64 MiB); `bodiless`: to a HEAD."""
@@ -49,6 +58,7 @@ class AnswerReader:
         self._head: ResponseHead | None = None
         self._pieces: list[bytes] = []
         self._size = 0
+        self._surplus = False
         self._chunks: ChunkedDecoder | None = None
 
     @property
@@ -58,8 +68,12 @@ class AnswerReader:
 
     @property
     def keep_alive(self) -> bool:
-        """Whether the connection may be used again, now that the answer is complete."""
-        return self._head is not None and self._head.keep_alive
+        """Whether the connection may be used again, now that the answer is complete: not after
+        bytes that belong to nothing."""
+        head = self._head
+        if head is None or not head.keep_alive or self._surplus:
+            return False
+        return self._chunks is None or not self._chunks.rest
 
     def feed(self, data: bytes) -> bool:
         """More bytes; True: the answer is complete."""
@@ -79,6 +93,7 @@ class AnswerReader:
                 return bool(data) and self.feed(data)
             self._head = head
             if self._bodiless or head.status in (204, 304):
+                self._surplus = bool(data)
                 return True
             if not 200 <= head.status < 300:
                 self._most = max(self._most, MAX_ANSWER_BYTES)
@@ -92,7 +107,12 @@ class AnswerReader:
             raise AnswerTooLong(self._size, self._most)
         if self._chunks is not None:
             return self._chunks.done
-        return 0 <= head.length <= self._size
+        if head.length < 0 or self._size < head.length:
+            return False
+        if self._size > head.length:
+            self._surplus = True
+            self._pieces = [b"".join(self._pieces)[: head.length]]
+        return True
 
     def end(self) -> bool:
         """The connection ended; True: and with it the body, as some servers mark it."""

@@ -213,6 +213,25 @@ def test_text_beyond_ascii_travels_as_utf_8(kind: str) -> None:
         assert "X-A: €\r\n".encode() in server.requests[0]
 
 
+@KINDS
+@pytest.mark.parametrize(
+    "answer",
+    [
+        OK + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
+        b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\nHTTP/1.1 20",
+    ],
+)
+def test_bytes_behind_an_answer_are_nobodys_answer(kind: str, answer: bytes) -> None:
+    with script([answer, OK], [OK]) as server:
+
+        def use(post: Post) -> None:
+            assert post(server.url, {}, b"body", 5).body in (b"ok", b"")
+            assert post(server.url, {}, b"body", 5).body == b"ok"
+
+        run(kind, use)
+
+
 def test_an_answer_longer_than_allowed_is_not_read_to_its_end() -> None:
     from events.http_answer import AnswerTooLong
 
