@@ -11,8 +11,8 @@ checkout) and has changed since, the extension is stale and not used; `make inst
 """
 
 import importlib
+import os.path
 import zlib
-from pathlib import Path
 from typing import Any, Final
 
 from functions.wire import settings
@@ -40,11 +40,12 @@ def take(namespace: dict[str, Any], module: str, names: tuple[str, ...]) -> bool
 
 
 def _staleness(extension: Any) -> str:
-    folder = Path(extension.__file__).parent
+    folder = os.path.dirname(extension.__file__)  # not pathlib: a start from zero counts imports
     found = 0
     for source in extension.SOURCES.split():
         try:
-            found = zlib.crc32((folder / source).read_bytes(), found)
+            with open(os.path.join(folder, source), "rb") as text:
+                found = zlib.crc32(text.read(), found)
         except OSError:
             return ""  # installed without its source: there is nothing it could lag behind
     return "" if found == extension.CHECKSUM else "older than its source: run `make install`"

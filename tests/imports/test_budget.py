@@ -26,7 +26,7 @@ FUNCTIONS = "import functions.__main__, functions.server, functions.worker, func
 BUDGETS = {
     # entry point: (program, modules at most, heavy packages it may load)
     "router_fn ready to listen": (ROUTER, 190, {"uvloop"}),
-    "functions before load()": (FUNCTIONS, 360, {"flask", "uvloop"}),
+    "functions before load()": (FUNCTIONS, 365, {"flask", "uvloop"}),
     "storage_initializer file": (
         "import storage_initializer.cli, storage_initializer.fetching, "
         "storage_initializer.providers.local",
