@@ -188,5 +188,3 @@ def test_what_cannot_be_called_over_grpc_is_refused() -> None:
     root = {"name": "m", "serviceUrl": "grpc://m:9500"}
     tensorflow = deployment(predictor(root), protocol="tensorflow")
     assert any("over REST only" in message for _, _, message in grammar.check(tensorflow))
-    translated = deployment(predictor({**root, "serverProtocol": "tensorflow"}))
-    assert any("over REST only" in message for _, _, message in grammar.check(translated))
