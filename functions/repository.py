@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from . import artifacts, forks, predictor_wait, runtimes, warmup
+from . import artifacts, forks, runtimes, warmup
 from .batching import Batcher
 from .errors import FunctionsError, LoadFailed, ModelNotFound, ModelNotReady
 from .execution import Runner
@@ -177,6 +177,8 @@ class Repository:
                     source.storage_uri, source.directory, self.settings.environ
                 )
             if self.settings.predictor_wait_s and self.settings.predictor_host:
+                from . import predictor_wait  # http.client
+
                 predictor_wait.until_ready(self.settings, source.name)
             runtime = source.runtime or artifacts.detect_runtime(source.directory, self.settings)
             settings = settings_for(source, self.settings)
