@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
-from .errors import Stalled, StorageError, TransferFailed, Untrusted
+from .errors import InvalidUri, Stalled, StorageError, TransferFailed, Untrusted
 from .wire import MAX_HEAD, USER_AGENT, Connection, Request, Response, Stale, Tls, basic
 
 if TYPE_CHECKING:
@@ -154,6 +154,8 @@ class Client:
         via = f" through the proxy {host}:{port}" if proxy else ""
         try:
             sock = socket.create_connection((host, port), self.connect_timeout_s)
+        except UnicodeError as exc:  # a label of a host name that is empty or too long
+            raise InvalidUri(request.where, f"no host name can be {host!r}: {exc}") from None
         except OSError as exc:
             cause = "timed out" if isinstance(exc, TimeoutError) else exc.strerror or str(exc)
             target = f"{request.host}:{request.port}{via}"

@@ -40,7 +40,7 @@ PROVIDERS = {
 _AZURE_BLOB = re.compile(r"\.blob\.(core\.windows\.net|storage\.azure\.net)$|\.z\d+\.blob\.")
 _AZURE_FILE = re.compile(r"\.file\.(core\.windows\.net|storage\.azure\.net)$|\.z\d+\.file\.")
 _OWNER = re.compile(r"[A-Za-z0-9._-]+")
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _DIGEST = re.compile(r"sha256=([0-9a-fA-F]{64})")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 

@@ -65,11 +65,12 @@ class Request:
             raise InvalidUri(where or "URL", str(exc)) from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise InvalidUri(where or "URL", "not an http or https URL")
-        host = (
-            parts.hostname.encode("idna").decode()
-            if not parts.hostname.isascii()
-            else (parts.hostname)
-        )
+        host = parts.hostname
+        if not host.isascii() or any(not 0 < len(label) < 64 for label in host.split(".")[:-1]):
+            try:
+                host = host.encode("idna").decode()
+            except UnicodeError as exc:
+                raise InvalidUri(where or "URL", f"no host name can be {host!r}: {exc}") from None
         target = _quoted(parts)
         headers = {"Authorization": basic(parts)} if parts.username else {}
         return cls(

@@ -20,6 +20,9 @@ from storage_initializer.uri import Uri
 from storage_initializer.wire import Request, Tls
 
 MAX_REDIRECTS = 10
+_CODINGS = frozenset({"gzip", "x-gzip", "br", "deflate", "zstd", "compress"})
+_PACKED = (".gz", ".tgz", ".br", ".zst", ".z")
+"""Some servers declare as a coding what the file simply is."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -54,6 +57,12 @@ class HttpFile:
         name = _name(self._url, headers)
         if not name:
             raise NotFound(self.shown, "the URL does not name a file")
+        coding = headers.get("content-encoding", "").strip().lower()
+        if coding in _CODINGS and not name.lower().endswith(_PACKED):
+            raise StorageError(
+                f"{self.shown}: the server sends it {coding}-compressed although asked for the "
+                "plain bytes; switch that off there for this file"
+            )
         yield Item(
             path=name,
             size=size,

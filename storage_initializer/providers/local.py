@@ -55,6 +55,8 @@ class LocalSource:
         if root.is_file():
             yield self._item(root, root.name)
             return
+        if not root.is_dir():
+            raise StorageError(f"{self.shown}: is neither a regular file nor a directory")
         empty = True
         for item in self._walk(root, "", frozenset()):
             empty = False

@@ -353,3 +353,40 @@ def test_a_change_under_parallel_ranges_is_listed_again_and_never_mixed(
     swap.join()
     assert done.returncode == 0, done.stderr
     assert tree(tmp_path / "m") in ({"model.bin": newer}, {"model.bin": DATA})
+
+
+def test_a_body_compressed_against_our_wish_is_refused(
+    server: FaultyServer, tmp_path: Path
+) -> None:
+    """Kept as it came it would be a damaged model; a .tar.gz that is declared so is what it is."""
+    server.add("/config.json", DATA[:1000], headers={"Content-Encoding": "gzip"})
+    done = initialize(f"{server.url}/config.json", tmp_path / "m")
+    assert done.returncode == 1
+    assert "gzip-compressed although asked for the plain bytes" in message(done.stderr)
+    server.add("/weights.bin.gz", DATA[:1000], headers={"Content-Encoding": "x-gzip"})
+    done = initialize(f"{server.url}/weights.bin.gz", tmp_path / "m")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("host", ["a..b", "x." + "a" * 70 + ".de", "\u00ff..de"])
+def test_a_host_that_cannot_be_one_is_a_usage_error(
+    server: FaultyServer, tmp_path: Path, host: str
+) -> None:
+    done = initialize(f"http://{host}/model.bin", tmp_path / "m")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "no host name can be" in message(done.stderr)
+    server.add("/moved.bin", DATA, redirect=f"http://{host}/model.bin")
+    done = initialize(f"{server.url}/moved.bin", tmp_path / "m")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_local_source_that_is_no_file_is_named(tmp_path: Path, kind: str) -> None:
+    source = Path("/dev/null") if kind == "device" else tmp_path / "pipe"
+    if kind == "pipe":
+        os.mkfifo(source)
+    done = initialize(source, tmp_path / "m")
+    assert done.returncode == 1
+    assert "neither a regular file nor a directory" in message(done.stderr)
