@@ -29,6 +29,8 @@ BATCH = "application/cloudevents-batch"
 BATCH_JSON = "application/cloudevents-batch+json"
 
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
+Message = tuple[dict[str, str], bytes]
+"""Headers and body."""
 
 
 class _Verbatim(JSONFormat):

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from .errors import TryAgain
 from .journal import Entry, Order, State
@@ -58,6 +59,8 @@ class SqliteJournal:
         self._clock = clock
         self._lock = threading.Lock()
         self._finished = 0
+        self._claimed: dict[str, str] = {}
+        """First key of what this process works on -> the key it is kept under."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._owner = f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
         self._owner_lock = os.open(self._owner_file(self._owner), os.O_CREAT | os.O_RDWR, 0o600)
@@ -73,10 +76,8 @@ class SqliteJournal:
     def begin(self, keys: Sequence[str], lease_s: float) -> Entry:
         now = self._clock()
         with self._transaction() as database:
-            main = self._main(database, keys)
-            row = database.execute(
-                "SELECT state, owner, expires, answer, reply FROM work WHERE key = ?", (main,)
-            ).fetchone()
+            main, row = self._find(database, keys)
+            answer = None
             if row is not None:
                 state, owner, expires, answer, reply = row
                 if state == "done" and expires > now:
@@ -85,8 +86,6 @@ class SqliteJournal:
                     return Entry(State.BUSY)
                 if state == "done":
                     answer = None
-            else:
-                answer = None
             database.execute(
                 "INSERT OR REPLACE INTO work VALUES (?, 'claimed', ?, ?, ?, NULL)",
                 (main, self._owner, now + lease_s, answer),
@@ -95,7 +94,8 @@ class SqliteJournal:
                 "INSERT OR REPLACE INTO alias VALUES (?, ?, ?)",
                 [(key, main, now + self._ttl_s) for key in keys if key != main],
             )
-            return Entry(State.NEW if answer is None else State.ANSWERED, answer)
+        self._claimed[keys[0]] = main
+        return Entry(State.NEW if answer is None else State.ANSWERED, answer)
 
     def answered(self, keys: Sequence[str], answer: bytes) -> None:
         with self._transaction() as database:
@@ -119,6 +119,7 @@ class SqliteJournal:
             self._finished += 1
             if self._finished % _TRIM_EVERY == 0:
                 self._trim(database)
+        self._claimed.pop(keys[0], None)
 
     def release(self, keys: Sequence[str]) -> None:
         with self._transaction() as database:
@@ -133,6 +134,7 @@ class SqliteJournal:
                 " WHERE key = ? AND owner = ? AND state = 'claimed'",
                 (self._clock() + self._ttl_s, main, self._owner),
             )
+        self._claimed.pop(keys[0], None)
 
     def last_sequencer(self, object_id: str) -> str | None:
         with self._reading() as database:
@@ -163,13 +165,35 @@ class SqliteJournal:
             os.close(self._owner_lock)
 
     def _main(self, database: sqlite3.Connection, keys: Sequence[str]) -> str:
+        """The key a piece of work is kept under; of what we claimed it is known without asking."""
+        return self._claimed.get(keys[0]) or self._find(database, keys)[0]
+
+    def _find(self, database: sqlite3.Connection, keys: Sequence[str]) -> tuple[str, Any]:
+        """That key, and the row (state, owner, expires, answer, reply) if there is one."""
+        some = ",".join("?" * len(keys))
+        rows = {
+            row[0]: row[1:]
+            for row in database.execute(
+                f"SELECT key, state, owner, expires, answer, reply FROM work WHERE key IN ({some})",  # noqa: S608 - question marks
+                keys,
+            )
+        }
+        aliases = {} if keys[0] in rows else self._aliases(database, keys)
         for key in keys:
-            if database.execute("SELECT 1 FROM work WHERE key = ?", (key,)).fetchone():
-                return key
-            row = database.execute("SELECT main FROM alias WHERE key = ?", (key,)).fetchone()
-            if row is not None:
-                return str(row[0])
-        return keys[0]
+            if key in rows:
+                return key, rows[key]
+            if key in aliases:
+                main = aliases[key]
+                row = database.execute(
+                    "SELECT state, owner, expires, answer, reply FROM work WHERE key = ?", (main,)
+                ).fetchone()
+                return main, row
+        return keys[0], None
+
+    def _aliases(self, database: sqlite3.Connection, keys: Sequence[str]) -> dict[str, str]:
+        some = ",".join("?" * len(keys))
+        found = database.execute(f"SELECT key, main FROM alias WHERE key IN ({some})", keys)  # noqa: S608
+        return dict(found.fetchall())
 
     def _trim(self, database: sqlite3.Connection) -> None:
         now = self._clock()

@@ -49,6 +49,8 @@ class Outcome:
     kind: str
     """replied, done, duplicate, ignored, retry, refused: the metrics' and the log's word for it."""
     reply: Event | None = None
+    message: codec.Message | None = field(default=None, repr=False)
+    """The reply as it goes out, encoded once for the sender and the journal."""
     reason: str = ""
     retry_after_s: float | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -115,7 +117,9 @@ class Sink:
             raise InFlight("another delivery of this event is still being worked on")
         if mine or outcome.status >= 300:
             return outcome
-        return Outcome(status=outcome.status, kind="duplicate", reply=outcome.reply)
+        return Outcome(
+            status=outcome.status, kind="duplicate", reply=outcome.reply, message=outcome.message
+        )
 
     def _not_ours(self, about: ObjectRef | None) -> str | None:
         wanted = self.spec.objects
@@ -282,7 +286,8 @@ class Sink:
         if self.spec.result.reply is None:
             return Outcome(status=204, kind="done", facts=facts)
         reply = self._reply(self.spec.result.reply, event, work_keys[0], documents, answer)
-        return Outcome(status=200, kind="replied", reply=reply, facts=facts)
+        message = codec.encode_binary(reply)
+        return Outcome(status=200, kind="replied", reply=reply, message=message, facts=facts)
 
     def _remove(self, event: Event, about: ObjectRef) -> Outcome:
         documents = effects.object_documents(event, about, Answer(body=b"", content_type=""))
@@ -381,12 +386,15 @@ def _order(about: ObjectRef | None) -> Order | None:
 
 def _record(outcome: Outcome) -> bytes:
     """An outcome for the journal: a line with status and headers, then the reply's bytes."""
-    headers, body = ({}, b"") if outcome.reply is None else codec.encode_binary(outcome.reply)
+    headers, body = outcome.message or ({}, b"")
     return json.dumps({"status": outcome.status, "headers": headers}).encode() + b"\n" + body
 
 
 def _recorded(record: bytes | None) -> Outcome:
     head, _, body = (record or b'{"status": 204, "headers": {}}').partition(b"\n")
     value = json.loads(head)
-    reply = codec.decode(value["headers"], body)[0] if value["headers"] else None
-    return Outcome(status=int(value["status"]), kind="duplicate", reply=reply)
+    status, headers = int(value["status"]), value["headers"]
+    if not headers:
+        return Outcome(status=status, kind="duplicate")
+    (reply,) = codec.decode(headers, body)
+    return Outcome(status=status, kind="duplicate", reply=reply, message=(headers, body))

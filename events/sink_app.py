@@ -182,9 +182,9 @@ def answer_of(outcome: Outcome) -> tuple[int, dict[str, str], bytes]:
         if outcome.retry_after_s is not None:
             headers["retry-after"] = str(max(1, round(outcome.retry_after_s)))
         return status, headers, body
-    if outcome.reply is None:
+    if outcome.message is None:
         return outcome.status, {}, b""
-    fields, body = codec.encode_binary(outcome.reply)
+    fields, body = outcome.message
     return 200, dict(fields), body
 
 
