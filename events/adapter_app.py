@@ -17,8 +17,10 @@ SNS_TIMEOUT_S = 10.0
 
 def make_front(settings: AdapterSettings) -> AdapterFront:
     """What `python -m events adapter` serves."""
-    client = Client(settings.sender.proxies, connections=settings.server.threads)
-    adapter = make_adapter(settings, client, AsyncClient(settings.sender.proxies))
+    sender = settings.sender
+    certs = sender.ca_certs
+    client = Client(sender.proxies, connections=settings.server.threads, ca_certs=certs)
+    adapter = make_adapter(settings, client, AsyncClient(sender.proxies, ca_certs=certs))
     return AdapterFront(adapter, lambda: make_app(adapter, settings.max_body_bytes))
 
 

@@ -25,7 +25,15 @@ from functions.wire.http1_head import BadHead
 from .errors import DeliveryFailed, Refused
 from .http_answer import MAX_ANSWER_BYTES, Answer, AnswerReader, AnswerTooLong
 
-__all__ = ["MAX_ANSWER_BYTES", "Answer", "Client", "ProxySettings", "Route", "encode_fields"]
+__all__ = [
+    "MAX_ANSWER_BYTES",
+    "Answer",
+    "Client",
+    "ProxySettings",
+    "Route",
+    "encode_fields",
+    "tls_context",
+]
 
 CONNECT_S = 10.0
 _RECEIVE_BYTES = 65536
@@ -116,10 +124,17 @@ def encode_fields(headers: Mapping[str, str]) -> str:
 class Client:
     """A pool of connections to whatever is called."""
 
-    def __init__(self, proxies: ProxySettings | None = None, *, connections: int = 32) -> None:
-        """`connections`: kept open to one place while idle."""
+    def __init__(
+        self,
+        proxies: ProxySettings | None = None,
+        *,
+        connections: int = 32,
+        ca_certs: str = "",
+    ) -> None:
+        """`connections`: kept open to one place while idle; `ca_certs`: PEM, trusted as well."""
         self._proxies = proxies or ProxySettings()
         self._connections = connections
+        self._ca_certs = ca_certs
         self._routes: dict[str, Route] = {}
         self._idle: dict[Route, deque[socket.socket]] = {}
         self._tls: ssl.SSLContext | None = None
@@ -231,12 +246,20 @@ class Client:
                 _open_tunnel(connection, route)
             if route.secure:
                 if self._tls is None:
-                    self._tls = ssl.create_default_context()
+                    self._tls = tls_context(self._ca_certs)
                 return self._tls.wrap_socket(connection, server_hostname=route.secure)
         except BaseException:
             connection.close()
             raise
         return connection
+
+
+def tls_context(ca_certs: str) -> ssl.SSLContext:
+    """The system's trusted authorities and these. Raises `OSError` for what is no certificate."""
+    context = ssl.create_default_context()
+    if ca_certs:
+        context.load_verify_locations(cadata=ca_certs)
+    return context
 
 
 def _exchange(

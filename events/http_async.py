@@ -13,7 +13,7 @@ from functions.wire.http1_chunked import BadChunk
 from functions.wire.http1_head import BadHead
 
 from .errors import DeliveryFailed
-from .http import Answer, ProxySettings, Route, encode_fields, target_of
+from .http import Answer, ProxySettings, Route, encode_fields, target_of, tls_context
 from .http_answer import AnswerReader, AnswerTooLong
 
 MAX_CONNECTIONS = 128
@@ -105,8 +105,9 @@ class _Place:
 class AsyncClient:
     """POSTs from one event loop."""
 
-    def __init__(self, proxies: ProxySettings | None = None) -> None:
+    def __init__(self, proxies: ProxySettings | None = None, *, ca_certs: str = "") -> None:
         self._proxies = proxies or ProxySettings()
+        self._ca_certs = ca_certs
         self._places: dict[Route, _Place] = {}
         self._prepared: dict[str, tuple[_Place, str]] = {}
         self._tls: ssl.SSLContext | None = None
@@ -160,7 +161,7 @@ class AsyncClient:
 
     async def _connect(self, route: Route) -> _Connection:
         if route.secure and self._tls is None:
-            self._tls = ssl.create_default_context()
+            self._tls = tls_context(self._ca_certs)
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(
             _Connection,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import SpecError
-from .http import ProxySettings
+from .http import ProxySettings, tls_context
 from .sigv4 import Credentials
 
 _URL = re.compile(r"https?://[^/\s]+")
@@ -94,6 +94,15 @@ class _Reader:
             no=either("no_proxy"),
         )
 
+    def certificates(self) -> str:
+        raw = self.environ.get("K_CA_CERTS", "").strip()
+        if raw:
+            try:
+                tls_context(raw)
+            except OSError as error:
+                self.problems.append(f"K_CA_CERTS: expected certificates as PEM ({error})")
+        return raw
+
     def credentials(self) -> Credentials | None:
         """S3 credentials given as such; None: boto3's chain finds them (profile, role ...)."""
         access, secret = self.text("AWS_ACCESS_KEY_ID"), self.text("AWS_SECRET_ACCESS_KEY")
@@ -128,6 +137,8 @@ class SenderSettings:
     timeout_s: float = 30.0
     """For the sink to take one event. A broker answers in milliseconds once it is awake."""
     proxies: ProxySettings = field(default_factory=ProxySettings)
+    ca_certs: str = field(default="", repr=False)
+    """K_CA_CERTS: PEM, what a SinkBinding gives for sinks with a certificate of the cluster's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,6 +245,8 @@ class SinkSettings:
     credentials: Credentials | None = None
     broker: str = ""
     """K_SINK: where a sweep publishes; empty: no sweeps."""
+    ca_certs: str = field(default="", repr=False)
+    """K_CA_CERTS, see `SenderSettings`."""
     extensions: Mapping[str, str] = field(default_factory=dict)
     max_body_bytes: int = 8 << 20
     """Of an event, and of an asynchronous request; more is 413."""
@@ -251,6 +264,7 @@ class SinkSettings:
             spec=spec,
             proxies=read.proxies(),
             broker=read.url("K_SINK", required=False),
+            ca_certs=read.certificates(),
             extensions=read.overrides(),
             endpoint_url=read.url("AWS_ENDPOINT_URL_S3", required=False)
             or read.url("AWS_ENDPOINT_URL", required=False)
@@ -297,4 +311,5 @@ def _sender(read: _Reader) -> SenderSettings:
         extensions=read.overrides(),
         timeout_s=read.seconds("TURNOUT_SEND_TIMEOUT_SECONDS", 30.0, 0.1, 3600.0),
         proxies=read.proxies(),
+        ca_certs=read.certificates(),
     )

@@ -71,7 +71,7 @@ def make_sink(sink_spec: SinkSpec, settings: SinkSettings) -> tuple[Sink, Jobs, 
     """The sink of a specification, and its asynchronous requests."""
     objects = sink_spec.objects
     connections = sink_spec.max_concurrency + 2
-    client = Client(settings.proxies, connections=connections)
+    client = Client(settings.proxies, connections=connections, ca_certs=settings.ca_certs)
     store = ObjectStore(
         sink_spec.allowed_buckets(),
         endpoint_url=(objects.endpoint_url if objects else None) or settings.endpoint_url,

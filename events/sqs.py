@@ -137,7 +137,11 @@ def run(settings: SqsSettings) -> int:
             partition_by_object=settings.partition_by_object,
             verify_sns=False,  # only the topic's owner can write to the queue
         ),
-        Client(settings.sender.proxies, connections=settings.workers),
+        Client(
+            settings.sender.proxies,
+            connections=settings.workers,
+            ca_certs=settings.sender.ca_certs,
+        ),
     )
     queue = Queue(settings.queue_url, endpoint_url=settings.endpoint_url, region=settings.region)
     poller = Poller(queue, adapter, settings)

@@ -499,6 +499,7 @@ def test_a_killed_master_leaves_no_worker_behind(tmp_path: Path) -> None:
             {"K_SINK": "broker", "PORT": "http", "TURNOUT_USER": "u", "K_CE_OVERRIDES": "{"},
             ["K_SINK='broker'", "PORT='http'", "TURNOUT_USER", "K_CE_OVERRIDES"],
         ),
+        (["adapter"], {"K_SINK": "https://b", "K_CA_CERTS": "x"}, ["K_CA_CERTS"]),
         (["sqs"], {"K_SINK": "http://b"}, ["TURNOUT_SQS_QUEUE_URL"]),
         (["sink"], {}, ["SINK_SPEC"]),
         (["sink"], {"SINK_SPEC": "{"}, ["SINK_SPEC"]),

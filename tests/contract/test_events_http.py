@@ -340,6 +340,24 @@ def test_tls_is_spoken_and_certificates_are_checked(
         run(kind, taken)
 
 
+@KINDS
+def test_certificates_of_the_cluster_are_trusted_as_well(kind: str, certificate: Path) -> None:
+    """K_CA_CERTS of a SinkBinding."""
+    pem = certificate.read_text()
+    certs = pem[pem.index("-----BEGIN CERTIFICATE") :]
+    server = TlsScript(certificate, [OK])
+    with contextlib.closing(server):
+        if kind == "threads":
+            client = Client(ca_certs=certs)
+            assert client.post(server.url, {}, b"body", 5).body == b"ok"
+            client.close()
+            return
+        with asyncio.Runner() as runner:
+            loop_client = AsyncClient(ca_certs=certs)
+            assert runner.run(loop_client.post(server.url, {}, b"body", 5)).body == b"ok"
+            runner.run(loop_client.close())
+
+
 def test_tls_goes_through_a_proxy_by_a_tunnel(
     certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
