@@ -20,11 +20,17 @@ class TokenizeTransformer:
     """Tokenise, cut, pad; label the answer. Keeps nothing between requests."""
 
     def __init__(self, values: Mapping[str, Any], place: Place) -> None:
-        """Raises LoadFailed when there is no tokenizer or no token to pad with."""
+        """Raises LoadFailed when there is no tokenizer, no token to pad with, or no room."""
         self._values = values
         self._place = place
         self._tokenizer = load(place.file(values["tokenizer"]))
         self._answers = Answers(values, place)
+        special = self._tokenizer.num_special_tokens_to_add(False)
+        if values["max_length"] <= special:
+            raise LoadFailed(
+                f"max_length={values['max_length']} leaves no room beside the {special} special"
+                " tokens of this tokenizer: give more"
+            )
         if values["truncation"]:
             self._tokenizer.enable_truncation(values["max_length"])
         else:

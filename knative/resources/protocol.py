@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from knative import names
 from knative.api.formats import FRAMEWORKS, V2_BY_DEFAULT
 from knative.resources import container
 from knative.resources.stock_runtimes import STOCK_RUNTIMES
@@ -54,7 +55,9 @@ def of_predictor(resource: "Resource", context: "Context") -> str:
     predictor = resource.spec["predictor"]
     model = model_of(predictor)
     if model is None:
-        return _of_containers(predictor.get("containers") or [])
+        given = predictor.get("containers") or []
+        behind = [c for c in given if c.get("name") != names.TRANSFORMER_CONTAINER]
+        return _declared(behind) or "v1"
     if given := model.fields.get("protocolVersion"):
         return str(given)
     if named := model.fields.get("runtime"):
@@ -97,10 +100,6 @@ def of_service(resource: "Resource", context: "Context") -> str:
     if ours and spoken.startswith("grpc"):
         return spoken.removeprefix("grpc-")
     return spoken
-
-
-def _of_containers(containers: list[Mapping[str, JSON]]) -> str:
-    return _declared(containers) or "v1"
 
 
 def _declared(containers: list[Mapping[str, JSON]]) -> str:

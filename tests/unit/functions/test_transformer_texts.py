@@ -137,6 +137,9 @@ def test_tokenizers_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text("{}")
     with pytest.raises(LoadFailed, match="is no tokenizer"):
         make("tokenize", tmp_path, tokenizer="broken.json")
+    with pytest.raises(LoadFailed, match="no room beside the 2 special"):
+        make("tokenize", save_tokenizer(tmp_path / "good"), max_length=2)
+    assert make("tokenize", tmp_path / "good", max_length=3)
     without = save_tokenizer(tmp_path / "without", pad="")
     with pytest.raises(LoadFailed, match="pad_token=TOKEN"):
         make("tokenize", without)
