@@ -11,9 +11,10 @@ import os
 from bisect import bisect_left
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .seldon_metrics import UserMetrics
+if TYPE_CHECKING:
+    from .seldon_metrics import UserMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -148,18 +149,15 @@ class Registry:
         for name, model in self.models.items():
             total.model(name).add(model.to_json())
         total.gauges = dict(self.gauges)
-        user = UserMetrics()
-        for metrics in self.user:
-            user.add(metrics.to_json())
+        reported = [metrics.to_json() for metrics in self.user]
         for snapshot in self._siblings():
             for name, numbers in snapshot["models"].items():
                 total.model(name).add(numbers)
             for metric, model_name, value in snapshot["gauges"]:
                 key = (metric, model_name)
                 total.gauges[key] = total.gauges.get(key, 0.0) + value
-            for numbers in snapshot["user"]:
-                user.add(numbers)
-        return "".join((*total._lines(), *user.lines())).encode()
+            reported += snapshot["user"]
+        return "".join((*total._lines(), *_user_lines(reported))).encode()
 
     def _siblings(self) -> Iterable[dict[str, Any]]:
         if self._shared is None:
@@ -206,6 +204,18 @@ class Registry:
                 if own == metric:
                     label = f'{{model_name="{_escape(name)}"}}' if name else ""
                     yield f"{metric}{label} {value:g}\n"
+
+
+def _user_lines(reported: list[dict[str, Any]]) -> Iterable[str]:
+    """What user classes report, of all workers."""
+    if not reported:
+        return ()
+    from .seldon_metrics import UserMetrics
+
+    user = UserMetrics()
+    for numbers in reported:
+        user.add(numbers)
+    return user.lines()
 
 
 def _family(name: str, kind: str) -> Iterable[str]:
