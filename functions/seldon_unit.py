@@ -99,7 +99,7 @@ class Unit:
         if not hasattr(branch, "__index__"):
             shown = str(branch)[:200]
             raise sm.BadData(f"Routing response must be int but got {shown}")
-        return self._answer("route", [[int(branch)]], [message], kind)
+        return self._answer("route", [[int(branch)]], _puid_only(message), kind)
 
     def _aggregate(self, body: Any) -> Any:
         messages = messages_of(body)
@@ -124,16 +124,17 @@ class Unit:
         result = None
         if hook is not None:
             result = hook(values, names, reward, truth, routing.get(self.identity.unit))
-        told = [{"meta": {"puid": puid}}] if (puid := sm.meta_of(request).get("puid")) else []
+        told = _puid_only(request)
         if result is not None:
             return self._answer("send_feedback", result, told, kind)
+        tags, metrics = self._reported()
+        self.metrics.observe(METHODS["send_feedback"], metrics)
         empty: dict[str, Any] = {"ndarray": []} if kind == "ndarray" else {"tensor": {"shape": [0]}}
-        return {"data": empty, "meta": self._meta(told, {}, [])}
+        return {"data": empty, "meta": self._meta(told, tags, metrics)}
 
     def _answer(self, verb: str, result: Any, requests: Sequence[Any], kind: str) -> dict[str, Any]:
         """Payload and meta around a result, with what the model reports about itself."""
-        tags = dict(self._tags()) if self._tags else {}
-        metrics = list(sm.checked_metrics(self._metrics())) if self._metrics else []
+        tags, metrics = self._reported()
         if all(hasattr(result, name) for name in ("data", "tags", "metrics")):
             tags.update(result.tags or {})
             metrics.extend(sm.checked_metrics(result.metrics or []))
@@ -141,6 +142,11 @@ class Unit:
         fields = sm.result_fields(result, kind, self.class_names())
         self.metrics.observe(METHODS[verb], metrics)
         return {**fields, "meta": self._meta(requests, tags, metrics)}
+
+    def _reported(self) -> tuple[dict[str, Any], list[Any]]:
+        """What the model says of itself after a call."""
+        tags = dict(self._tags()) if self._tags else {}
+        return tags, sm.checked_metrics(self._metrics()) if self._metrics else []
 
     def _meta(self, requests: Sequence[Any], tags: Any, metrics: Sequence[Any]) -> dict[str, Any]:
         told = metrics if self.identity.returns_metrics else []
@@ -167,6 +173,13 @@ def messages_of(body: Any) -> list[Any]:
     if not isinstance(messages, list):
         raise sm.invalid(body)
     return messages
+
+
+def _puid_only(message: Mapping[str, Any]) -> list[Any]:
+    """What answers to routing and feedback keep of a request's meta: they are for the orchestrator,
+    the message itself goes on with its own."""
+    puid = sm.meta_of(message).get("puid")
+    return [{"meta": {"puid": puid}}] if puid else []
 
 
 _FEEDBACK = ("request", "response", "reward", "truth")

@@ -73,6 +73,10 @@ class Settings:
     """DRAIN_TIMEOUT_SECONDS for requests under way; then they are cut off."""
     access_log: bool = False
     """ACCESS_LOG: a line per request, at a tenth of the throughput."""
+    cors_origins: str = "*"
+    """CORS_ALLOWED_ORIGINS: Access-Control-Allow-Origin of Seldon graphs' answers."""
+    cors_headers: str = "*"
+    """CORS_ALLOWED_HEADERS: their Access-Control-Allow-Headers."""
     otlp_endpoint: str = ""
     """OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, or OTEL_EXPORTER_OTLP_ENDPOINT + /v1/traces: where spans
     go."""
@@ -127,6 +131,8 @@ class Settings:
             drain_delay_s=read.seconds("DRAIN_DELAY_SECONDS", 1.0),
             drain_timeout_s=read.seconds("DRAIN_TIMEOUT_SECONDS", 30.0),
             access_log=read.flag("ACCESS_LOG"),
+            cors_origins=read.header("CORS_ALLOWED_ORIGINS", "*"),
+            cors_headers=read.header("CORS_ALLOWED_HEADERS", "*"),
             otlp_endpoint=endpoint,
             trace_ratio=read.share("OTEL_TRACES_SAMPLER_ARG"),
             otlp_headers=env.get("OTEL_EXPORTER_OTLP_HEADERS", ""),
@@ -196,6 +202,16 @@ class _EnvReader:
             return words[text.lower()]
 
         return self._read(name, False, convert, "true or false")
+
+    def header(self, name: str, default: str) -> str:
+        """The value of a header field."""
+
+        def convert(text: str) -> str:
+            if not text.isascii() or not text.isprintable():
+                raise ValueError
+            return text
+
+        return self._read(name, default, convert, "the value of a header, in printable ASCII")
 
     def word(self, name: str, words: Sequence[str]) -> str:
         def convert(text: str) -> str:

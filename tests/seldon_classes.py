@@ -206,6 +206,22 @@ class Response:
         return {"own": 0, "kept": True}
 
 
+class Chooses(Named):
+    def route(self, X: Any, names: Any) -> Any:
+        return 0
+
+    def aggregate(self, Xs: Any, names: Any) -> Any:
+        return Xs[0]
+
+    def transform_input(self, X: Any, names: Any) -> Any:
+        return X
+
+    def send_feedback(
+        self, X: Any, names: Any, reward: Any, truth: Any, routing: Any = None
+    ) -> Any:
+        return [[reward, 0]]
+
+
 class RouterRaw:
     def route_raw(self, message: Any) -> Any:
         return {"data": {"ndarray": [[2]]}}
@@ -222,7 +238,9 @@ class FbRaw:
 
 
 class FbNone:
-    def send_feedback(self, X: Any, names: Any, reward: Any, truth: Any) -> Any:
+    def send_feedback(
+        self, X: Any, names: Any, reward: Any, truth: Any, routing: Any = None
+    ) -> Any:
         return None
 
 

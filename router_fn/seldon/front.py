@@ -61,12 +61,6 @@ _OWN_HEADERS: Final = frozenset(
     (b"content-type", b"content-encoding", b"accept-encoding", b"seldon-puid")
 )
 _TRACE_HEADERS: Final = frozenset((b"traceparent", b"tracestate"))
-_CORS: Final = (
-    b"X-Content-Type-Options: nosniff\r\n"
-    b"Access-Control-Allow-Origin: *\r\n"
-    b"Access-Control-Allow-Headers: *\r\n"
-    b"Access-Control-Allow-Methods: GET, POST, OPTIONS\r\n"
-)
 
 
 class SeldonHead(Incoming):
@@ -117,6 +111,12 @@ class SeldonServer:
         self.metrics = SeldonMetrics(deployment)
         self.live = [one for one in deployment.predictors if not one.shadow]
         self.shadows = [one for one in deployment.predictors if one.shadow]
+        self.cors = (
+            b"X-Content-Type-Options: nosniff\r\n"
+            b"Access-Control-Allow-Origin: %b\r\n"
+            b"Access-Control-Allow-Headers: %b\r\n"
+            b"Access-Control-Allow-Methods: GET, POST, OPTIONS\r\n"
+        ) % (settings.cors_origins.encode(), settings.cors_headers.encode())
         self.draining = False
         self.nodes = Readiness(deployment)
         self.shadowing: set[Work] = set()
@@ -285,7 +285,7 @@ class SeldonServer:
         wanted = head.wanted
         if isinstance(wanted, int):
             text = "there is nothing at this path" if wanted == 404 else "method not allowed"
-            exchange.respond(wanted, messages.failure(wanted, text), JSON, _CORS)
+            exchange.respond(wanted, messages.failure(wanted, text), JSON, self.cors)
             return
         puid = head.puid or uuid.uuid4().hex.encode()
         match wanted.what:
@@ -313,7 +313,7 @@ class SeldonServer:
         predictor = self._draw()
         if wanted.node and wanted.node not in self._names_of(predictor):
             text = f"there is no model {wanted.node!r} here; the name may be left out"
-            exchange.respond(404, messages.failure(404, text), JSON, _CORS)
+            exchange.respond(404, messages.failure(404, text), JSON, self.cors)
             return
         for shadow in self.shadows:
             copied = random.random() * 100 < shadow.traffic  # noqa: S311 - a lottery, no secret
@@ -361,7 +361,7 @@ class SeldonServer:
             return
         if unit is None or not unit.service_url:
             text = f"there is no node {wanted.node!r} that has a service"
-            exchange.respond(404, messages.failure(404, text), JSON, _CORS)
+            exchange.respond(404, messages.failure(404, text), JSON, self.cors)
             return
         path = _node_path(self.deployment, unit, wanted.what)
         Work.of_call(self, exchange, unit, head, puid, lambda: self.get(unit, path, head)).start()
@@ -377,18 +377,18 @@ class SeldonServer:
             case "ready" if not self.ready:
                 said = self.nodes.said() or "shutting down"
                 text = f"{said}\n".encode()
-                exchange.respond(503, text, b"text/plain; charset=utf-8", _CORS)
+                exchange.respond(503, text, b"text/plain; charset=utf-8", self.cors)
             case "metrics":
-                exchange.respond(200, self.metrics.render(), CONTENT_TYPE, _CORS)
+                exchange.respond(200, self.metrics.render(), CONTENT_TYPE, self.cors)
             case "openapi":
                 document = seldon_openapi.deployment(self.deployment.name)
-                exchange.respond(200, json.dumps(document, indent=1).encode(), JSON, _CORS)
+                exchange.respond(200, json.dumps(document, indent=1).encode(), JSON, self.cors)
             case "doc":
                 title = f"{self.deployment.name} ({self.deployment.namespace})"
                 page = seldon_openapi.page(title, seldon_openapi.deployment(self.deployment.name))
-                exchange.respond(200, page, b"text/html; charset=utf-8", _CORS)
+                exchange.respond(200, page, b"text/html; charset=utf-8", self.cors)
             case _:
-                exchange.respond(200, b"", b"", _CORS)
+                exchange.respond(200, b"", b"", self.cors)
 
     def fields(self, head: SeldonHead, puid: bytes, routing: bytes) -> bytes:
         """Header fields of an answer."""
@@ -405,7 +405,7 @@ class SeldonServer:
                 (b"Ce-Type", kind),
                 (b"Ce-Path", head.path),
             ]
-        return _CORS + join(fields)
+        return self.cors + join(fields)
 
 
 def _node_path(deployment: Deployment, unit: Unit, what: str) -> str:

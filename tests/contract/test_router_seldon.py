@@ -401,3 +401,14 @@ def test_the_grpc_front_of_a_v2_graph_speaks_the_open_inference_protocol() -> No
             assert answer.outputs[0].name == "y"
             assert fake.seen[0].path == "/v2/models/n/infer"
             assert fake.seen[0].json["inputs"][0]["data"] == [1.5]
+
+
+def test_cors_headers_may_be_narrowed() -> None:
+    root = {"name": "s", "implementation": "SIMPLE_MODEL"}
+    env = {"CORS_ALLOWED_ORIGINS": "https://a.example", "CORS_ALLOWED_HEADERS": "X-Mine"}
+    with router(deployment(predictor(root)), **env) as process:
+        for method in ("POST", "OPTIONS"):
+            answer = process.request(method, "/api/v1.0/predictions", MESSAGE)
+            assert answer.status == 200
+            assert answer.headers["access-control-allow-origin"] == "https://a.example"
+            assert answer.headers["access-control-allow-headers"] == "X-Mine"
