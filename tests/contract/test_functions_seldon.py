@@ -424,9 +424,10 @@ def test_what_users_report_is_scraped(served: Wrappers) -> None:
     labels |= {"model_version": "1.0", "predictor_name": "p", "predictor_version": "v1"}
     assert value("seen_total", kind="cat", method="predict", **labels) == "4"
     assert value("level", method="predict") == "7"
-    assert value("took_count") == "2"
-    assert float(value("took_sum")) == pytest.approx(0.04)
-    assert value("took_bucket", le="+Inf") == "2"
+    assert value("level", method="feedback") == "7"
+    assert value("took_count", method="predict") == "2"
+    assert float(value("took_sum", method="predict")) == pytest.approx(0.04)
+    assert value("took_bucket", le="+Inf", method="predict") == "2"
     assert value("seldon_api_model_feedback_total") == "1"
     assert value("seldon_api_model_feedback_reward_total") == "0.5"
 
