@@ -393,6 +393,16 @@ def _from_document(entry: Any) -> Tensor:
     return Tensor(name, shape, datatype, data, entry.get("parameters"))
 
 
+def check_elements(tensor: Tensor) -> None:
+    """BYTES elements are text or bytes: the first one is looked at. Raises TypeError for what
+    numpy has put into an array of objects because it knows no better."""
+    if tensor.datatype != "BYTES" or not tensor.is_array:
+        return
+    array = tensor.as_numpy()
+    if array.size and not isinstance(array.flat[0], (str, bytes)):
+        raise TypeError(f"{type(array.flat[0]).__name__} is neither a number nor text")
+
+
 def as_array(value: Any) -> Array:
     """numpy arrays as they are; lists, scalars, tensors and frames converted."""
     if isinstance(value, np.ndarray):

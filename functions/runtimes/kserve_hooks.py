@@ -219,7 +219,10 @@ class KServeHooks(JoinableModel):
         from functions import tensors  # numpy: only when V2 is used
 
         try:
-            return tensors.to_response(result, request)
+            response = tensors.to_response(result, request)
+            for tensor in response.outputs:
+                tensors.check_elements(tensor)
+            return response
         except (TypeError, ValueError) as exc:
             last = "postprocess" if "postprocess" in self._hooks else "predict"
             raise BadHookResult(

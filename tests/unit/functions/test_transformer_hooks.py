@@ -1,0 +1,240 @@
+"""How hooks are found and called: arguments, contexts, constructors, the bases of SDKs."""
+
+import asyncio
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from functions import context, hooks
+from functions.errors import BadHookResult, LoadFailed, NotSupported
+from functions.inference import InferRequest, InferResponse, Tensor
+from functions.model import Call
+from functions.predictor import Predictor
+from functions.predictor.forwarding import Forwarder
+from functions.public import Model
+from functions.runtimes import kserve_compat, python
+from functions.runtimes.kserve_hooks import KServeHooks, _to_document
+from functions.settings import Settings
+from tests.fakes_predictor import says, scripted
+
+
+@pytest.mark.parametrize(
+    ("hook", "expected"),
+    [
+        (lambda payload: (payload,), (1,)),
+        (lambda payload, headers: (payload, headers), (1, {"h": "1"})),
+        (lambda payload, context: (payload, context), (1, "c")),
+        (lambda payload, headers, context: (payload, headers, context), (1, {"h": "1"}, "c")),
+        (lambda payload, headers, answer, context: (answer, context), ({"a": "1"}, "c")),
+        (lambda payload, *, context: (payload, context), (1, "c")),
+        (lambda payload, headers=None, *, context=None: (headers, context), ({"h": "1"}, "c")),
+        (lambda *every: every, (1, {"h": "1"}, {"a": "1"})),
+    ],
+)
+def test_hooks_get_what_they_declare(hook: Any, expected: tuple[Any, ...]) -> None:
+    stage, uses = hooks.stage(hook)
+    assert stage(1, {"h": "1"}, {"a": "1"}, "c") == expected
+    assert uses is ("c" in expected)
+
+
+def test_a_positional_only_context_is_refused() -> None:
+    def hook(payload: Any, context: Any, /) -> None: ...
+
+    with pytest.raises(LoadFailed, match="positional-only"):
+        hooks.stage(hook)
+
+
+def test_bases_of_sdks_have_no_hooks_of_the_users() -> None:
+    class KFModel:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        async def predict(self, request: Any) -> Any:
+            raise NotImplementedError
+
+        def preprocess(self, request: Any) -> Any:
+            return request
+
+    for member in (KFModel.predict, KFModel.preprocess):
+        member.__module__ = "kfserving.kfmodel"
+
+    class Image(KFModel):
+        def __init__(self, name: str, predictor_host: str) -> None:
+            super().__init__(name)
+            self.predictor_host = predictor_host
+
+        def postprocess(self, result: Any) -> Any:
+            return result
+
+    made = hooks.construct(Image, {"name": "m", "predictor_host": "h:1", "other": 2}, {})
+    assert (made.name, made.predictor_host) == ("m", "h:1")
+    assert hooks.find(made, "predict") is hooks.find(made, "preprocess") is None
+    assert hooks.find(made, "postprocess") is not None
+
+
+def test_a_class_whose_base_was_taken_away_still_calls_it() -> None:
+    class Bare:
+        def __init__(self, name: str) -> None:
+            super().__init__(name, return_response_headers=True)  # type: ignore[call-arg]
+            self.ready = True
+
+    class Plain:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+    made = hooks.construct(Bare, {"name": "m"}, {})
+    assert (made.name, type(made).__name__, isinstance(made, Model)) == ("m", "Bare", True)
+    assert not isinstance(hooks.construct(Plain, {"name": "m"}, {}), Model)
+
+
+def test_constructors_are_offered_what_kserves_are() -> None:
+    class Wants:
+        def __init__(self, name: str, predictor_config: Any, protocol: str, use_ssl: bool) -> None:
+            self.seen = (name, predictor_config.predictor_host, predictor_config.protocol,
+                         protocol, use_ssl)  # fmt: skip
+
+    settings = Settings(predictor_host="h:1", predictor_protocol="v2", predictor_use_ssl=True)
+    made = python.instantiate(Wants, "m", Path("/d"), settings)
+    assert made.seen == ("m", "h:1", "v2", "v2", True)
+
+
+def run(model: KServeHooks, payload: Any, call: Call | None = None) -> Any:
+    result = model.v1("predict", payload, call or Call({}))
+    return asyncio.run(_await(result)) if asyncio.iscoroutine(result) else result
+
+
+async def _await(awaitable: Any) -> Any:
+    return await awaitable
+
+
+def test_each_request_has_a_context_of_its_own() -> None:
+    class T:
+        def preprocess(self, payload: Any, context: context.Context) -> Any:
+            assert not context
+            context["n"] = payload["n"]
+            return payload
+
+        def predict(self, payload: Any) -> Any:
+            return {"predictions": []}
+
+        async def postprocess(self, result: Any, context: context.Context) -> Any:
+            return {"n": context["n"], "verb": context.verb, "left": context.remaining_s()}
+
+    model = KServeHooks(T(), name="m")
+    for n in range(3):
+        assert run(model, {"n": n}) == {"n": n, "verb": "predict", "left": float("inf")}
+
+
+def test_context_without_a_predictor_or_a_loop() -> None:
+    given = context.Context(Call({"x-request-id": "r"}, "r"), "m", "predict")
+    assert (given.request_id, given.headers) == ("r", {"x-request-id": "r"})
+    with pytest.raises(RuntimeError, match="--predictor-host"):
+        given.predict_blocking({})
+    with pytest.raises(RuntimeError, match="--predictor-host"):
+        asyncio.run(given.predict({}))
+    with pytest.raises(LookupError):
+        context.current()
+
+    async def blocking() -> None:
+        loop = asyncio.get_running_loop()
+        mine = context.Context(Call({}), "m", "predict", _await, loop)  # type: ignore[arg-type]
+        mine.predict_blocking({})
+
+    with pytest.raises(RuntimeError, match="sync hooks"):
+        asyncio.run(blocking())
+
+
+def test_the_session_sends_the_callers_trace_on_and_keeps_its_deadline() -> None:
+    async def main() -> None:
+        async with scripted(lambda request: says({"ok": 1})) as other:
+            call = Call({"x-request-id": "r", "authorization": "Bearer x", "cookie": "c"})
+            given = context.Context(call, "m", "predict")
+            session = given.session
+            assert given.session is session
+            url = f"http://{other.host}/features"
+            answer = await asyncio.to_thread(session.get, url)
+            assert answer.json() == {"ok": 1}
+            sent = other.requests[0].headers
+            assert (sent["x-request-id"], sent["authorization"]) == ("r", "Bearer x")
+            assert "cookie" not in sent
+            call.deadline = 1.0  # long ago
+            other.script = lambda request: asyncio.sleep(30, b"")
+            import requests
+
+            with pytest.raises(requests.exceptions.Timeout):
+                await asyncio.to_thread(session.get, url)
+            session.close()
+
+    asyncio.run(main())
+
+
+def test_answers_for_v1_callers() -> None:
+    def answer(**arrays: Any) -> InferResponse:
+        return InferResponse("", "m", [Tensor(name, data=a) for name, a in arrays.items()])
+
+    one = _to_document(answer(y=np.array([1, 2])))
+    assert one["predictions"].tolist() == [1, 2]
+    rows = _to_document(answer(a=np.array([1, 2]), b=np.array([[3], [4]])))
+    assert rows == {"predictions": [{"a": 1, "b": [3]}, {"a": 2, "b": [4]}]}
+    odd = _to_document(answer(a=np.array([1, 2]), b=np.array([3])))
+    assert set(odd["predictions"]) == {"a", "b"}
+    assert _to_document({"outputs": [1]}) == {"outputs": [1]}
+
+
+def test_what_is_missing_and_what_is_wrong() -> None:
+    with pytest.raises(NotSupported, match=r"no predict method, and no --predictor-host"):
+        run(KServeHooks(object(), name="m"), {})
+    with pytest.raises(NotSupported, match=r"no explain method$"):
+        KServeHooks(object(), name="m").v1("explain", {}, Call({}))
+    for bad in (lambda payload: None, lambda payload: _await(payload)):
+        with pytest.raises((BadHookResult, LoadFailed), match="predict"):
+            run(KServeHooks(types.SimpleNamespace(predict=bad), name="m"), {})
+    model = KServeHooks(types.SimpleNamespace(predict=lambda payload: object()), name="m")
+    request = InferRequest("m", [Tensor("x", data=np.zeros(1))])
+    with pytest.raises(BadHookResult, match="predict of model m returned object"):
+        model.v2(request, Call({}))
+
+
+def test_kserves_command_line_while_user_code_is_imported() -> None:
+    import sys
+
+    before = list(sys.argv)
+    settings = Settings(predictor_host="h:1", predictor_protocol="grpc-v2", predictor_timeout_s=5)
+    with kserve_compat.command_line("m", "/d", settings):
+        for pair in (["--model_name", "m"], ["--predictor_host", "h:1"], ["--protocol", "grpc-v2"]):
+            at = sys.argv.index(pair[0])
+            assert sys.argv[at : at + 2] == pair
+    assert sys.argv == before
+
+
+def test_names_and_prefixes_of_headers() -> None:
+    headers = {"X": "never", "x-a": "1", "x-ab": "2", "x-b-1": "3", "host": "h", "te": "t"}
+    chosen = Forwarder(("X-A", "x-b-*", "*")).choose(headers)
+    assert chosen == [("X", "never"), ("x-a", "1"), ("x-ab", "2"), ("x-b-1", "3")]
+    assert Forwarder(("x-a",)).choose(headers) == [("x-a", "1")]
+
+
+@pytest.mark.parametrize(
+    ("flags", "spoken", "served"),
+    [
+        ([], "auto", ("v1", "v2")),
+        (["--protocol", "v2"], "v2", ("v1", "v2")),
+        (["--protocol", "grpc-v2"], "grpc-v2", ("v1", "v2", "grpc-v2")),
+        (["--protocol", "grpc-v2", "--predictor-protocol", "v1"], "v1", ("grpc-v2",)),
+        (["--protocol", "v1,grpc-v2"], "auto", ("v1", "grpc-v2")),
+        (["--predictor_protocol", "v2"], "v2", ("v1", "v2")),
+    ],
+)
+def test_kserves_protocol_flag(flags: list[str], spoken: str, served: tuple[str, ...]) -> None:
+    settings = Settings.from_env({}, ["--predictor_host", "h", *flags])
+    assert (settings.predictor_protocol, settings.protocol) == (spoken, served)
+    alone = Settings.from_env({}, ["--model-dir", "/m", "--protocol", "v2"])
+    assert (alone.predictor_protocol, alone.protocol) == ("auto", ("v2",))
+
+
+def test_a_predictor_that_is_no_address_is_a_failed_load() -> None:
+    with pytest.raises(LoadFailed, match="the predictor of model m, 'ftp://x': expected"):
+        Predictor("m", Settings(predictor_host="ftp://x"))
