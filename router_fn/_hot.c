@@ -3,7 +3,7 @@
  * only said what differs.
  *
  * What differs: a Wait is its own `__await__` iterator; a Fiber that waits is driven on without a
- * method call; an upstream connection remembers the last head it got (see _http1.c). */
+ * method call; an upstream connection remembers which head it got last (see _http1.c). */
 
 #include "native.h"
 
@@ -58,13 +58,13 @@ typedef struct {
     PyObject *head;
     PyObject *buffer;
     PyObject *idle_since;
-    PyObject *last_block;
-    PyObject *last_head;
-    PyObject *last_status;
-    Py_ssize_t last_length;
     char alive;
     char fresh;
+    unsigned char last; /* where in `recent` the last head is */
 } Upstream;
+
+/* The heads of plain answers, of all upstreams; kept as long as the process. */
+static RecentHeads recent;
 
 static PyTypeObject WaitType, FiberType, ReplyType, CallType, UpstreamType;
 
@@ -509,9 +509,6 @@ upstream_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->head);
     Py_VISIT(self->buffer);
     Py_VISIT(self->idle_since);
-    Py_VISIT(self->last_block);
-    Py_VISIT(self->last_head);
-    Py_VISIT(self->last_status);
     return 0;
 }
 
@@ -530,9 +527,6 @@ upstream_clear(PyObject *op)
     Py_CLEAR(self->head);
     Py_CLEAR(self->buffer);
     Py_CLEAR(self->idle_since);
-    Py_CLEAR(self->last_block);
-    Py_CLEAR(self->last_head);
-    Py_CLEAR(self->last_status);
     return 0;
 }
 
@@ -578,22 +572,22 @@ upstream_begin(PyObject *op, PyObject *const *args, Py_ssize_t count)
     Py_RETURN_NONE;
 }
 
-/* As in _http1.c: 1 found, and it is now the last one; 0 not; -1 with an exception set. */
-static int
+/* As in _http1.c. */
+static Recent *
 upstream_recognise(Upstream *self, PyObject *data)
 {
-    if (begins_with(data, self->last_block))
-        return 1;
+    if (begins_with(data, recent.heads[self->last].block))
+        return &recent.heads[self->last];
     Py_ssize_t end = head_end(data);
     if (end == 0)
-        return 0;
+        return NULL;
     PyObject *block = PyBytes_FromStringAndSize(PyBytes_AS_STRING(data), end);
     if (block == NULL)
-        return -1;
+        return NULL;
     PyObject *head = PyDict_GetItemWithError(self->known, block);
     if (head == NULL) {
         Py_DECREF(block);
-        return PyErr_Occurred() ? -1 : 0;
+        return NULL;
     }
     Py_INCREF(head);
     Py_ssize_t length = get_size(head, s_length);
@@ -601,13 +595,15 @@ upstream_recognise(Upstream *self, PyObject *data)
     if (status == NULL) {
         Py_DECREF(block);
         Py_DECREF(head);
-        return -1;
+        return NULL;
     }
-    REPLACE(self->last_block, block);
-    REPLACE(self->last_head, head);
-    REPLACE(self->last_status, status);
-    self->last_length = length;
-    return 1;
+    self->last = (unsigned char)(recent.next++ % RECENT);
+    Recent *place = &recent.heads[self->last];
+    place->length = length;
+    REPLACE(place->block, block);
+    REPLACE(place->head, head);
+    REPLACE(place->status, status);
+    return place;
 }
 
 /* An answer is complete: back into the pool, or on to the next in line. */
@@ -636,21 +632,21 @@ upstream_data_received(PyObject *op, PyObject *data)
     }
     if (!GIVEN(self->receiver) || GIVEN(self->head) || !is_empty_bytes(self->buffer))
         return PyObject_CallMethodOneArg(op, s_feed, data);
-    int found = upstream_recognise(self, data);
-    if (found < 0)
+    Recent *known = upstream_recognise(self, data);
+    if (known == NULL && PyErr_Occurred())
         return NULL;
-    Py_ssize_t end = found ? PyBytes_GET_SIZE(self->last_block) : 0;
-    if (!found || self->last_length != PyBytes_GET_SIZE(data) - end)
+    Py_ssize_t end = known == NULL ? 0 : PyBytes_GET_SIZE(known->block);
+    if (known == NULL || known->length != PyBytes_GET_SIZE(data) - end)
         return PyObject_CallMethodOneArg(op, s_feed, data);
     /* The one-packet path: a plain head seen before, and exactly its body. */
     PyObject *result = NULL;
-    PyObject *body = PyBytes_FromStringAndSize(PyBytes_AS_STRING(data) + end, self->last_length);
+    PyObject *body = PyBytes_FromStringAndSize(PyBytes_AS_STRING(data) + end, known->length);
     if (body == NULL)
         return NULL;
     PyObject *receiver = self->receiver;
     self->receiver = NULL; /* its reference is ours now */
     self->fresh = 0;
-    PyObject *head = Py_NewRef(self->last_head), *status = Py_NewRef(self->last_status);
+    PyObject *head = Py_NewRef(known->head), *status = Py_NewRef(known->status);
     if (upstream_give_back(self) == 0) {
         PyObject *arguments[] = {receiver, status, body, head};
         result = PyObject_VectorcallMethod(s_replied, arguments, 4, NULL);

@@ -1,7 +1,7 @@
 /* The C twin of http1_core.py: same classes, same members, same behaviour. The Python explains
  * itself and says what things mean; here is only said what differs.
  *
- * What differs: a connection remembers the last head it got, so that the usual one, the same
+ * What differs: a connection remembers which head it got last, so that the usual one, the same
  * again, is recognised by one comparison of memory, without making or hashing a key. */
 
 #include "native.h"
@@ -15,6 +15,7 @@ typedef struct {
     double now;
     Py_ssize_t in_flight;
     char draining;
+    RecentHeads recent;
 } Server;
 
 typedef struct {
@@ -37,16 +38,12 @@ typedef struct {
     PyObject *exchange;
     PyObject *head;
     PyObject *buffer;
-    /* The last head, as sent and as parsed, and what is asked of it each time. */
-    PyObject *last_block;
-    PyObject *last_head;
-    Py_ssize_t last_length;
-    char last_keep_alive;
     double touched;
     char keep_alive;
     char lingering;
     char reading_paused;
     char eof;
+    unsigned char last; /* where in server->recent the last head is */
 } Connection;
 
 static PyTypeObject ServerType, ExchangeType, ConnectionType;
@@ -86,6 +83,8 @@ server_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->make_exchange);
     Py_VISIT(self->known);
     Py_VISIT(self->answers);
+    for (int i = 0; i < RECENT; i++)
+        Py_VISIT(self->recent.heads[i].head);
     return 0;
 }
 
@@ -97,6 +96,10 @@ server_clear(PyObject *op)
     Py_CLEAR(self->make_exchange);
     Py_CLEAR(self->known);
     Py_CLEAR(self->answers);
+    for (int i = 0; i < RECENT; i++) {
+        Py_CLEAR(self->recent.heads[i].block);
+        Py_CLEAR(self->recent.heads[i].head);
+    }
     return 0;
 }
 
@@ -359,8 +362,6 @@ connection_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->exchange);
     Py_VISIT(self->head);
     Py_VISIT(self->buffer);
-    Py_VISIT(self->last_block);
-    Py_VISIT(self->last_head);
     return 0;
 }
 
@@ -373,8 +374,6 @@ connection_clear(PyObject *op)
     Py_CLEAR(self->exchange);
     Py_CLEAR(self->head);
     Py_CLEAR(self->buffer);
-    Py_CLEAR(self->last_block);
-    Py_CLEAR(self->last_head);
     return 0;
 }
 
@@ -420,23 +419,24 @@ dispatch(Connection *self, PyObject *head, PyObject *body, int keep_alive)
     return failed ? -1 : 0;
 }
 
-/* Find the head that `data` begins with among those seen before; make it the last one.
- * 1 found, 0 not, -1 with an exception set. */
-static int
+/* The head that `data` begins with, if it is one of those seen before; it is now the last one of
+ * this connection. NULL when it is not, or with an exception set. */
+static Recent *
 recognise(Connection *self, PyObject *data)
 {
-    if (begins_with(data, self->last_block))
-        return 1;
+    RecentHeads *recent = &self->server->recent;
+    if (begins_with(data, recent->heads[self->last].block))
+        return &recent->heads[self->last];
     Py_ssize_t end = head_end(data);
     if (end == 0)
-        return 0;
+        return NULL;
     PyObject *block = PyBytes_FromStringAndSize(PyBytes_AS_STRING(data), end);
     if (block == NULL)
-        return -1;
+        return NULL;
     PyObject *head = PyDict_GetItemWithError(self->server->known, block);
     if (head == NULL) {
         Py_DECREF(block);
-        return PyErr_Occurred() ? -1 : 0;
+        return NULL;
     }
     Py_INCREF(head);
     Py_ssize_t length = get_size(head, s_length);
@@ -444,13 +444,15 @@ recognise(Connection *self, PyObject *data)
     if (keep_alive < 0) {
         Py_DECREF(block);
         Py_DECREF(head);
-        return -1;
+        return NULL;
     }
-    REPLACE(self->last_block, block);
-    REPLACE(self->last_head, head);
-    self->last_length = length;
-    self->last_keep_alive = (char)keep_alive;
-    return 1;
+    self->last = (unsigned char)(recent->next++ % RECENT);
+    Recent *place = &recent->heads[self->last];
+    place->length = length;
+    place->keep_alive = (char)keep_alive;
+    REPLACE(place->block, block);
+    REPLACE(place->head, head);
+    return place;
 }
 
 static PyObject *
@@ -462,25 +464,21 @@ connection_data_received(PyObject *op, PyObject *data)
         return NULL;
     }
     if (!GIVEN(self->exchange) && !GIVEN(self->head) && is_empty_bytes(self->buffer) && !self->lingering) {
-        int found = recognise(self, data);
-        if (found < 0)
+        Recent *known = recognise(self, data);
+        if (known == NULL && PyErr_Occurred())
             return NULL;
-        if (found) {
-            Py_ssize_t end = PyBytes_GET_SIZE(self->last_block);
-            Py_ssize_t rest = PyBytes_GET_SIZE(data) - end;
-            if (rest == self->last_length) {
-                /* The one-packet path: a head seen before and exactly its body. */
-                PyObject *body = PyBytes_FromStringAndSize(PyBytes_AS_STRING(data) + end, rest);
-                if (body == NULL)
-                    return NULL;
-                PyObject *head = Py_NewRef(self->last_head);
-                int failed = dispatch(self, head, body, self->last_keep_alive) < 0;
-                Py_DECREF(head);
-                Py_DECREF(body);
-                if (failed)
-                    return NULL;
-                Py_RETURN_NONE;
-            }
+        Py_ssize_t end = known == NULL ? 0 : PyBytes_GET_SIZE(known->block);
+        if (known != NULL && known->length == PyBytes_GET_SIZE(data) - end) {
+            /* The one-packet path: a head seen before and exactly its body. */
+            int keep_alive = known->keep_alive; /* what is called may reuse the place */
+            PyObject *head = Py_NewRef(known->head);
+            PyObject *body = PyBytes_FromStringAndSize(PyBytes_AS_STRING(data) + end, known->length);
+            int failed = body == NULL || dispatch(self, head, body, keep_alive) < 0;
+            Py_DECREF(head);
+            Py_XDECREF(body);
+            if (failed)
+                return NULL;
+            Py_RETURN_NONE;
         }
         self->touched = self->server->now;
     }

@@ -61,6 +61,23 @@ begins_with(PyObject *data, PyObject *block)
         && memcmp(PyBytes_AS_STRING(data), PyBytes_AS_STRING(block), (size_t)PyBytes_GET_SIZE(block)) == 0;
 }
 
+/* The heads that were recognised last, whoever sent them. A connection remembers only the place of
+ * its own: so many heads are kept in memory, however many connections there are. */
+#define RECENT 64
+
+typedef struct {
+    PyObject *block; /* as sent */
+    PyObject *head;  /* as parsed */
+    PyObject *status;
+    Py_ssize_t length;
+    char keep_alive;
+} Recent;
+
+typedef struct {
+    Recent heads[RECENT];
+    unsigned next;
+} RecentHeads;
+
 /* Call something and forget what it returns; -1 with an exception set. */
 static inline int
 finish_call(PyObject *result)

@@ -211,6 +211,28 @@ def test_a_body_over_the_limit_is_refused_although_its_head_was_seen_before() ->
             assert b" 413 " in transport.seen()[0]  # type: ignore[operator]
 
 
+def test_more_heads_than_are_remembered_are_told_apart() -> None:
+    for modules in (PURE, COMPILED):
+        server = modules.http1.Server(
+            lambda exchange: exchange.respond(200, exchange.head.target + b" " + exchange.body)
+        )
+        transports = [Transport() for _ in range(100)]
+        connections = [modules.http1.Connection(server) for _ in transports]
+        for connection, transport in zip(connections, transports, strict=True):
+            connection.connection_made(transport)
+        for turn in range(6):
+            for index, connection in enumerate(connections):
+                number = (index * 7 + turn // 2 * 31) % 150  # each head twice in a row
+                transports[index].done.clear()
+                connection.data_received(
+                    b"POST /%d HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\n%d" % (number, turn)
+                )
+                written = transports[index].seen()[0]
+                assert isinstance(written, bytes)
+                assert written.endswith(b"\r\n\r\n/%d %d" % (number, turn))
+        assert server.in_flight == 0
+
+
 # --- an upstream's answers ------------------------------------------------------------------------
 
 ANSWERS = [
