@@ -10,7 +10,7 @@ from router_fn.seldon.graph import Unit
 from router_fn.seldon.traversal import Message, OriginalMessage
 
 if TYPE_CHECKING:
-    from router_fn.seldon.front import SeldonHead
+    from router_fn.seldon.heads import SeldonHead
     from router_fn.seldon.metrics import SeldonMetrics
 
 

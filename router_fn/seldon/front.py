@@ -13,13 +13,12 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, cast
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from functions.wire import seldon_openapi
-from functions.wire.headers import canonical, join
+from functions.wire.headers import join
 from functions.wire.http1 import Exchange, Limits, Server
-from functions.wire.http1_head import RequestHead
-from router_fn.calls import Incoming, Target
+from router_fn.calls import Target
 from router_fn.fibers import Wait
 from router_fn.metrics import CONTENT_TYPE
 from router_fn.pool import make_pool
@@ -27,6 +26,7 @@ from router_fn.replies import Reply
 from router_fn.seldon import messages, payload_log
 from router_fn.seldon.calls import NodeCall
 from router_fn.seldon.graph import Deployment, Predictor, Unit
+from router_fn.seldon.heads import SeldonHead
 from router_fn.seldon.metrics import SeldonMetrics
 from router_fn.seldon.paths import Paths, Wanted
 from router_fn.seldon.readiness import Readiness
@@ -55,49 +55,6 @@ FLUSH_S: Final = 2.0
 
 RESPONSE_TIMEOUT_S: Final = 600.0
 """Knative's longest request."""
-
-# Said per message or per hop, not forwarded with the client's other headers.
-_OWN_HEADERS: Final = frozenset(
-    (b"content-type", b"content-encoding", b"accept-encoding", b"seldon-puid")
-)
-_TRACE_HEADERS: Final = frozenset((b"traceparent", b"tracestate"))
-
-
-class SeldonHead(Incoming):
-    """What a distinct client head means."""
-
-    __slots__ = (
-        "content_type",
-        "encoding",
-        "event_version",
-        "path",
-        "puid",
-        "skips_log",
-        "trace",
-        "wanted",
-    )
-
-    def __init__(self, head: RequestHead, paths: Paths, *, traced: bool = False) -> None:
-        """`traced`: calls carry spans of our own instead of the client's."""
-        own = _OWN_HEADERS | _TRACE_HEADERS if traced else _OWN_HEADERS
-        forwarded = [
-            (canonical(name), value) for name, value in head.headers if name.lower() not in own
-        ]
-        super().__init__(forwarded)
-        self.default_type = False  # every message says its own
-        self.path = head.target.partition(b"?")[0]
-        path = unquote(self.path.decode("latin-1"))
-        self.wanted: Wanted | int = paths.find(head.method.decode("latin-1"), path)
-        self.content_type = _first(head, b"content-type") or JSON
-        self.encoding = _first(head, b"content-encoding")
-        self.puid = _first(head, b"seldon-puid")
-        self.trace = [field for field in head.headers if field[0].lower() in _TRACE_HEADERS]
-        self.skips_log = payload_log.skips(head.headers)
-        self.event_version = _first(head, b"ce-specversion")
-
-
-def _first(head: RequestHead, name: bytes) -> bytes:
-    return next((value for key, value in head.headers if key.lower() == name), b"")
 
 
 class SeldonServer:

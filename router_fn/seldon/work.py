@@ -30,7 +30,8 @@ from router_fn.seldon.traversal import (
 )
 
 if TYPE_CHECKING:
-    from router_fn.seldon.front import SeldonHead, SeldonServer
+    from router_fn.seldon.front import SeldonServer
+    from router_fn.seldon.heads import SeldonHead
 
 logger = logging.getLogger(__name__)
 
