@@ -351,3 +351,28 @@ def test_a_wrong_predictor_host_is_said_at_start(tmp_path: Path) -> None:
     with serving("--predictor-host", "http://user:pass@h", ready=False) as server:
         assert server.wait_exit() == 1
         assert any("predictor of model" in line and "expected" in line for line in server.lines)
+
+
+def test_requests_are_joined_before_the_hooks_and_the_hop(behind: Server, tmp_path: Path) -> None:
+    source = """
+class T:
+    async def preprocess(self, payload, headers):
+        return {"instances": [[x, len(payload["instances"])] for x in payload["instances"]]}
+"""
+    directory = write_model(tmp_path, source)
+    with (
+        front_of(
+            behind, "v1", "--model-dir", str(directory), "--max-batch-size", "8",
+            "--max-batch-latency-ms", "200", "--threads", "1",
+        ) as front,
+        ThreadPoolExecutor(16) as pool,
+    ):  # fmt: skip
+
+        def one(n: int) -> Any:
+            body = {"instances": [n, n]}
+            return front.post("/v1/models/m:predict", body, {"x-sleep": "0.05"}).json()
+
+        answers = list(pool.map(one, range(32)))
+        for n, answer in enumerate(answers):
+            assert [row[0] for row in answer["predictions"]] == [n, n]
+        assert max(row[1] for answer in answers for row in answer["predictions"]) > 2

@@ -238,3 +238,33 @@ def test_kserves_protocol_flag(flags: list[str], spoken: str, served: tuple[str,
 def test_a_predictor_that_is_no_address_is_a_failed_load() -> None:
     with pytest.raises(LoadFailed, match="the predictor of model m, 'ftp://x': expected"):
         Predictor("m", Settings(predictor_host="ftp://x"))
+
+
+def test_the_predictor_is_poked_while_preprocess_runs() -> None:
+    async def main() -> None:
+        poked = asyncio.Event()
+
+        def script(request: Any) -> bytes:
+            if request.method == "GET":
+                poked.set()
+            return says({"predictions": [1]})
+
+        class T:
+            async def preprocess(self, payload: Any) -> Any:
+                await asyncio.wait_for(poked.wait(), 30)
+                return payload
+
+        async with scripted(script) as behind:
+            predictor = Predictor("m", Settings(predictor_host=behind.host))
+            model = KServeHooks(T(), name="m", predictor=predictor)
+            call = Call({"x-request-id": "r"})
+            assert await model.v1("predict", {"instances": [1]}, call) == {"predictions": [1]}
+            assert [r.method for r in behind.requests] == ["GET", "POST"]
+            assert behind.connections == 1, "the call takes the connection that is warm"
+            assert set(call.timings) == {"preprocess", "predict"}
+            await model.v1("predict", {"instances": [1]}, Call({}))
+            assert len(behind.requests) == 3, "it is awake now"
+            model.close()
+            await asyncio.sleep(0)
+
+    asyncio.run(main())
