@@ -1,17 +1,20 @@
-"""Connections for all threads of one fetch: opening, keeping, proxying, aborting."""
+"""Connections for all threads of one fetch: opening, keeping, proxying, aborting.
 
-import socket
-import struct
+`socket` and `wire` are imported by the first request: a fetch of local files starts without them.
+"""
+
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 from .errors import InvalidUri, Stalled, StorageError, TransferFailed, Untrusted
-from .wire import MAX_HEAD, USER_AGENT, Connection, Request, Response, Stale, Tls, basic
 
 if TYPE_CHECKING:
+    import socket
     import ssl
+
+    from .wire import Connection, Request, Response, Tls
 
 
 class Client:
@@ -39,8 +42,10 @@ class Client:
         self._contexts: dict[Tls, ssl.SSLContext] = {}
         self.aborted = False
 
-    def send(self, request: Request) -> Response:
+    def send(self, request: "Request") -> "Response":
         """Send and read the response head. The caller ends with `read`, `done` or `discard`."""
+        from .wire import Response, Stale
+
         pool: dict[tuple[str, str, int, Tls], Connection] = self._pool()
         key = (*request.origin, request.tls)
         conn = pool.pop(key, None)
@@ -67,14 +72,14 @@ class Client:
             conn.key = key
             return response
 
-    def _pool(self) -> dict[tuple[str, str, int, Tls], Connection]:
+    def _pool(self) -> "dict[tuple[str, str, int, Tls], Connection]":
         pool: dict[tuple[str, str, int, Tls], Connection] | None
         pool = getattr(self._local, "pool", None)
         if pool is None:
             pool = self._local.pool = {}
         return pool
 
-    def give_back(self, conn: Connection) -> None:
+    def give_back(self, conn: "Connection") -> None:
         if self.aborted:
             conn.close()
             return
@@ -85,7 +90,7 @@ class Client:
             old.close()
         self._pool()[conn.key] = conn
 
-    def forget(self, conn: Connection) -> None:
+    def forget(self, conn: "Connection") -> None:
         with self._lock:
             self._open.discard(conn)
 
@@ -103,7 +108,9 @@ class Client:
                 conn.sock.close()
             self._open.clear()
 
-    def head(self, request: Request) -> bytes:
+    def head(self, request: "Request") -> bytes:
+        from .wire import USER_AGENT, basic
+
         target = request.target
         extra = ""
         proxy = self._proxy_for(request)
@@ -128,7 +135,7 @@ class Client:
         lines.append("\r\n")
         return "".join(lines).encode("latin-1", "replace") + request.body
 
-    def _proxy_for(self, request: Request) -> SplitResult | None:
+    def _proxy_for(self, request: "Request") -> SplitResult | None:
         url = self._proxies.get(request.scheme) or self._proxies.get("all")
         if not url or self._direct(request.host, request.port):
             return None
@@ -146,7 +153,12 @@ class Client:
                 return True
         return False
 
-    def connect(self, request: Request) -> Connection:
+    def connect(self, request: "Request") -> "Connection":
+        import socket
+        import struct
+
+        from .wire import Connection
+
         proxy = self._proxy_for(request)
         host, port = request.host, request.port
         if proxy:
@@ -188,8 +200,10 @@ class Client:
                 conn.kill()
         return conn
 
-    def _tunnel(self, sock: socket.socket, request: Request, proxy: SplitResult) -> None:
+    def _tunnel(self, sock: "socket.socket", request: "Request", proxy: SplitResult) -> None:
         """CONNECT through an http proxy; the answer has no body worth keeping."""
+        from .wire import MAX_HEAD, basic
+
         name = f"{request.host}:{request.port}"
         extra = f"Proxy-Authorization: {basic(proxy)}\r\n" if proxy.username else ""
         sock.sendall(f"CONNECT {name} HTTP/1.1\r\nHost: {name}\r\n{extra}\r\n".encode())
@@ -203,7 +217,7 @@ class Client:
             line = head.split(b"\r\n")[0].decode("latin-1")
             raise TransferFailed(request.where, f"the proxy refused the tunnel: {line}")
 
-    def _secure(self, sock: socket.socket, request: Request) -> socket.socket:
+    def _secure(self, sock: "socket.socket", request: "Request") -> "socket.socket":
         import ssl
 
         with self._lock:
@@ -215,7 +229,7 @@ class Client:
         except ssl.SSLCertVerificationError as exc:
             raise Untrusted(request.where, request.host, exc.verify_message) from exc
 
-    def _context(self, tls: Tls) -> "ssl.SSLContext":
+    def _context(self, tls: "Tls") -> "ssl.SSLContext":
         import ssl
 
         context = ssl.create_default_context()

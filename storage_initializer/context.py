@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import retry
-from .client import Client
 from .errors import AccessDenied, NotFound, StorageError, Throttled, TransferFailed
 from .retry import Control, Retry
 from .settings import Settings
-from .wire import Request
+
+if TYPE_CHECKING:
+    from .client import Client
+    from .wire import Request
 
 MAX_ANSWER = 64 << 20
 """Longest answer of a control request (a listing page is about 1 MB)."""
@@ -20,7 +22,7 @@ Answer = tuple[int, Mapping[str, str], bytes]
 class Context:
     """Shared by the providers of one fetch. `ask` may be used from any thread."""
 
-    def __init__(self, settings: Settings, client: Client, control: Control) -> None:
+    def __init__(self, settings: Settings, client: "Client", control: Control) -> None:
         self.settings = settings
         self.client = client
         self.control = control
@@ -31,7 +33,7 @@ class Context:
 
     def ask(
         self,
-        make: Callable[[], Request],
+        make: Callable[[], "Request"],
         *,
         ok: tuple[int, ...] = (200,),
         explain: Callable[[int, Mapping[str, str], bytes], StorageError] | None = None,
@@ -57,10 +59,10 @@ class Context:
             except StorageError as exc:
                 policy.failed(exc)
 
-    def ask_json(self, make: Callable[[], Request], **options: Any) -> Any:
+    def ask_json(self, make: Callable[[], "Request"], **options: Any) -> Any:
         request: list[str] = []
 
-        def remember() -> Request:
+        def remember() -> "Request":
             made = make()
             request[:] = [made.where]
             return made

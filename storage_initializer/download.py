@@ -20,11 +20,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from . import digest, parts, retry
-from .client import Client
 from .errors import (
     Changed,
     Corrupt,
     LimitExceeded,
+    ShortBody,
     StorageError,
     Throttled,
     TransferFailed,
@@ -35,12 +35,13 @@ from .progress import Progress
 from .retry import Control, Retry
 from .settings import Settings
 from .staging import FileRecord, Staging
-from .swarm import Swarm
 from .transfer import File, Receiver, Stream, check_version, total_length
-from .wire import Response, ShortBody
 
 if TYPE_CHECKING:
     from .cache import NodeCache
+    from .client import Client
+    from .swarm import Swarm
+    from .wire import Response
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class Engine:
     def __init__(
         self,
         settings: Settings,
-        client: Client,
+        client: "Client",
         control: Control,
         progress: Progress,
         cache: "NodeCache | None" = None,
@@ -76,8 +77,8 @@ class Engine:
         self._threads: list[threading.Thread] = []
         self._swarm: Swarm | None = None
         # The cache waits for locks, a full check asks further questions: both want a thread a file.
-        if settings.small_concurrency and cache is None and settings.verify != "full":
-            self._swarm = Swarm(self, settings.small_concurrency)
+        self._swarming = settings.small_concurrency and cache is None and settings.verify != "full"
+        self._swarm_lock = threading.Lock()
         self.error: BaseException | None = None
 
     # -- the queue ---------------------------------------------------------------------------------
@@ -85,8 +86,20 @@ class Engine:
     def submit(self, source: Source, item: Item, staging: Staging, receiver: Receiver) -> None:
         """Download `item`; `receiver` is told in a worker thread."""
         file = File(source, item, staging, receiver)
-        if self._swarm is None or not self._swarm.add(file):
+        swarm = self._swarm or self._new_swarm(source)
+        if swarm is None or not swarm.add(file):
             self.put(self.start, file)
+
+    def _new_swarm(self, source: Source) -> "Swarm | None":
+        """Only when there is something for it: what is copied needs no sockets at all."""
+        if not self._swarming or isinstance(source, CopySource):
+            return None
+        from .swarm import Swarm
+
+        with self._swarm_lock:
+            if self._swarm is None:
+                self._swarm = Swarm(self, self.settings.small_concurrency)
+            return self._swarm
 
     def call(self, function: Callable[..., None], *args: object) -> None:
         """Run anything else in a worker thread (cache hits, copies)."""
@@ -291,7 +304,7 @@ class Engine:
             raise
         response.done()
 
-    def ask(self, file: File, source: HttpSource, start: int, stop: int | None) -> Response:
+    def ask(self, file: File, source: HttpSource, start: int, stop: int | None) -> "Response":
         """Send one request for a range; refusals become errors, an answer of 200/206 returns."""
         self.control.gate()
         self.control.check()
@@ -309,7 +322,7 @@ class Engine:
             raise refusal(source, file.item, status, headers, body)
         return response
 
-    def pump(self, response: Response, write: Callable[[memoryview], None], file: File) -> None:
+    def pump(self, response: "Response", write: Callable[[memoryview], None], file: File) -> None:
         buffer = self._buffer()
         settings = self.settings
         while True:

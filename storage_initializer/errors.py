@@ -14,6 +14,7 @@
     ├── Changed                      the source changed under the download: list again
     └── TransferFailed               retryable: connection, timeout, 5xx, short body
         ├── Relocated                the address is another one now: at once, without a wait
+        ├── ShortBody                the connection ended inside the body
         ├── Stalled                  no or too few bytes for too long
         └── Throttled                429/503/SlowDown, perhaps with a wait
 
@@ -145,6 +146,14 @@ class Relocated(TransferFailed):
 
 class Stalled(TransferFailed):
     """Nothing, or too little, came for `STORAGE_STALL_SECONDS`."""
+
+
+class ShortBody(TransferFailed):
+    """The connection ended inside the body; `got` bytes of the last buffer are good."""
+
+    def __init__(self, where: str, cause: str, got: int) -> None:
+        super().__init__(where, cause)
+        self.got = got
 
 
 class Throttled(TransferFailed):

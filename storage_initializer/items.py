@@ -10,10 +10,12 @@ import fnmatch
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from .errors import StorageError, UnsafePath
-from .wire import Request
+
+if TYPE_CHECKING:
+    from .wire import Request
 
 MARKER_NAME = ".turnout-storage.json"
 """Done-marker at the top of a published destination."""
@@ -70,7 +72,7 @@ class Source(Protocol):
 
 @runtime_checkable
 class HttpSource(Source, Protocol):
-    def request(self, item: Item, start: int, stop: int | None) -> Request:
+    def request(self, item: Item, start: int, stop: int | None) -> "Request":
         """A complete (signed) GET for bytes `start` to `stop` (exclusive, None: to the end)."""
 
     def checks(self, item: Item, headers: Mapping[str, str]) -> Mapping[str, str]:

@@ -4,13 +4,15 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from . import digest, retry
 from .errors import Changed, DestinationError, TransferFailed
 from .items import Item, Source
 from .staging import FileRecord, Staging
-from .wire import Response
+
+if TYPE_CHECKING:
+    from .wire import Response
 
 
 class Receiver(Protocol):
@@ -198,14 +200,14 @@ def write_all(fd: int, data: memoryview, offset: int) -> None:
         offset += written
 
 
-def check_version(file: File, response: Response) -> None:
+def check_version(file: File, response: "Response") -> None:
     """Every single answer must be about the version that was listed."""
     for name, expected in file.item.validators.items():
         if response.headers.get(name, expected) != expected:
             raise Changed(file.where)
 
 
-def total_length(response: Response, start: int, where: str) -> int | None:
+def total_length(response: "Response", start: int, where: str) -> int | None:
     """Size of the whole object according to the answer; None when it does not say."""
     if response.status == 200:
         return response.length

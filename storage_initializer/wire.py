@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from .errors import InvalidUri, Stalled, StorageError, TransferFailed
+from .errors import InvalidUri, ShortBody, Stalled, StorageError, TransferFailed
 
 if TYPE_CHECKING:
     from .client import Client
@@ -362,11 +362,3 @@ class Response:
 
     def discard(self) -> None:
         self._conn.close()
-
-
-class ShortBody(TransferFailed):
-    """The connection ended inside the body; `got` bytes of the last buffer are good."""
-
-    def __init__(self, where: str, cause: str, got: int) -> None:
-        super().__init__(where, cause)
-        self.got = got
