@@ -32,6 +32,7 @@ class Bucket:
         self.faults, self.rate, self.after = faults, rate, after
         self.random = random.Random(5)
         self.seen: Counter[str] = Counter()
+        self.damaged: set[str] = set()
         self.connections = 0
         self.most_at_once = self.at_once = 0
         self.lock = threading.Lock()
@@ -82,6 +83,10 @@ class Bucket:
             self.at_once += 1
             self.most_at_once = max(self.most_at_once, self.at_once)
             fault = self.random.choice(self.faults) if self.random.random() < self.rate else ""
+            if fault == "corrupt" and key in self.damaged:
+                fault = ""  # what is wrong three times in a row is refused, and rightly so
+            if fault == "corrupt":
+                self.damaged.add(key)
             self.seen[fault or "good"] += 1
         if self.after:
             self.stop.wait(self.after)
@@ -189,7 +194,7 @@ def test_stalls_are_noticed(tmp_path: Path) -> None:
 def test_all_faults_at_once(tmp_path: Path) -> None:
     faults = ("reset", "close", "503", "500", "half", "corrupt", "short", "chunked", "leave", "bye")
     with bucket(*faults, rate=0.5) as server:
-        # Half of the answers are bad: a checksum that is wrong three times in a row may happen.
+        # Half of the answers are bad: eight fruitless tries of one file in a row may happen.
         for _ in range(5):
             done = initialize("s3://bkt/m", tmp_path / "m", environ=server.environ)
             if done.returncode == 0:

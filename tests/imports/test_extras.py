@@ -16,7 +16,10 @@ CLOSURES = {
     "cli": {"pyyaml"},
     "transformer-image": {"numpy", "pillow"},
     "transformer-json": {"jsonpath-ng"},
-    "s3": {"boto3", "botocore", "jmespath", "python-dateutil", "s3transfer", "six", "urllib3"},
+    "s3": {
+        "boto3", "botocore", "jmespath", "python-dateutil", "s3transfer", "six", "urllib3",
+        "zlib-ng",
+    },
     "functions": {
         "blinker", "click", "flask", "gunicorn", "itsdangerous", "jinja2",
         "markupsafe", "orjson", "pysimdjson", "uvloop", "werkzeug",
