@@ -26,8 +26,8 @@ from router_fn.seldon.messages import SeldonError, compose, failure, loads, memb
 Kind = Literal["ndarray", "tensor", "tftensor", "jsonData"]
 MAX_SPELLED: Final = 64
 _BLANKS: Final = b" \t\r\n"
-_OF_NUMBERS: Final = b"-+0123456789.eE," + _BLANKS
-"""What a list of numbers consists of, but for its brackets."""
+_OF_NUMBERS: Final = b"-+0123456789.eE" + _BLANKS
+"""What a list of numbers consists of, but for its brackets and commas."""
 _NOTHING = re.compile(rb"\[\s*\]")
 _UPSTREAM: Final = "TFSERVING_ERROR"
 
@@ -52,12 +52,12 @@ def request_of(body: bytes, signature_name: str) -> Request:
             )
         return Request(sent["jsonData"], "jsonData", meta)
     try:
-        kind, instances = _instances(sent)
+        kind, pieces = _instances(sent)
     except ValueError as error:
         raise SeldonError(f"data cannot be read: {error}", status=400) from error
     signature = json.dumps(signature_name, ensure_ascii=False).encode()
-    upstream = compose({b"instances": instances, b"signature_name": signature})
-    return Request(upstream, kind, meta)
+    head, tail = b'{"instances":', b',"signature_name":'
+    return Request(b"".join((head, *pieces, tail, signature, b"}")), kind, meta)
 
 
 _Sent = dict[str, bytes]
@@ -124,34 +124,41 @@ def _step_by_step(body: bytes) -> _Sent:
     raise SeldonError(f"{what}: send data or jsonData", status=400)
 
 
-def _instances(sent: _Sent) -> tuple[Kind, bytes]:
+def _instances(sent: _Sent) -> tuple[Kind, list[bytes]]:
+    """The instances as pieces of JSON."""
     if "ndarray" in sent:
         if sent["ndarray"][:1] != b"[":
             raise SeldonError("data.ndarray must be an array", status=400)
-        return "ndarray", sent["ndarray"]
+        return "ndarray", [sent["ndarray"]]
     if "shape" in sent:
         return "tensor", _reshaped(sent["shape"], sent["values"])
-    return "tftensor", tftensor.to_lists(loads(sent["tftensor"]))
+    return "tftensor", [tftensor.to_lists(loads(sent["tftensor"]))]
 
 
-def _reshaped(shape_text: bytes, values: bytes) -> bytes:
-    """The values nested by their shape, each number as it is written. `values` is JSON."""
+def _reshaped(shape_text: bytes, values: bytes) -> list[bytes]:
+    """The values nested by their shape, each number as it is written: pieces of JSON, as the whole
+    may be large. `values` is JSON."""
     shape = loads(shape_text)
-    numeric = values[:1] == b"[" and values.translate(None, _OF_NUMBERS) == b"[]"
-    if not numeric or not tftensor.is_shape(shape):
+    left = values.translate(None, _OF_NUMBERS)
+    if left[:1] != b"[" or left.translate(None, b",") != b"[]" or not tftensor.is_shape(shape):
         raise SeldonError("data.tensor needs a shape and numeric values", status=400)
-    count = 0 if _NOTHING.match(values) else values.count(b",") + 1
+    count = 0 if _NOTHING.match(values) else len(left) - 1
     if math.prod(shape) != count:
         raise SeldonError(f"{count} values do not have the shape {shape}", status=400)
     if not shape:
-        return values[1:-1].strip(_BLANKS)
+        return [values[1:-1].strip(_BLANKS)]
     if not count:
-        return json.dumps(tftensor.empty(shape)).encode()
+        return [json.dumps(tftensor.empty(shape)).encode()]
     rows: list[bytes] = _rows_of(shape[-1]).findall(values, 1, len(values) - 1)
-    for depth, size in enumerate(reversed(shape[:-1]), 1):
+    for depth, size in enumerate(reversed(shape[1:-1]), 1):
         between = b"]" * depth + b"," + b"[" * depth
         rows = [between.join(rows[at : at + size]) for at in range(0, len(rows), size)]
-    return b"".join((b"[" * len(shape), rows[0], b"]" * len(shape)))
+    if len(shape) == 1:
+        return [b"[", rows[0], b"]"]
+    depth = len(shape) - 1
+    between = b"]" * depth + b"," + b"[" * depth
+    pieces = [piece for row in rows for piece in (between, row)]
+    return [b"[" * len(shape), *pieces[1:], b"]" * len(shape)]
 
 
 @lru_cache(maxsize=64)
