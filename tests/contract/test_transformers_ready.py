@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from functions import oip
 from tests.fakes_functions import ROOT, Server, serving
 
-PREDICTORS = ("v1", "v2", "grpc-v2")
+PREDICTORS = ("v1", "v2", "grpc-v2", "auto")
 DIGITS = load_digits()
 
 
