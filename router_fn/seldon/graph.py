@@ -241,6 +241,8 @@ class _Reader:
             self.error(_join(path, "name"), "is missing")
         labels = fields.get("labels")
         shadow = fields.get("shadow") is True
+        if not isinstance(fields.get("shadow", False), bool):
+            self.error(_join(path, "shadow"), "must be true or false")
         if fields.get("graph") is None:
             self.error(_join(path, "graph"), "is missing")
         root = self.unit(fields.get("graph") or {}, _join(path, "graph"), 0)
@@ -301,8 +303,9 @@ class _Reader:
         implementation = self.text(fields, "implementation", path)
         if implementation == "UNKNOWN_IMPLEMENTATION":
             implementation = ""
-        methods = {m for m in self.items(fields, "methods", path) if isinstance(m, str)}
-        for method in sorted(methods - set(_METHODS)):
+        given = self.items(fields, "methods", path)
+        methods = {m for m in given if isinstance(m, str)}
+        for method in (m for m in given if not isinstance(m, str) or m not in _METHODS):
             self.error(_join(path, "methods"), f"{method!r} is none of {', '.join(_METHODS)}")
         if kind and kind not in _TYPES:
             self.error(_join(path, "type"), f"is {kind!r}, must be one of {', '.join(_TYPES)}")
