@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from knative import emit, names
+from knative import emit, keys, names
 from knative.api import seldon_routing
 from knative.api import seldon_words as words
 from knative.api.problems import Problem, Report
 from knative.api.resource import Resource
 from knative.options import CompileOptions
+from knative.resources import seldon_pod
 from knative.translate import seldon_services
 
 JSON = Any
@@ -77,6 +78,16 @@ class _Translation:
         return [*self.services, *graphs, self._graph(self.resource.name, nodes)]
 
     def _say_what_changes(self) -> None:
+        if any(seldon_pod.is_wanted(self.resource, p) for p in self.resource.spec["predictors"]):
+            self.report.warning(
+                ("spec",), f"{keys.COLLOCATE} has no equivalent: every node is a service of its own"
+            )
+        if any(
+            words.is_grpc(self.resource.spec, node.unit)
+            for predictor in self.resource.spec["predictors"]
+            for node in words.walk(predictor["graph"], ())
+        ):
+            self.report.warning(("spec",), "nodes are called over REST instead of gRPC")
         if self.protocol != "seldon":
             self.report.warning(
                 ("spec", "protocol"),

@@ -29,12 +29,16 @@ _NOT_POD = frozenset(
 )
 
 
+_NOT_CARRIED = (keys.LAST_APPLIED, keys.COLLOCATE)
+"""Annotations that mean something else, or nothing, beside KServe's kinds."""
+
+
 def metadata(resource: Resource, name: str, annotations: Mapping[str, str] | None = None) -> Object:
     """Name, namespace, labels and what annotations are not Seldon's."""
     given = {
         k: v
         for k, v in seldon_routing.annotations(resource).items()
-        if not k.startswith(words.ANNOTATION_PREFIX) and k != keys.LAST_APPLIED
+        if not k.startswith(words.ANNOTATION_PREFIX) and k not in _NOT_CARRIED
     }
     given |= annotations or {}
     result: Object = {"name": name, "namespace": resource.namespace}
@@ -107,7 +111,11 @@ def _settings(
         **(predictor.get("annotations") or {}),
         **((component.get("metadata") or {}).get("annotations") or {}),
     }
-    kept = {k: v for k, v in annotations.items() if not k.startswith(words.ANNOTATION_PREFIX)}
+    kept = {
+        k: v
+        for k, v in annotations.items()
+        if not k.startswith(words.ANNOTATION_PREFIX) and k not in _NOT_CARRIED
+    }
     everywhere = {**seldon_routing.annotations(resource), **annotations}
     result = seldon_scale.of_node(resource.spec, predictor, component, everywhere)
     result["labels"] = {

@@ -1,13 +1,14 @@
 """SeldonDeployments as InferenceServices and InferenceGraphs: what the routing becomes, and that
 every result compiles."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from knative import compiler, emit, errors
+from knative import compiler, emit, errors, keys
 from knative.cli import main
 from knative.translate import seldon
 
@@ -141,3 +142,32 @@ def test_the_verb_prints_manifests_and_says_what_is_lost(
 def test_the_verb_wants_a_seldon_deployment() -> None:
     file = str(GOLDEN / "sklearn-iris" / "in.yaml")
     assert main.run(["convert", file]) == errors.ManifestError.exit_code
+
+
+def test_layout_and_transport_are_told_and_left_behind() -> None:
+    text = json.dumps(
+        {
+            "apiVersion": "machinelearning.seldon.io/v1",
+            "kind": "SeldonDeployment",
+            "metadata": {"name": "d", "annotations": {keys.COLLOCATE: "true"}},
+            "spec": {
+                "transport": "grpc",
+                "predictors": [
+                    {
+                        "name": "p",
+                        "graph": {
+                            "name": "m",
+                            "implementation": "SKLEARN_SERVER",
+                            "modelUri": "s3://models/m",
+                        },
+                    }
+                ],
+            },
+        }
+    )
+    (resource,) = compiler.compile_text(text).resources
+    converted = seldon.convert(resource)
+    assert keys.COLLOCATE not in emit.to_yaml(converted.objects)
+    told = " ".join(problem.message for problem in converted.problems)
+    assert "collocate has no equivalent" in told
+    assert "over REST instead of gRPC" in told
