@@ -110,9 +110,12 @@ class Tensor:
         """
         array = self._array
         if array is None:
-            array = self._array = _arrays().decode(
-                self.name, self.datatype, self.shape, self._list, self._raw
-            )
+            convert = _tensors or _arrays()
+            if self._raw is None and self._list is not None:
+                array = convert.decode_json(self.name, self.datatype, self.shape, self._list)
+            else:
+                array = convert.decode(self.name, self.datatype, self.shape, None, self._raw)
+            self._array = array
         return array
 
     def set_data_from_numpy(self, array: Any, binary_data: bool = True) -> None:
@@ -157,12 +160,25 @@ class Tensor:
 
     def json_data(self) -> Any:
         """The contents as JSON writes them: a flat array (numpy) or list. Raises InvalidRequest."""
-        if self._list is not None and self._array is None and not _is_nested(self._list):
-            return self._list
+        array = self._array
+        if array is None:
+            if self._list is not None and not _is_nested(self._list):
+                return self._list
+        elif (
+            array.ndim == 1
+            and self.datatype in _WRITTEN_AS_THEY_ARE
+            and array.dtype.isnative
+            and array.flags.c_contiguous
+        ):
+            return array
         return _arrays().encode_json(self.name, self.as_numpy(), self.datatype)
 
     def __repr__(self) -> str:
         return f"Tensor({self.name!r}, shape={self.shape}, datatype={self.datatype!r})"
+
+
+_WRITTEN_AS_THEY_ARE = frozenset(v2.ITEM_BYTES) - v2.BINARY_ONLY - {"BYTES"}
+"""Datatypes whose flat arrays need no conversion for JSON."""
 
 
 def _is_nested(data: list[Any]) -> bool:

@@ -143,7 +143,15 @@ _FP32_MAX = float(np.finfo(np.float32).max)
 
 def decode_json(name: str, datatype: str, shape: list[int], data: Any) -> Array:
     """A JSON list, flat or nested. Raises InvalidRequest for wrong types, ranges and shapes."""
-    if datatype in v2.BINARY_ONLY:
+    code = _ARRAY_CODES.get(datatype)
+    if code is not None:
+        try:  # nearly every one: flat, of the right numbers, and as many as the shape says
+            flat = np.frombuffer(array.array(code, data), dtype=DTYPES[datatype])
+            if datatype != "FP32" or not _overflowed(flat):
+                return flat.reshape(shape)
+        except (TypeError, ValueError, OverflowError):
+            pass  # found out and told below
+    elif datatype in v2.BINARY_ONLY:
         raise InvalidRequest(f"input {name!r}: {datatype} must be sent as binary data")
     dtype = DTYPES[datatype]
     flat = _strings(name, data) if datatype == "BYTES" else _numbers(name, datatype, dtype, data)

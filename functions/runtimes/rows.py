@@ -120,7 +120,8 @@ class RowModel(JoinableModel):
     def _from_tensors(self, request: InferRequest) -> Any:
         inputs = request.inputs
         if len(inputs) == 1 and request.parameters.get("content_type") != "pd":
-            return _text_values(inputs[0].as_numpy())
+            values = inputs[0].as_numpy()
+            return values if values.dtype.kind != "O" else _text_values(values)
         columns = [_text_values(tensor.as_numpy()) for tensor in inputs]
         flat = [
             column.reshape(column.shape[0], -1) if column.ndim else column for column in columns
