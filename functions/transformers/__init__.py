@@ -14,7 +14,7 @@ from typing import Any
 
 from functions.errors import ConfigurationError, MissingExtra
 
-from . import config, parameters
+from . import config, values
 
 KINDS: Mapping[str, str] = {"image": "image", "tokenize": "tokenize", "json": "templated"}
 """Kind -> module of this package with `build(values, place) -> an object with hooks`."""
@@ -63,7 +63,7 @@ def plan(kind: str, config_text: str, given: Sequence[tuple[str, Any]]) -> Plan:
             [f"--transformer is {kind}, but --transformer-config is for {chosen['transformer']}"]
         )
     chosen.pop("transformer", None)
-    return Plan(kind=kind, values=parameters.read(kind, {**chosen, **dict(given)}))
+    return Plan(kind=kind, values=values.read(kind, {**chosen, **dict(given)}))
 
 
 def missing_files(chosen: Plan, directory: str) -> list[str]:

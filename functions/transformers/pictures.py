@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from functions.errors import InvalidRequest
 
 from . import payloads
-from .parameters import Size
+from .parsers import Size
 from .payloads import Array
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}

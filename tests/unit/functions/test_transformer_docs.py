@@ -4,18 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from functions.transformers import parameters
+from functions.transformers import parameters, parsers
 
 PAGE = Path(__file__).parents[3] / "docs" / "ready-made-transformers.md"
 
 
-def shown(parameter: parameters.Parameter) -> str:
+def shown(parameter: parsers.Parameter) -> str:
     if parameter.shown:
         return parameter.shown
     default = parameter.default
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"
-    return f"`{default}`" if default not in ("", (), parameters.Size()) else "unset"
+    return f"`{default}`" if default not in ("", (), parsers.Size()) else "unset"
 
 
 def table(kind: str) -> str:
