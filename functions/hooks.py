@@ -101,6 +101,20 @@ def takes_keyword(hook: Callable[..., Any], name: str) -> bool:
         return False
 
 
+def requires(hook: Callable[..., Any], name: str = "") -> bool:
+    """The hook cannot be called without this parameter (without a name: without any)."""
+    try:
+        parameters = inspect.signature(hook).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return any(
+        parameter.default is inspect.Parameter.empty and parameter.kind not in variable
+        for parameter in parameters
+        if not name or parameter.name == name
+    )
+
+
 def takes_any_keyword(hook: Callable[..., Any]) -> bool:
     """The hook has `**kwargs`."""
     try:

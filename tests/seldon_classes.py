@@ -277,3 +277,21 @@ class Shapes:
 class Async:
     async def predict(self, X: Any, names: Any) -> Any:
         return X
+
+
+class LoadsBadly(Ident):
+    """Seldon's wrapper would swallow this, and serve a model that is not loaded."""
+
+    def load(self) -> None:
+        self.missing.attribute  # type: ignore[attr-defined]  # noqa: B018
+
+
+class Parametrised:
+    def __init__(self, factor: float, name: str = "x", flag: bool = False) -> None:
+        self.told = [factor, name, flag]
+
+    def load(self, force: bool = False) -> None:
+        self.told.append(f"loaded {force}")
+
+    def predict(self, X: Any, names: Any) -> Any:
+        return {"told": self.told}

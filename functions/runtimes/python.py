@@ -95,15 +95,31 @@ def instantiate(found: Any, name: str, directory: Path, settings: "Settings") ->
             raise LoadFailed(f"--param is given, but {found!r} is no class that could take it")
         target = found
     else:
-        target = hooks.construct(found, _offered(found, name, directory, settings), params)
+        offered = _offered(found, name, directory, settings)
+        if _is_seldon(
+            settings
+        ):  # a `name` with a default is the class's own there, not the model's
+            offered = {
+                key: value
+                for key, value in offered.items()
+                if key not in ("name", "model_name") or hooks.requires(found, key)
+            }
+        target = hooks.construct(found, offered, params)
     load = hooks.find(target, "load")
     if load is not None:
-        loaded = hooks.trimmed(load)(str(directory))
+        # Seldon's contract is load() without arguments: one that could be left out stays out.
+        bare = _is_seldon(settings) and not hooks.requires(load)
+        loaded = load() if bare else hooks.trimmed(load)(str(directory))
         if inspect.isawaitable(loaded):
             loaded = asyncio.run(_await(loaded))
         if loaded is False:
             raise LoadFailed(f"{type(target).__name__}.load() returned False")
     return target
+
+
+def _is_seldon(settings: "Settings") -> bool:
+    """Whether Seldon's contract is all that is spoken."""
+    return set(settings.protocol) <= {"seldon", "grpc-seldon"}
 
 
 def _offered(found: Any, name: str, directory: Path, settings: "Settings") -> dict[str, Any]:

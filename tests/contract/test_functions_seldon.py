@@ -286,6 +286,22 @@ def test_what_is_no_json(served: Wrappers, path: str, body: bytes) -> None:
     assert (status, answer["status"]["reason"]) == (400, BAD_DATA)
 
 
+def test_what_goes_wrong_in_load_is_said(served: Wrappers) -> None:
+    with pytest.raises(Exception, match="missing"):
+        call(served, "LoadsBadly", PREDICT, ND)
+
+
+def test_parameters_reach_the_class_by_type() -> None:
+    parameters = [
+        {"name": "factor", "value": "2.5", "type": "FLOAT"},
+        {"name": "flag", "value": "yes", "type": "BOOL"},
+    ]
+    environ = {**ENVIRON, "PREDICTIVE_UNIT_PARAMETERS": json.dumps(parameters)}
+    with wrappers(environ) as running:
+        _, answer = call(running, "Parametrised", PREDICT, ND)
+    assert answer["jsonData"] == {"told": [2.5, "x", True, "loaded False"]}
+
+
 # --- forms, queries, parts ------------------------------------------------------------------------
 
 
