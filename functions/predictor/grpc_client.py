@@ -18,8 +18,9 @@ from functions.wire import v2
 
 from . import documents
 from .connection import Broken, Buffer
-from .dialling import Unreachable, connect
-from .http2 import Answer, Http2, literal
+from .dialling import CONNECT_S, Unreachable, connect
+from .http2 import Answer, Http2
+from .http2_headers import literal
 from .target import Target
 
 _CODES = (
@@ -199,7 +200,13 @@ class Grpc:
                 "TLS: it does not offer HTTP/2: no gRPC port? (--predictor-protocol v2)",
                 retryable=False,
             )
-        await connection.settled  # how many calls at once it takes
+        try:  # how many calls at once it takes
+            await asyncio.wait_for(connection.settled, CONNECT_S)
+        except TimeoutError:
+            connection.close()
+            raise Unreachable(
+                f"it said nothing for {CONNECT_S:g} s: is this a gRPC port?", retryable=False
+            ) from None
         if not connection.usable:
             raise Broken("closed the connection at once")
         self._connections.append(connection)

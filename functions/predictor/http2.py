@@ -1,19 +1,18 @@
 """HTTP/2 as far as a gRPC client needs it: many unary calls on one connection, on the event loop.
 
 grpcio's own asyncio client polls on a thread of its own and wakes the loop for every event, which
-costs more than all of the protocol here. Frames are RFC 9113's, header blocks RFC 7541's: ours are
-plain literals, and the peer is told to keep no table either, so equal blocks have equal meanings
-and are parsed once.
+costs more than all of the protocol here. Frames are RFC 9113's.
 """
 
 import asyncio
 import struct
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import cast
 
 from .connection import Broken, Buffer
 from .dialling import Unreachable
+from .http2_headers import HeaderReader
 
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = (
     0, 1, 3, 4, 6, 7, 8, 9,
@@ -44,25 +43,6 @@ _PREFACE = b"".join([
 ])  # fmt: skip
 
 _SETTINGS_ACK = _frame(_SETTINGS, _ACK, 0, 0)
-
-
-def literal(name: bytes, value: bytes, *, secret: bool = False) -> bytes:
-    """A header field that no table keeps (RFC 7541 6.2.2; `secret`: and no proxy may, 6.2.3)."""
-    return b"".join([b"\x10" if secret else b"\x00", _size(name), name, _size(value), value])
-
-
-def _size(text: bytes) -> bytes:
-    """A string's length, an integer with a 7-bit prefix (RFC 7541 5.1)."""
-    length = len(text)
-    if length < 127:
-        return bytes([length])
-    out = bytearray([127])
-    length -= 127
-    while length > 127:
-        out.append(length & 127 | 128)
-        length >>= 7
-    out.append(length)
-    return bytes(out)
 
 
 class Answer:
@@ -112,12 +92,12 @@ class Http2(asyncio.Protocol):
         self._data_id = 0
         self._received = 0
         self._block: tuple[int, int, bytes] | None = None  # headers to be continued
-        self._blocks: dict[bytes, dict[bytes, bytes]] = {}
-        self._decoder: Any = None
+        self._headers = HeaderReader(_MAX_HEADERS_BYTES)
         self._settled = False
         self.settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """The peer's first frame, its settings, is there; Broken when none will come."""
         self._answered = False
+        self._heard = 0.0
         self.usable = True
         """New calls may be made."""
 
@@ -156,6 +136,10 @@ class Http2(asyncio.Protocol):
         finally:
             if self._streams.pop(stream_id, None) is not None:
                 self._send_reset(stream_id, _CANCEL)  # given up: the peer need not go on
+                if self._heard < stream.started:
+                    # Not a word in all that time: perhaps the way there is dead. The next call
+                    # finds out on a connection of its own.
+                    self.usable = False
             if not self.usable and not self._streams:
                 self.close()
 
@@ -232,6 +216,7 @@ class Http2(asyncio.Protocol):
             self._fail(stream_id, error)
 
     def data_received(self, data: bytes) -> None:
+        self._heard = time.monotonic()
         try:
             self._take(data)
         except (Broken, struct.error, ValueError, IndexError) as bad:
@@ -279,7 +264,13 @@ class Http2(asyncio.Protocol):
     # --- frames --------------------------------------------------------------------------------
 
     def _begin_data(self, stream_id: int, flags: int, length: int) -> None:
-        self._data_left, self._data_flags, self._data_id = length, flags, stream_id
+        self._data_left = length
+        self._open_data(stream_id, flags, length)
+        if not length:
+            self._data(memoryview(b""), last=True)
+
+    def _open_data(self, stream_id: int, flags: int, length: int) -> None:
+        self._data_flags, self._data_id = flags, stream_id
         self._data_stream = self._streams.get(stream_id)
         self._received += length
         if self._received > 2**29:  # give the window back before it is used up
@@ -287,8 +278,6 @@ class Http2(asyncio.Protocol):
             self._received = 0
             if self._transport is not None:
                 self._transport.write(update)
-        if not length:
-            self._data(memoryview(b""), last=True)
 
     def _data(self, piece: Buffer, *, last: bool) -> None:
         stream = self._data_stream
@@ -315,31 +304,31 @@ class Http2(asyncio.Protocol):
             raise Broken("sent garbage: headers without their end")
         match kind:
             case 0:  # DATA, padded
-                self._begin_data(stream_id, flags, 0)
+                self._open_data(stream_id, flags, len(payload))
                 self._data(payload[1 : len(payload) - payload[0]], last=True)
-            case 1:
+            case 1:  # HEADERS
                 if flags & _PADDED:
                     payload = payload[1 : len(payload) - payload[0]]
                 if flags & _PRIORITY:
                     payload = payload[5:]
                 self._header_part(stream_id, flags, payload)
-            case 9:
+            case 9:  # CONTINUATION
                 if self._block is None or self._block[0] != stream_id:
                     raise Broken("sent garbage: a continuation of nothing")
                 _, first, so_far = self._block
                 if len(so_far) + len(payload) > _MAX_HEADERS_BYTES:
                     raise Broken("sent garbage: headers that are too long")
                 self._header_part(stream_id, flags | first & _END_STREAM, so_far + payload)
-            case 3:
+            case 3:  # RST_STREAM
                 self._reset(stream_id, struct.unpack(">I", payload)[0])
-            case 4:
+            case 4:  # SETTINGS
                 self._settings(flags, payload)
-            case 6:
+            case 6:  # PING
                 if not flags & _ACK and self._transport is not None:
                     self._transport.write(_frame(_PING, _ACK, 0, len(payload)) + payload)
-            case 7:
+            case 7:  # GOAWAY
                 self._go_away(*struct.unpack_from(">II", payload))
-            case 8:
+            case 8:  # WINDOW_UPDATE
                 (more,) = struct.unpack(">I", payload)
                 stream = self._streams.get(stream_id)
                 if not stream_id:
@@ -394,30 +383,13 @@ class Http2(asyncio.Protocol):
             self._block = stream_id, flags, block
             return
         self._block = None
-        headers = self._blocks.get(block)
-        if headers is None:
-            headers = self._decode(block)
-            if len(block) < 512 and len(self._blocks) < 256:
-                self._blocks[block] = headers
+        headers = self._headers.read(block)
         stream = self._streams.get(stream_id)
         if stream is None:
             return
         stream.headers = {**stream.headers, **headers} if stream.headers else headers
         if flags & _END_STREAM:
             self._finish(stream_id)
-
-    def _decode(self, block: bytes) -> dict[bytes, bytes]:
-        import hpack
-
-        if self._decoder is None:
-            self._decoder = hpack.Decoder(_MAX_HEADERS_BYTES)
-            self._decoder.max_allowed_table_size = 0
-            self._decoder.header_table_size = 0
-        try:
-            found: Iterable[tuple[bytes, bytes]] = self._decoder.decode(block, raw=True)
-            return {bytes(name): bytes(value) for name, value in found}
-        except hpack.HPACKError as exc:
-            raise Broken(f"sent garbage: {exc}") from exc
 
     def _finish(self, stream_id: int) -> None:
         stream = self._streams.pop(stream_id)

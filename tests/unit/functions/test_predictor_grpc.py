@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from functions import oip
 from functions.errors import UpstreamError, UpstreamStatus, UpstreamTimeout
 from functions.inference import InferRequest, Tensor
-from functions.predictor import grpc_client, http2
+from functions.predictor import grpc_client, http2, http2_headers
 from tests.fakes_predictor import ask, predictor, raw, says, scripted
 
 SETTINGS = struct.pack(">BHBBI", 0, 0, 4, 0, 0)
@@ -207,6 +207,32 @@ def test_plain_http_answers_on_the_way() -> None:
     assert (caught.value.http_status(), caught.value.grpc_code) == (503, "UNAVAILABLE")
 
 
+def test_frames_with_padding_priority_and_continuation() -> None:
+    """grpcio's server sends none of these; others may."""
+    message = oip.ModelInferResponse(model_name="m", id="1")
+    message.outputs.add(name="y", datatype="INT8", shape=[2])
+    message.raw_output_contents.append(b"\1\2")
+    data = message.SerializeToString()
+    body = struct.pack(">BI", 0, len(data)) + data
+    trailer = http2_headers.literal(b"grpc-status", b"0")
+    frames = b"".join([
+        http2._frame(1, 0x28, 1, 8) + b"\2" + b"\0" * 5 + b"\0\0",  # no header yet
+        http2._frame(9, 4, 1, 1) + b"\x88",
+        http2._frame(0, 0x8, 1, len(body[:9]) + 4) + b"\3" + body[:9] + b"\0\0\0",
+        http2._frame(0, 0, 1, len(body) - 9) + body[9:],
+        http2._frame(6, 0, 0, 8) + b"12345678", http2._frame(99, 0, 0, 2) + b"??",
+        http2._frame(1, 1, 1, 4) + trailer[:4], http2._frame(9, 4, 1, len(trailer) - 4),
+        trailer[4:],
+    ])  # fmt: skip
+
+    async def run() -> None:
+        async with raw(frames, greeting=SETTINGS) as host:
+            answer = await ask(host, tensors(2), predictor_timeout_s=20.0, **GRPC)
+            assert answer.outputs[0].as_numpy().tolist() == [1, 2]
+
+    asyncio.run(run())
+
+
 def test_messages_that_are_none() -> None:
     for answer in (b"\xff" * 20, b"\x0a\x05ab", b"\x32\x02ab"):
         with pytest.raises(ValueError, match=r"."):
@@ -250,6 +276,42 @@ def test_down_and_back_again() -> None:
         assert (await asking).outputs[0].as_numpy().tolist() == [0.0, 1.0]
         hop.close()
         await server.stop(0)
+
+    asyncio.run(run())
+
+
+def test_a_silent_port_and_a_connection_that_has_died(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.append(writer)
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                if greeting and data.startswith(b"PRI"):
+                    writer.write(greeting.pop())
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        connected.remove(writer)
+
+    greeting: list[bytes] = []
+    connected: list[asyncio.StreamWriter] = []
+
+    async def run() -> None:
+        server = await asyncio.start_server(silent, "127.0.0.1", 0)
+        host = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        monkeypatch.setattr(grpc_client, "CONNECT_S", 0.2)
+        with pytest.raises(UpstreamError, match=r"said nothing for 0\.2 s"):
+            await ask(host, tensors(2), **GRPC)
+        greeting.extend([SETTINGS] * 2)
+        hop = predictor(host, predictor_timeout_s=0.3, **GRPC)
+        for left in (1, 0):
+            with pytest.raises(UpstreamTimeout):
+                await ask(hop, tensors(2))
+            assert len(greeting) == left, "the next call has a connection of its own"
+        hop.close()
+        server.close()
+        async with asyncio.timeout(30):
+            while connected:
+                await asyncio.sleep(0.01)
 
     asyncio.run(run())
 
