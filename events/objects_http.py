@@ -82,7 +82,7 @@ class SignedHttp:
         except AnswerTooLong as error:
             where = f"s3://{bucket}/{key}"
             raise Refused(f"{where} has {error.size} bytes; the limit is {error.most}") from error
-        except (OSError, BadHead, BadChunk) as error:
+        except (OSError, ValueError, BadHead, BadChunk) as error:
             raise TryAgain(f"S3 is not available: {error or type(error).__name__}") from error
         if answer.status >= 300:
             text = answer.body[:65536].decode("utf-8", "replace")
