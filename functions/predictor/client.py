@@ -5,6 +5,7 @@ and turns whatever goes wrong into an error that names the predictor and the cau
 """
 
 import asyncio
+import importlib
 import logging
 import random
 import ssl
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from functions.errors import (
     FunctionsError,
     LoadFailed,
+    MissingExtra,
     UpstreamError,
     UpstreamStatus,
     UpstreamTimeout,
@@ -63,6 +65,8 @@ class Predictor:
                 f"the predictor of model {model}, {host or settings.predictor_host!r}:"
                 f" expected {exc}"
             ) from None
+        if settings.predictor_protocol == "grpc-v2":
+            _import_grpc()
         self._tls = tls_context(settings) if self.target.tls else None
         self._forwarder = Forwarder(settings.predictor_headers)
         self._link: _Link | None = None
@@ -249,10 +253,8 @@ class _Link:
     @property
     def grpc(self) -> "Grpc":
         if self._grpc is None:
-            from .grpc_client import Grpc  # protobuf, hpack
-
             settings = self._settings
-            self._grpc = Grpc(
+            self._grpc = _import_grpc().Grpc(
                 self._target,
                 context=tls_context(settings, "h2") if self._target.tls else None,
                 max_bytes=settings.max_body_bytes,
@@ -263,6 +265,15 @@ class _Link:
         self.rest.pool.close()
         if self._grpc is not None:
             self._grpc.close()
+
+
+def _import_grpc() -> Any:
+    """`grpc_client`, with protobuf and hpack, which only predictors that speak it need. Raises
+    MissingExtra."""
+    try:
+        return importlib.import_module("functions.predictor.grpc_client")
+    except ModuleNotFoundError as exc:
+        raise MissingExtra(exc.name or "protobuf", "grpc") from exc
 
 
 def tls_context(settings: "Settings", protocol: str = "http/1.1") -> ssl.SSLContext:

@@ -5,6 +5,8 @@ to keep none either. So equal blocks have equal meanings, and are parsed once.
 from collections.abc import Iterable
 from typing import Any
 
+import hpack
+
 from .connection import Broken
 
 _KEPT_BLOCKS = 256
@@ -49,8 +51,6 @@ class HeaderReader:
         return headers
 
     def _decode(self, block: bytes) -> dict[bytes, bytes]:
-        import hpack
-
         if self._decoder is None:
             self._decoder = hpack.Decoder(self._max_bytes)
             self._decoder.max_allowed_table_size = 0

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import struct
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from functions import oip
-from functions.errors import UpstreamError, UpstreamStatus, UpstreamTimeout
+from functions.errors import MissingExtra, UpstreamError, UpstreamStatus, UpstreamTimeout
 from functions.inference import InferRequest, Tensor
 from functions.predictor import grpc_client, http2, http2_headers
 from tests.fakes_predictor import ask, predictor, raw, says, scripted
@@ -231,6 +232,16 @@ def test_frames_with_padding_priority_and_continuation() -> None:
             assert answer.outputs[0].as_numpy().tolist() == [1, 2]
 
     asyncio.run(run())
+
+
+def test_what_grpc_needs_is_missed_at_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "functions.predictor.grpc_client")
+    monkeypatch.delitem(sys.modules, "functions.predictor.http2")
+    monkeypatch.delitem(sys.modules, "functions.predictor.http2_headers")
+    monkeypatch.setitem(sys.modules, "hpack", None)
+    with pytest.raises(MissingExtra, match=r"needs hpack.*turnout\[functions,grpc\]"):
+        predictor("h", **GRPC)
+    predictor("h", predictor_protocol="v2")
 
 
 def test_messages_that_are_none() -> None:
