@@ -5,6 +5,7 @@ import asyncio
 import json
 import logging
 import re
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from . import answers, faults, hooks, jsonio, seldon_body, seldon_metadata, seld
 from . import seldon_message as sm
 from .answers import JSON, Answer
 from .engine import Codec
-from .errors import FunctionsError, NotSupported
+from .errors import FunctionsError, ModelFailed, NotSupported
 from .metrics import Registry
 from .model import Call, ServedModel
 from .seldon_unit import Identity, Unit, feedback_of, messages_of
@@ -73,6 +74,7 @@ class SeldonCodec(Codec):
         """`registry` is where what user classes report is collected."""
         super().__init__(settings)
         self._registry = registry
+        self._making = threading.Lock()
         self._units: dict[int, tuple[ServedModel, Unit]] = {}
         environ = settings.environ
         self.passes_bytes = environ.get("PAYLOAD_PASSTHROUGH", "").lower() in ("1", "true")
@@ -134,11 +136,15 @@ class SeldonCodec(Codec):
     def unit(self, model: ServedModel) -> Unit:
         """The unit of a model, made at its first request."""
         known = self._units.get(id(model))
-        if known is None or known[0] is not model:
-            unit = unit_of(model, self.settings)
-            known = self._units[id(model)] = (model, unit)
-            if self._registry is not None:
-                self._registry.user.append(unit.metrics)
+        if known is not None and known[0] is model:
+            return known[1]
+        with self._making:  # requests come on several threads
+            known = self._units.get(id(model))
+            if known is None or known[0] is not model:
+                unit = unit_of(model, self.settings)
+                known = self._units[id(model)] = (model, unit)
+                if self._registry is not None:
+                    self._registry.user.append(unit.metrics)
         return known[1]
 
     def encode(self, result: Any, route: Any, call: Call) -> Any:
@@ -158,8 +164,9 @@ class SeldonCodec(Codec):
 def told(error: FunctionsError) -> tuple[int, str, str]:
     """(status, text, reason) of an error; a user's exception tells its own text."""
     status, cause = error.http_status(), error.__cause__
-    own = isinstance(error, FunctionsError) and cause is not None and status == 500
-    text = str(cause) or type(cause).__name__ if own else str(error)
+    text = str(error)
+    if isinstance(error, ModelFailed) and cause is not None:
+        text = str(cause) or type(cause).__name__
     return status, text, str(getattr(error, "reason", ""))
 
 

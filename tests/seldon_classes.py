@@ -250,6 +250,17 @@ class Conflict(Exception):
     message = "somebody was faster"
 
 
+class Broken(Exception):
+    status_code = 500
+    reason = "BROKEN"
+    message = "out of order"
+
+
+class BreaksDown:
+    def predict(self, X: Any, names: Any) -> Any:
+        raise Broken
+
+
 class Refuses:
     def predict(self, X: Any, names: Any) -> Any:
         raise Conflict

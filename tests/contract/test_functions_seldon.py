@@ -273,6 +273,16 @@ def test_what_is_wrong(
     assert 0 < len(fault["info"]) < 1000
 
 
+def test_a_users_exception_speaks_for_itself(served: Wrappers) -> None:
+    for name, text, reason in (
+        ("Refuses", "somebody was faster", "TAKEN"),
+        ("BreaksDown", "out of order", "BROKEN"),
+        ("Boom", "bad thing", INTERNAL),
+    ):
+        _, body = call(served, name, PREDICT, ND)
+        assert (body["status"]["info"], body["status"]["reason"]) == (text, reason)
+
+
 def test_a_type_error_of_user_code_does_not_run_it_again(served: Wrappers) -> None:
     for number in (1, 2):
         status, body = call(served, "Inner", PREDICT, ND)
