@@ -68,6 +68,6 @@ bench: install
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .demo .turnout build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(STAMP) .demo .turnout build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	find functions router_fn -name '*.so' -delete
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -73,6 +73,17 @@ static PyObject *s_attach, *s_begin, *s_cancel, *s_close, *s_detach, *s_feed, *s
     *s_resolve, *s_resume, *s_send, *s_settle, *s_start_timer, *s_status, *s_timeout_s,
     *s_transmit, *s_transmit_unusual, *s_writelines;
 
+/* What is made for every call takes its arguments by position only: parsing names costs more than
+ * the rest of it. */
+static inline int
+has_keywords(PyObject *kwargs)
+{
+    if (kwargs == NULL || PyDict_GET_SIZE(kwargs) == 0)
+        return 0;
+    PyErr_SetString(PyExc_TypeError, "no keyword arguments here");
+    return 1;
+}
+
 /* --- Wait ------------------------------------------------------------------------------------ */
 
 static int fiber_run(Fiber *self);
@@ -318,9 +329,8 @@ fiber_run(Fiber *self)
 static int
 fiber_init(PyObject *op, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"coroutine", NULL};
     PyObject *coroutine;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:Fiber", names, &coroutine))
+    if (has_keywords(kwargs) || !PyArg_UnpackTuple(args, "Fiber", 1, 1, &coroutine))
         return -1;
     REPLACE(((Fiber *)op)->coroutine, Py_NewRef(coroutine));
     return fiber_run((Fiber *)op);
@@ -697,12 +707,14 @@ static PyTypeObject UpstreamType = {
 static int
 call_init(PyObject *op, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"target", "incoming", "body", NULL};
     Call *self = (Call *)op;
     PyObject *target, *incoming, *body;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO!:CallCore", names, &target, &incoming,
-                                     &PyBytes_Type, &body))
+    if (has_keywords(kwargs) || !PyArg_UnpackTuple(args, "CallCore", 3, 3, &target, &incoming, &body))
         return -1;
+    if (!PyBytes_Check(body)) {
+        PyErr_SetString(PyExc_TypeError, "a call's body must be bytes");
+        return -1;
+    }
     REPLACE(self->target, Py_NewRef(target));
     REPLACE(self->incoming, Py_NewRef(incoming));
     REPLACE(self->body, Py_NewRef(body));

@@ -103,7 +103,7 @@ class CallCore(Wait[Reply]):
     _connection: "UpstreamConnection | None" = None
     _timer: "asyncio.TimerHandle | None" = None
 
-    def __init__(self, target: "Target", incoming: "Incoming", body: bytes) -> None:
+    def __init__(self, target: "Target", incoming: "Incoming", body: bytes, /) -> None:
         self.target = target
         self.incoming = incoming
         self.body = body

@@ -106,7 +106,7 @@ class Fiber(Wait[T]):
 
     _waiting: Wait[Any] | None = None
 
-    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, T], /) -> None:
         self._coroutine = coroutine
         self.resume(None)
 
