@@ -72,7 +72,8 @@ class Reporter:
     ) -> None:
         self._progress = progress
         self._stream = stream or sys.stderr
-        self._bar = self._stream.isatty()
+        # Without any stderr (closed before the start) there is nobody to show a bar to.
+        self._bar = self._stream is not None and self._stream.isatty()
         self._interval_s = min(interval_s, 0.2) if self._bar and interval_s else interval_s
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None

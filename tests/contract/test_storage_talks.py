@@ -155,3 +155,17 @@ def test_elsewhere_there_are_json_lines_with_an_estimate(tmp_path: Path) -> None
     assert lines[-1]["outcome"] == "fetched"
     assert lines[-1]["bytes"] == 40
     assert {"seconds", "mb_per_s", "retries", "cache_hits"} <= set(lines[-1])
+
+
+@pytest.mark.parametrize("closed", ["1>&-", "2>&-", "1>&- 2>&-", "2>/dev/full"])
+def test_the_exit_code_does_not_depend_on_who_listens(tmp_path: Path, closed: str) -> None:
+    (tmp_path / "model.bin").write_bytes(b"x")
+    command = [sys.executable, "-m", "storage_initializer", str(tmp_path / "model.bin")]
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'"$@" {closed}', "sh", *command, str(tmp_path / "m")],
+        env=environment(),
+        capture_output=True,
+        timeout=30,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "m" / "model.bin").read_bytes() == b"x"
