@@ -40,6 +40,7 @@ triton: .venvs/triton/.installed
 .venvs/seldon-core/.installed: PACKAGES := seldon-core==1.17.1 'setuptools<70'
 .venvs/kserve/.installed: PACKAGES := kserve==0.21.0 scikit-learn==1.9.1 flask gunicorn hpack pysimdjson
 .venvs/mlserver/.installed: PACKAGES := mlserver==1.7.1 mlserver-sklearn==1.7.1
+.venvs/pytriton/.installed: PACKAGES := nvidia-pytriton==0.7.0 scikit-learn==1.9.1
 .venvs/%/.installed: Makefile
 	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check $(PACKAGES)

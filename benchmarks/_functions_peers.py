@@ -2,12 +2,7 @@
 
 Peers live in virtual environments under `.venvs/`; rows whose peer is not there are left out:
 
-    python -m venv .venvs/kserve
-    .venvs/kserve/bin/pip install kserve scikit-learn==1.9.1
-    python -m venv .venvs/mlserver
-    .venvs/mlserver/bin/pip install mlserver mlserver-sklearn
-    python -m venv .venvs/pytriton
-    .venvs/pytriton/bin/pip install nvidia-pytriton scikit-learn==1.9.1
+    make .venvs/kserve/.installed .venvs/mlserver/.installed .venvs/pytriton/.installed
 
 TorchServe is the one of this environment; its frontend needs Java 17.
 """

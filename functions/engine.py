@@ -57,6 +57,26 @@ class Engine:
         self.max_in_flight = repository.settings.max_concurrency
         self.in_flight = 0
 
+    def is_inline(self, entry: "Entry", size: int) -> bool:
+        """May this request be answered on the loop, at once? Raises Overloaded."""
+        if self.max_in_flight and self.in_flight >= self.max_in_flight:
+            raise Overloaded(f"{self.in_flight} requests are in progress")
+        model, runner = entry.model, entry.runner
+        assert model is not None
+        assert runner is not None
+        return entry.batcher is None and not model.is_async and runner.inline_for(size)
+
+    @staticmethod
+    def answer(entry: "Entry", codec: Codec, route: Any, body: Any, call: Call) -> Any:
+        """The answer, on the loop. Raises what the model raises."""
+        model: Any = entry.model
+        since = time.perf_counter()
+        payload = codec.decode(body, route, call)
+        encoded = codec.encode(codec.apply(model, route, payload, call), route, call)
+        assert entry.runner is not None
+        entry.runner.measured(time.perf_counter() - since)
+        return encoded
+
     def execute(
         self, entry: "Entry", codec: Codec, route: Any, body: Any, size: int, call: Call, done: Done
     ) -> None:
@@ -68,17 +88,12 @@ class Engine:
         model, runner, batcher = entry.model, entry.runner, entry.batcher
         assert model is not None
         assert runner is not None
-        if self.max_in_flight and self.in_flight >= self.max_in_flight:
-            raise Overloaded(f"{self.in_flight} requests are in progress")
-        if batcher is None and not model.is_async and runner.inline_for(size):
-            since = time.perf_counter()
+        if self.is_inline(entry, size):
             try:
-                payload = codec.decode(body, route, call)
-                answer = codec.encode(codec.apply(model, route, payload, call), route, call)
+                answer = self.answer(entry, codec, route, body, call)
             except Exception as error:  # the request is owned here
                 done(None, error)
                 return
-            runner.measured(time.perf_counter() - since)
             done(answer, None)
             return
         self.in_flight += 1

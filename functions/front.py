@@ -242,18 +242,40 @@ class Front:
     def _call(self, exchange: Exchange, entry: "Entry", route: Route, codec: Codec) -> None:
         body = exchange.body
         call = Call(dict(route.headers), route.request_id)
+        if self.engine.is_inline(entry, len(body)):
+            # No callbacks: on the way of the quickest models even these would be felt.
+            try:
+                answer = self.engine.answer(entry, codec, route, body, call)
+            except Exception as error:  # the request is owned here
+                answer = self._refusal(codec, entry, call, error)
+            self._finish(exchange, entry, route, codec, call, answer)
+            return
 
         def done(answer: Any, error: BaseException | None) -> None:
             if error is not None:
-                answer = codec.refuse(
-                    faults.classify(error, entry.name, call.request_id, call.stage)
-                )
-            entry.metrics.observe(codec.name, getattr(answer, "status", 200), call.timings)
-            self.respond(exchange, answer)
-            if self.payload_log is not None:
-                self.payload_log.offer(entry.name, call, route, body, answer)
+                answer = self._refusal(codec, entry, call, error)
+            self._finish(exchange, entry, route, codec, call, answer)
 
         self.engine.execute(entry, codec, route, body, len(body), call, done)
+
+    @staticmethod
+    def _refusal(codec: Codec, entry: "Entry", call: Call, error: BaseException) -> Any:
+        return codec.refuse(faults.classify(error, entry.name, call.request_id, call.stage))
+
+    def _finish(
+        self,
+        exchange: Exchange,
+        entry: "Entry",
+        route: Route,
+        codec: Codec,
+        call: Call,
+        answer: Any,
+    ) -> None:
+        entry.metrics.observe(codec.name, getattr(answer, "status", 200), call.timings)
+        body = exchange.body
+        self.respond(exchange, answer)
+        if self.payload_log is not None:
+            self.payload_log.offer(entry.name, call, route, body, answer)
 
     # --- answering -----------------------------------------------------------------------------
 
