@@ -124,7 +124,7 @@ def test_a_message_stays_until_the_sink_takes_it(endpoint: str, tmp_path: Path) 
 
 def test_visibility_is_extended_while_the_sink_works(endpoint: str, tmp_path: Path) -> None:
     queue = Queue(endpoint, "slow")
-    more = {"TURNOUT_SQS_VISIBILITY_SECONDS": "2"}
+    more = {"TURNOUT_SQS_VISIBILITY_SECONDS": "5"}
     with (
         Upstream() as sink,
         running(tmp_path, "sqs", **environ(endpoint, queue, sink, **more)),
@@ -132,7 +132,7 @@ def test_visibility_is_extended_while_the_sink_works(endpoint: str, tmp_path: Pa
         sink.gate.clear()
         queue.send(shapes.records())
         wait_for(lambda: len(sink.calls) == 1, 20, "the first delivery")
-        time.sleep(4)  # twice the visibility timeout: without extension it would come again
+        time.sleep(7)  # longer than the visibility timeout: without extension it would come again
         assert len(sink.calls) == 1
         sink.gate.set()
         wait_for(lambda: queue.left() == 0, 20, "deleted")
