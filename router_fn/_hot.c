@@ -582,38 +582,12 @@ upstream_begin(PyObject *op, PyObject *const *args, Py_ssize_t count)
     Py_RETURN_NONE;
 }
 
-/* As in _http1.c. */
-static Recent *
-upstream_recognise(Upstream *self, PyObject *data)
+static int
+note_answer(Recent *place, PyObject *head)
 {
-    if (begins_with(data, recent.heads[self->last].block))
-        return &recent.heads[self->last];
-    Py_ssize_t end = head_end(data);
-    if (end == 0)
-        return NULL;
-    PyObject *block = PyBytes_FromStringAndSize(PyBytes_AS_STRING(data), end);
-    if (block == NULL)
-        return NULL;
-    PyObject *head = PyDict_GetItemWithError(self->known, block);
-    if (head == NULL) {
-        Py_DECREF(block);
-        return NULL;
-    }
-    Py_INCREF(head);
-    Py_ssize_t length = get_size(head, s_length);
-    PyObject *status = length == -1 && PyErr_Occurred() ? NULL : PyObject_GetAttr(head, s_status);
-    if (status == NULL) {
-        Py_DECREF(block);
-        Py_DECREF(head);
-        return NULL;
-    }
-    self->last = (unsigned char)(recent.next++ % RECENT);
-    Recent *place = &recent.heads[self->last];
-    place->length = length;
-    REPLACE(place->block, block);
-    REPLACE(place->head, head);
-    REPLACE(place->status, status);
-    return place;
+    place->length = get_size(head, s_length);
+    place->status = place->length == -1 && PyErr_Occurred() ? NULL : PyObject_GetAttr(head, s_status);
+    return place->status == NULL ? -1 : 0;
 }
 
 /* An answer is complete: back into the pool, or on to the next in line. */
@@ -642,7 +616,7 @@ upstream_data_received(PyObject *op, PyObject *data)
     }
     if (!GIVEN(self->receiver) || GIVEN(self->head) || !is_empty_bytes(self->buffer))
         return PyObject_CallMethodOneArg(op, s_feed, data);
-    Recent *known = upstream_recognise(self, data);
+    Recent *known = recognise(&recent, &self->last, self->known, data, note_answer);
     if (known == NULL && PyErr_Occurred())
         return NULL;
     Py_ssize_t end = known == NULL ? 0 : PyBytes_GET_SIZE(known->block);

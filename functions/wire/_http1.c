@@ -419,40 +419,13 @@ dispatch(Connection *self, PyObject *head, PyObject *body, int keep_alive)
     return failed ? -1 : 0;
 }
 
-/* The head that `data` begins with, if it is one of those seen before; it is now the last one of
- * this connection. NULL when it is not, or with an exception set. */
-static Recent *
-recognise(Connection *self, PyObject *data)
+static int
+note_request(Recent *place, PyObject *head)
 {
-    RecentHeads *recent = &self->server->recent;
-    if (begins_with(data, recent->heads[self->last].block))
-        return &recent->heads[self->last];
-    Py_ssize_t end = head_end(data);
-    if (end == 0)
-        return NULL;
-    PyObject *block = PyBytes_FromStringAndSize(PyBytes_AS_STRING(data), end);
-    if (block == NULL)
-        return NULL;
-    PyObject *head = PyDict_GetItemWithError(self->server->known, block);
-    if (head == NULL) {
-        Py_DECREF(block);
-        return NULL;
-    }
-    Py_INCREF(head);
-    Py_ssize_t length = get_size(head, s_length);
-    int keep_alive = length == -1 && PyErr_Occurred() ? -1 : get_truth(head, s_keep_alive);
-    if (keep_alive < 0) {
-        Py_DECREF(block);
-        Py_DECREF(head);
-        return NULL;
-    }
-    self->last = (unsigned char)(recent->next++ % RECENT);
-    Recent *place = &recent->heads[self->last];
-    place->length = length;
+    place->length = get_size(head, s_length);
+    int keep_alive = place->length == -1 && PyErr_Occurred() ? -1 : get_truth(head, s_keep_alive);
     place->keep_alive = (char)keep_alive;
-    REPLACE(place->block, block);
-    REPLACE(place->head, head);
-    return place;
+    return keep_alive < 0 ? -1 : 0;
 }
 
 static PyObject *
@@ -464,7 +437,8 @@ connection_data_received(PyObject *op, PyObject *data)
         return NULL;
     }
     if (!GIVEN(self->exchange) && !GIVEN(self->head) && is_empty_bytes(self->buffer) && !self->lingering) {
-        Recent *known = recognise(self, data);
+        Server *server = self->server;
+        Recent *known = recognise(&server->recent, &self->last, server->known, data, note_request);
         if (known == NULL && PyErr_Occurred())
             return NULL;
         Py_ssize_t end = known == NULL ? 0 : PyBytes_GET_SIZE(known->block);

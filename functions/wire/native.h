@@ -78,6 +78,42 @@ typedef struct {
     unsigned next;
 } RecentHeads;
 
+/* Notes in `place` what is asked of such a head each time; -1 with an exception set. */
+typedef int (*Note)(Recent *place, PyObject *head);
+
+/* The head that `data` begins with, if it is one of the `known` (a dict: head bytes -> parsed); its
+ * place is now the `last` one. NULL when it is not, or with an exception set. */
+static inline Recent *
+recognise(RecentHeads *recent, unsigned char *last, PyObject *known, PyObject *data, Note note)
+{
+    if (begins_with(data, recent->heads[*last].block))
+        return &recent->heads[*last];
+    Py_ssize_t end = head_end(data);
+    if (end == 0)
+        return NULL;
+    PyObject *block = PyBytes_FromStringAndSize(PyBytes_AS_STRING(data), end);
+    if (block == NULL)
+        return NULL;
+    PyObject *head = PyDict_GetItemWithError(known, block);
+    if (head == NULL) {
+        Py_DECREF(block);
+        return NULL;
+    }
+    Recent noted = {.block = block, .head = Py_NewRef(head)};
+    if (note(&noted, head) < 0) {
+        Py_DECREF(block);
+        Py_DECREF(head);
+        return NULL;
+    }
+    *last = (unsigned char)(recent->next++ % RECENT);
+    Recent *place = &recent->heads[*last], former = *place;
+    *place = noted;
+    Py_XDECREF(former.block);
+    Py_XDECREF(former.head);
+    Py_XDECREF(former.status);
+    return place;
+}
+
 /* Call something and forget what it returns; -1 with an exception set. */
 static inline int
 finish_call(PyObject *result)
