@@ -42,10 +42,10 @@ def run_client(python: str, script: str, *arguments: Any) -> None:
 
 
 def venv(name: str) -> str:
-    python = ROOT / ".venvs" / name / "bin" / "python"
-    if not python.exists():
+    folder = ROOT / ".venvs" / name
+    if not (folder / ".installed").exists():  # nothing there, or not all of it
         pytest.skip(f"no .venvs/{name}: make peers")
-    return str(python)
+    return str(folder / "bin" / "python")
 
 
 def test_tritonclient(server: Server) -> None:
