@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_CODES = {
+CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
     403: grpc.StatusCode.PERMISSION_DENIED,
@@ -73,11 +73,10 @@ class GrpcExchange:
             self.on_answer()
 
 
-class GrpcFront:
-    """The server on GRPC_PORT."""
+class GrpcListener:
+    """A server on GRPC_PORT, and when it starts and stops."""
 
-    def __init__(self, router: "Router", max_bytes: int) -> None:
-        self._router = router
+    def __init__(self, max_bytes: int) -> None:
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", max_bytes),
@@ -85,6 +84,26 @@ class GrpcFront:
                 ("grpc.so_reuseport", 1),
             ]
         )
+        self.port = 0
+
+    async def start(self, host: str, port: int) -> None:
+        """Raises OSError when the port cannot be had."""
+        try:
+            self.port = self._server.add_insecure_port(f"{host or '[::]'}:{port}")
+        except RuntimeError as error:
+            raise OSError(f"gRPC port {port}: {error}") from error
+        await self._server.start()
+
+    async def stop(self, grace_s: float) -> None:
+        await self._server.stop(grace_s)
+
+
+class GrpcFront(GrpcListener):
+    """The Open Inference Protocol on GRPC_PORT."""
+
+    def __init__(self, router: "Router", max_bytes: int) -> None:
+        super().__init__(max_bytes)
+        self._router = router
         methods = {
             "ServerLive": self._live,
             "ServerReady": self._ready,
@@ -104,18 +123,6 @@ class GrpcFront:
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(oip.SERVICE, handlers),)
         )
-        self.port = 0
-
-    async def start(self, host: str, port: int) -> None:
-        """Raises OSError when the port cannot be had."""
-        try:
-            self.port = self._server.add_insecure_port(f"{host or '[::]'}:{port}")
-        except RuntimeError as error:
-            raise OSError(f"gRPC port {port}: {error}") from error
-        await self._server.start()
-
-    async def stop(self, grace_s: float) -> None:
-        await self._server.stop(grace_s)
 
     async def _live(self, request: Any, context: Any) -> Any:
         return oip.MESSAGES["ServerLiveResponse"](live=True)
@@ -148,7 +155,7 @@ class GrpcFront:
             message.model_name = message.model_name or request.model_name
             message.id = message.id or request.id
             return message
-        await context.abort(_CODES.get(status, grpc.StatusCode.INTERNAL), _cause(answer))
+        await context.abort(CODES.get(status, grpc.StatusCode.INTERNAL), _cause(answer))
         return None
 
     async def _run(self, body: bytes, headers: list[tuple[bytes, bytes]]) -> tuple[int, bytes]:

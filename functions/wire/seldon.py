@@ -45,13 +45,16 @@ _TENSORFLOW: Final = {
     " 8 string_val bytes*, 10 int64_val int64*, 11 bool_val bool*, 13 half_val int32*,"
     " 16 uint32_val uint32*, 17 uint64_val uint64*",
     "TensorInfo": "1 name string, 2 dtype DataType, 3 tensor_shape TensorShapeProto",
-    "SignatureDef": "1 inputs map<TensorInfo>, 2 outputs map<TensorInfo>, 3 method_name string",
+    "SignatureDef": "1 inputs map<TensorInfo>, 2 outputs map<TensorInfo>, 3 method_name string,"
+    " 4 defaults map<TensorProto>",
 }
 _TENSORFLOW_ENUMS: Final = {
     "DataType": {
         "DT_INVALID": 0, "DT_FLOAT": 1, "DT_DOUBLE": 2, "DT_INT32": 3, "DT_UINT8": 4,
-        "DT_INT16": 5, "DT_INT8": 6, "DT_STRING": 7, "DT_INT64": 9, "DT_BOOL": 10,
-        "DT_BFLOAT16": 14, "DT_UINT16": 17, "DT_HALF": 19, "DT_UINT32": 22, "DT_UINT64": 23,
+        "DT_INT16": 5, "DT_INT8": 6, "DT_STRING": 7, "DT_COMPLEX64": 8, "DT_INT64": 9,
+        "DT_BOOL": 10, "DT_QINT8": 11, "DT_QUINT8": 12, "DT_QINT32": 13, "DT_BFLOAT16": 14,
+        "DT_QINT16": 15, "DT_QUINT16": 16, "DT_UINT16": 17, "DT_COMPLEX128": 18, "DT_HALF": 19,
+        "DT_RESOURCE": 20, "DT_VARIANT": 21, "DT_UINT32": 22, "DT_UINT64": 23,
     }
 }  # fmt: skip
 
@@ -65,8 +68,15 @@ SERVING_MESSAGES: Final = {
     "GetModelMetadataRequest": "1 model_spec ModelSpec, 2 metadata_field string*",
     "GetModelMetadataResponse": "1 model_spec ModelSpec, 2 metadata map<google.protobuf.Any>",
     "SignatureDefMap": "1 signature_def map<tensorflow.SignatureDef>",
+    "InferenceTask": "1 model_spec ModelSpec, 2 method_name string",
+    "MultiInferenceRequest": "1 tasks InferenceTask*",
+    "StatusProto": "1 error_code int32, 2 error_message string",
+    "ModelVersionStatus": "1 version int64, 2 state int32, 3 status StatusProto",
+    "GetModelStatusRequest": "1 model_spec ModelSpec",
+    "GetModelStatusResponse": "1 model_version_status ModelVersionStatus*",
 }
-"""TensorFlow Serving's messages of Predict, which `customData` may carry."""
+"""TensorFlow Serving's messages as far as a router reads them: what it does not know of one (the
+examples of Classify, say) it keeps."""
 
 SERVICES: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "Generic": {

@@ -16,11 +16,6 @@ from knative.api.resource import Resource
 JSON = Any
 
 
-_REST_ALL_THE_SAME = (
-    "TensorFlow servers are called over REST all the same; the gRPC port they have is for others"
-)
-
-
 def check(resource: Resource, report: Report) -> None:
     """Everything beyond the field tables."""
     from router_fn.seldon import graph
@@ -41,8 +36,6 @@ def _check_deployment(spec: Mapping[str, JSON], report: Report) -> None:
             "the router is called over HTTP; let an InferenceTrigger call it with the events of a"
             " Broker or KafkaSource",
         )
-    if spec.get("transport") == "grpc" and not any(words.is_grpc(spec, u) for _, u in _units(spec)):
-        report.warning(("spec", "transport"), _REST_ALL_THE_SAME)
     predictors = spec["predictors"]
     if len(predictors) == 1 and 0 < (predictors[0].get("traffic") or 0) < 100:
         report.error(
@@ -66,8 +59,6 @@ def _check_endpoint_types(spec: Mapping[str, JSON], report: Report) -> None:
                 (*path, "endpoint", "type"),
                 f"is {given} where the deployment's other nodes or its transport say {wanted}",
             )
-        elif given == "GRPC" and not words.is_grpc(spec, unit):
-            report.warning((*path, "endpoint", "type"), _REST_ALL_THE_SAME)
         wanted = wanted or given
 
 
@@ -168,6 +159,16 @@ def _check_node(
     logger = node.unit.get("logger")
     if logger is not None and not logger.get("mode"):
         report.error((*node.path, "logger"), "needs a mode: all, request or response")
+    routes = {"ROUTER", "ROUTE", "COMBINER", "AGGREGATE"} & {
+        node.unit.get("type"),
+        *(node.unit.get("methods") or []),
+    }
+    if routes and words.protocol_of(spec) == "tensorflow" and words.is_grpc(spec, node.unit):
+        report.error(
+            node.path,
+            f"{node.name}: TensorFlow Serving's gRPC has no routers and combiners; use transport:"
+            " rest, or a built-in router",
+        )
     if node.implementation:
         _check_server(words.protocol_of(spec), node, bound, report)
         return

@@ -85,12 +85,7 @@ def protocol_of(spec: Mapping[str, JSON]) -> str:
 
 
 def is_grpc(spec: Mapping[str, JSON], unit: Mapping[str, JSON]) -> bool:
-    """Whether a node is called over gRPC: its endpoint says so, or the deployment's transport.
-
-    TensorFlow's protocol is spoken over REST only; the translation from Seldon's to it over both.
-    """
-    if protocol_of(spec) == "tensorflow":
-        return False
+    """Whether a node is called over gRPC: its endpoint says so, or the deployment's transport."""
     given = (unit.get("endpoint") or {}).get("type")
     wanted = "GRPC" if spec.get("transport") == "grpc" else "REST"
     return (given or wanted) == "GRPC"

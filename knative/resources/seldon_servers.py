@@ -19,7 +19,7 @@ from knative.resources.seldon_site import Site
 JSON = Any
 Object = dict[str, JSON]
 
-NODE_PORT, GRPC_PORT = 9000, 9500
+NODE_PORT, GRPC_PORT = 9000, seldon_stock.GRPC_PORT
 """Where Seldon's first container listens (spec/seldon_tfserving 1.4)."""
 
 _DEFAULT_METHOD = "predict_proba"
@@ -125,7 +125,7 @@ def _stock(site: Site) -> NodeServer:
     delivery = storage.Delivery() if raw else deliver(site, own_server=False)
     given = site.tfserving.container if site.tfserving is not None else site.given
     stock = seldon_stock.container_of(site, given, raw=raw)
-    port = GRPC_PORT if site.is_grpc else stock.port
+    port = stock.grpc_port if site.is_grpc else stock.port
     if site.is_grpc:
         stock.fields.pop("readinessProbe", None)  # it speaks HTTP/1, the serving port does not
     base: Object = {

@@ -56,7 +56,7 @@ class Site:
     @property
     def spoken(self) -> str:
         """What our own server speaks there: a value of `--protocol`."""
-        if self.is_translated:
+        if self.is_translated or self.protocol == "tensorflow":
             return "grpc-v1" if self.is_grpc else "tensorflow"
         return f"grpc-{self.protocol}" if self.is_grpc else self.protocol
 

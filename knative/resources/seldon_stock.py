@@ -19,6 +19,8 @@ from knative.resources.seldon_site import Site
 JSON = Any
 Object = dict[str, JSON]
 
+GRPC_PORT = 9500
+"""Where Seldon's first container listens for gRPC (spec/seldon_tfserving 1.4)."""
 _WRAPPER_PORT = 9000
 _TRITON = "nvcr.io/nvidia/tritonserver:21.08-py3"
 _TENSORFLOW = "tensorflow/serving:2.1.0"
@@ -42,6 +44,7 @@ class Stock:
     fields: Object
     env: list[Object] = field(default_factory=list)
     port: int = container.DEFAULT_PORT
+    grpc_port: int = GRPC_PORT
 
 
 def is_raw(site: Site) -> bool:
@@ -86,7 +89,7 @@ def tfserving(site: Site, mounts: list[Object]) -> tuple[Object, list[int]]:
     for flag, default in (("--rest_api_port", TF_REST), ("--port", TF_GRPC)):
         text = container.flag_value({"args": args}, flag)
         if not text and flag == "--rest_api_port":
-            _needs_rest(site)
+            _needs(site, "--rest_api_port", "REST")
         ports.append(int(text) if text.isdigit() else default)
     base: Object = {
         "name": SIDECAR,
@@ -136,10 +139,10 @@ def proxy(site: Site, image: str, rest: int, grpc: int) -> Object:
     }
 
 
-def _needs_rest(site: Site) -> None:
+def _needs(site: Site, flag: str, transport: str) -> None:
     site.context.report(site.resource).error(
         site.tfserving.path if site.tfserving is not None else site.node.path,
-        "the arguments of tensorflow serving need --rest_api_port: it is called over REST",
+        f"the arguments of tensorflow serving need {flag}: it is called over {transport}",
     )
 
 
@@ -152,9 +155,16 @@ def _tensorflow(site: Site, given: Mapping[str, JSON]) -> Stock:
         f"--model_name={site.node.name}",
         f"--model_base_path={names.MODEL_DIR}",
     ]
+    if site.is_grpc:
+        args[0] = f"--port={GRPC_PORT}"
+        own = container.flag_value(given, "--port")
+        if given.get("args") and not own:
+            _needs(site, "--port", "gRPC")
+        grpc_port = int(own) if own.isdigit() else GRPC_PORT
+        return Stock(fields={"image": _TENSORFLOW, "args": args}, grpc_port=grpc_port)
     port = container.flag_value(given, "--rest_api_port")
     if given.get("args") and not port:
-        _needs_rest(site)
+        _needs(site, "--rest_api_port", "REST")
     number = int(port) if port.isdigit() else container.DEFAULT_PORT
     probe = {"httpGet": {"path": f"/v1/models/{site.node.name}"}}
     fields: Object = {"image": _TENSORFLOW, "args": args, "readinessProbe": probe}
@@ -166,7 +176,7 @@ def _triton(site: Site, *, raw: bool) -> Stock:
     given = [(p["name"], p["value"]) for p in site.node.unit.get("parameters") or []]
     args = [
         "tritonserver",
-        "--grpc-port=9500",
+        f"--grpc-port={GRPC_PORT}",
         f"--http-port={container.DEFAULT_PORT}",
         f"--model-repository={repository}",
     ]
@@ -184,7 +194,7 @@ def _mlserver(site: Site, kind: str) -> Stock:
     flavour, implementation = _MLSERVERS[kind]
     env = container.env(
         MLSERVER_HTTP_PORT=str(container.DEFAULT_PORT),
-        MLSERVER_GRPC_PORT="9500",
+        MLSERVER_GRPC_PORT=str(GRPC_PORT),
         MLSERVER_METRICS_PORT="6000",
         MLSERVER_METRICS_ENDPOINT="/metrics",
         MLSERVER_MODEL_NAME=site.node.name,

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from router_fn.seldon.grpc_front import SeldonGrpcFront
     from router_fn.seldon.grpc_nodes import GrpcNodes
     from router_fn.seldon.grpc_nodes import NodeCall as GrpcNodeCall
+    from router_fn.seldon.tensorflow_front import TensorflowFront
     from router_fn.seldon.traces import Traces
     from router_fn.server import Router
     from router_fn.tracing import Span
@@ -88,7 +89,7 @@ class SeldonServer:
             max_connections=settings.max_connections,
         )
         self.server = Server(self.handle, limits)
-        self.grpc: SeldonGrpcFront | GrpcFront | None = None
+        self.grpc: SeldonGrpcFront | TensorflowFront | GrpcFront | None = None
 
     async def start(self, sockets: Sequence[socket.socket] = ()) -> None:
         """Listen. Raises OSError."""
@@ -144,12 +145,16 @@ class SeldonServer:
 
         return Traces(self.settings, self.pool)
 
-    def _make_grpc(self) -> "SeldonGrpcFront | GrpcFront":
+    def _make_grpc(self) -> "SeldonGrpcFront | TensorflowFront | GrpcFront":
         limit = self.settings.max_body_bytes or -1
         if self.deployment.protocol == "v2":
             from router_fn.grpc_front import GrpcFront
 
             return GrpcFront(cast("Router", self), limit)
+        if self.deployment.protocol == "tensorflow":
+            from router_fn.seldon.tensorflow_front import TensorflowFront
+
+            return TensorflowFront(self, limit)
         from router_fn.seldon.grpc_front import SeldonGrpcFront
 
         return SeldonGrpcFront(self, limit)
@@ -164,7 +169,7 @@ class SeldonServer:
         """A prediction that came in as a V2 message."""
         head = SeldonHead(exchange.head, self.paths, traced=self.traces is not None)
         puid = head.puid or uuid.uuid4().hex.encode()
-        predictor, body = self._draw(), exchange.body
+        predictor, body = self.draw(), exchange.body
         Prediction(self, predictor, cast("Exchange", exchange), head, puid, body).start()
 
     # --- upstream ---------------------------------------------------------------------------
@@ -219,16 +224,31 @@ class SeldonServer:
     def _over_grpc(
         self, unit: Unit, path: str, body: bytes, head: SeldonHead, puid: bytes, fields: bytes = b""
     ) -> "GrpcNodeCall":
+        headers = head.metadata(puid, fields)
+        return self._nodes_over_grpc().call(unit, path, body, headers, self.metrics)
+
+    def pass_on(
+        self, unit: Unit, method: str, body: bytes, head: SeldonHead, puid: bytes,
+        limit_s: float | None, parent: "Span | None" = None,
+    ) -> "GrpcNodeCall":  # fmt: skip
+        """Call a method of a node with what is protobuf already. `limit_s`: what is left of the
+        client's deadline."""
+        span = None
+        if self.traces is not None and parent is not None:
+            span = self.traces.call(parent, unit.name, method)
+        headers = head.metadata(puid, span.fields() if span is not None else b"")
+        nodes = self._nodes_over_grpc()
+        call = nodes.pass_on(unit, method, body, headers, self.metrics, limit_s)
+        call.on_done = self._ender(span)
+        return call
+
+    def _nodes_over_grpc(self) -> "GrpcNodes":
         if self._grpc_nodes is None:
             from router_fn.seldon.grpc_nodes import GrpcNodes  # only graphs with such nodes load it
 
             limit = self.settings.max_response_bytes
             self._grpc_nodes = GrpcNodes(self.deployment.timeout_s, limit)
-        headers = [*head.headers, (b"seldon-puid", puid)] if puid else list(head.headers)
-        for line in fields.splitlines():
-            name, _, value = line.partition(b": ")
-            headers.append((name.lower(), value))
-        return self._grpc_nodes.call(unit, path, body, headers, self.metrics)
+        return self._grpc_nodes
 
     # --- a request --------------------------------------------------------------------------
 
@@ -267,23 +287,30 @@ class SeldonServer:
     def _predict(self, exchange: Exchange, head: SeldonHead, puid: bytes) -> None:
         wanted = head.wanted
         assert isinstance(wanted, Wanted)
-        predictor = self._draw()
-        if wanted.node and wanted.node not in self._names_of(predictor):
+        predictor = self.draw()
+        if wanted.node and wanted.node not in self.names_of(predictor):
             text = f"there is no model {wanted.node!r} here; the name may be left out"
             exchange.respond(404, messages.failure(404, text), JSON, self.cors)
             return
         for shadow in self.shadows:
             copied = random.random() * 100 < shadow.traffic  # noqa: S311 - a lottery, no secret
-            if copied and len(self.shadowing) < MAX_SHADOWS:
+            if copied and self.takes_shadow:
                 work = Prediction(self, shadow, None, head, puid, exchange.body)
                 self.shadowing.add(work)
                 work.start()
         Prediction(self, predictor, exchange, head, puid, exchange.body).start()
 
-    def _names_of(self, predictor: Predictor) -> tuple[str, ...]:
+    @property
+    def takes_shadow(self) -> bool:
+        """Whether one more copy may go to a shadow."""
+        return len(self.shadowing) < MAX_SHADOWS
+
+    def names_of(self, predictor: Predictor) -> tuple[str, ...]:
+        """What a request may call the graph of a predictor."""
         return (predictor.root.name, predictor.root.model_name, self.deployment.name)
 
-    def _draw(self) -> Predictor:
+    def draw(self) -> Predictor:
+        """Who gets a request: by chance, as the traffic says."""
         if len(self.live) == 1:
             return self.live[0]
         point = random.random() * 100  # noqa: S311 - a lottery, no secret
@@ -301,14 +328,18 @@ class SeldonServer:
         for predictor in self.live:
             if nodes and nodes <= predictor.nodes:
                 return predictor
-        return self._draw()
+        return self.draw()
+
+    def unit_of(self, name: str) -> Unit | None:
+        """The node of a name; but for the seldon protocol also the root by the graph's names."""
+        units = [unit for predictor in self.live for unit in predictor.root.walk()]
+        unit = next((one for one in units if one.name == name), None)
+        if unit is None and self.deployment.protocol != "seldon":
+            unit = self.live[0].root if name in self.names_of(self.live[0]) else None
+        return unit
 
     def _node(self, exchange: Exchange, head: SeldonHead, wanted: Wanted, puid: bytes) -> None:
-        units = [unit for predictor in self.live for unit in predictor.root.walk()]
-        unit = next((one for one in units if one.name == wanted.node), None)
-        if unit is None and self.deployment.protocol != "seldon":
-            names = self._names_of(self.live[0])
-            unit = self.live[0].root if wanted.node in names else None
+        unit = self.unit_of(wanted.node)
         if unit is None and (remote := self._remote_with(wanted.node)) is not None:
             what = "metadata" if wanted.what == "node_metadata" else "status"
             path, root = f"/api/v1.0/{what}/{quote(wanted.node, safe='')}", remote.root

@@ -391,9 +391,12 @@ class _Reader:
         called = unit.methods and not unit.built_in
         if called and not unit.service_url and self.resolved:
             self.error(path, f"node {unit.name!r} has no serviceUrl: where is it called?")
-        if unit.is_grpc and self.protocol == "tensorflow":
+        calls = unit.methods & {"ROUTE", "AGGREGATE"} and not unit.built_in
+        if calls and unit.is_grpc and self.protocol == "tensorflow":
             self.error(
-                path, f"node {unit.name!r}: the tensorflow protocol is spoken over REST only"
+                path,
+                f"node {unit.name!r}: routers and combiners of the tensorflow protocol are called"
+                " over REST only",
             )
         if "ROUTE" in unit.methods and not unit.children:
             self.error(path, f"{unit.name!r} is a router without children")

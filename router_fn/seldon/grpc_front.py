@@ -15,7 +15,7 @@ import grpc.aio
 from google.protobuf import json_format
 
 from functions.wire.http1_head import RequestHead
-from router_fn.grpc_front import _CODES, GrpcExchange
+from router_fn.grpc_front import CODES, GrpcExchange, GrpcListener
 from router_fn.seldon import messages
 from router_fn.seldon.protos import MESSAGES, POOL
 
@@ -30,18 +30,12 @@ _METHODS: Final = {
 }
 
 
-class SeldonGrpcFront:
-    """The server on GRPC_PORT."""
+class SeldonGrpcFront(GrpcListener):
+    """Seldon's service on GRPC_PORT."""
 
     def __init__(self, server: "SeldonServer", max_bytes: int) -> None:
+        super().__init__(max_bytes)
         self._front = server
-        self._server = grpc.aio.server(
-            options=[
-                ("grpc.max_receive_message_length", max_bytes),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.so_reuseport", 1),
-            ]
-        )
         handlers = {
             name: grpc.unary_unary_rpc_method_handler(
                 self._method(name),
@@ -53,18 +47,6 @@ class SeldonGrpcFront:
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler("seldon.protos.Seldon", handlers),)
         )
-        self.port = 0
-
-    async def start(self, host: str, port: int) -> None:
-        """Raises OSError when the port cannot be had."""
-        try:
-            self.port = self._server.add_insecure_port(f"{host or '[::]'}:{port}")
-        except RuntimeError as error:
-            raise OSError(f"gRPC port {port}: {error}") from error
-        await self._server.start()
-
-    async def stop(self, grace_s: float) -> None:
-        await self._server.stop(grace_s)
 
     def _method(self, name: str) -> Any:
         _, gives, path = _METHODS[name]
@@ -80,7 +62,7 @@ class SeldonGrpcFront:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             status, answered = await self._run(verb, target, body, context)
             if status != 200:
-                code = _CODES.get(status, grpc.StatusCode.INTERNAL)
+                code = CODES.get(status, grpc.StatusCode.INTERNAL)
                 await context.abort(code, _cause(answered))
             try:
                 return json_format.ParseDict(
@@ -96,15 +78,7 @@ class SeldonGrpcFront:
         return answer
 
     async def _run(self, verb: bytes, target: str, body: bytes, context: Any) -> tuple[int, bytes]:
-        headers = [(b"Host", b"grpc")]
-        for key, value in context.invocation_metadata():
-            if not key.endswith("-bin") and key != "user-agent":
-                text = value.encode() if isinstance(value, str) else value
-                headers.append((key.encode(), text))
-        puid = next((v for k, v in headers if k == b"seldon-puid"), uuid.uuid4().hex.encode())
-        headers = [field for field in headers if field[0] != b"seldon-puid"]
-        headers.append((b"seldon-puid", puid))
-        await context.send_initial_metadata((("seldon-puid", puid.decode("latin-1")),))
+        headers = await headers_of(context)
         future: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
         head = RequestHead(verb, target.encode(), 1, headers)
         exchange = GrpcExchange(head, body, future)
@@ -115,6 +89,20 @@ class SeldonGrpcFront:
             if exchange.on_abort is not None:
                 exchange.on_abort()
             raise
+
+
+async def headers_of(context: Any) -> list[tuple[bytes, bytes]]:
+    """A call's metadata as header fields, with a puid, which the client is told at once."""
+    headers = [(b"Host", b"grpc")]
+    for key, value in context.invocation_metadata():
+        if not key.endswith("-bin") and key != "user-agent":
+            text = value.encode() if isinstance(value, str) else value
+            headers.append((key.encode(), text))
+    puid = next((v for k, v in headers if k == b"seldon-puid"), uuid.uuid4().hex.encode())
+    headers = [field for field in headers if field[0] != b"seldon-puid"]
+    headers.append((b"seldon-puid", puid))
+    await context.send_initial_metadata((("seldon-puid", puid.decode("latin-1")),))
+    return headers
 
 
 def _renamed(name: str, answer: Any) -> Any:

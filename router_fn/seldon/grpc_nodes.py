@@ -4,14 +4,15 @@ router-grpc.
 The traversal stays what it is: messages are JSON texts between nodes and become protobuf for the
 call (numbers are doubles then). Under the seldon protocol the services are Model, Transformer,
 OutputTransformer, Router and Combiner; feedback of routers goes to Model too, as Seldon's executor
-sends it. Under v2 it is ModelInfer. Status codes of an answer become HTTP statuses.
+sends it. Under v2 it is ModelInfer, under tensorflow Predict. Status codes of an answer become HTTP
+statuses. `pass_on` is for a client that speaks gRPC too: bytes in, bytes out, and codes stay codes.
 """
 
 import asyncio
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -25,7 +26,7 @@ from router_fn.errors import UpstreamError
 from router_fn.fibers import Wait
 from router_fn.grpc_steps import STATUSES, GrpcTarget
 from router_fn.replies import Reply
-from router_fn.seldon import messages, tfserving_grpc
+from router_fn.seldon import messages, tfserving_grpc, tfserving_json
 from router_fn.seldon.graph import Unit
 from router_fn.seldon.protos import MESSAGES
 from router_fn.urls import Url, parse_url
@@ -43,11 +44,22 @@ _METHODS: Final = {
     "/metadata": ("Model", "Metadata"),
 }
 _TENSORFLOW: Final = (tfserving_grpc.PREDICT, tfserving_grpc.METADATA)
-_OTHERS: Final = re.compile(r"/v2/models/[^/]+(/ready|/infer)?|/v1/models/[^/]+|/health/status")
+_OTHERS: Final = re.compile(
+    r"/v2/models/[^/]+(/ready|/infer)?|/v1/models/[^/]+(/metadata)?|/health/status"
+)
 _HEALTH: Final = "/grpc.health.v1.Health/Check"
 _HEALTH_S: Final = 1.5
 _HEALTHY: Final = b"\x08\x01"
 _NOT_METADATA: Final = (b"accept", b"content-", b"grpc-", b"user-agent", b"connection", b"te")
+
+
+class Refused(Exception):
+    """A call of gRPC ended with this status."""
+
+    def __init__(self, code: grpc.StatusCode, details: str) -> None:
+        super().__init__(details)
+        self.code = code
+        self.details = details
 
 
 class NodeTarget(GrpcTarget):
@@ -76,8 +88,8 @@ class NodeTarget(GrpcTarget):
             return await self._health(headers)
         if path in _TENSORFLOW:
             return await self._tensorflow(path, body, headers)
-        if path.startswith("/v1/models/"):  # the status of a TensorFlow server
-            return await self._health(headers)
+        if path.startswith("/v1/models/"):
+            return await self._about_model(path, headers)
         if path.startswith("/v2/"):
             return await self._v2_metadata(headers)
         service, method = _METHODS[path]
@@ -109,6 +121,33 @@ class NodeTarget(GrpcTarget):
         if path == tfserving_grpc.METADATA:
             self._signatures = answer
         return Reply(200, answer)
+
+    async def pass_on(
+        self, path: str, body: bytes, headers: Headers, limit_s: float | None
+    ) -> Reply:
+        """A call of any method, bytes in and bytes out. Raises Refused."""
+        limits = [limit for limit in (limit_s, self.timeout_s) if limit]
+        call = self.channel().unary_unary(path)
+        try:
+            answer = await call(
+                body, metadata=_metadata(headers), timeout=min(limits) if limits else None
+            )
+        except grpc.aio.AioRpcError as error:
+            raise Refused(error.code(), error.details() or error.code().name) from error
+        return Reply(200, answer)
+
+    async def _about_model(self, path: str, headers: Headers) -> Reply:
+        """TensorFlow Serving's status or metadata of a model, as its REST API writes it."""
+        pages = tfserving_json
+        page = pages.METADATA if path.endswith("/metadata") else pages.STATUS
+        call = self.channel().unary_unary(page.method)
+        try:
+            answer = await call(
+                page.request(self.model), metadata=_metadata(headers), timeout=self.timeout_s
+            )
+        except grpc.aio.AioRpcError as error:
+            return self._refusal(error)
+        return Reply(200, page.json(answer))
 
     async def _health(self, headers: Headers) -> Reply:
         check = self.channel().unary_unary(_HEALTH)
@@ -183,19 +222,13 @@ class NodeCall(Wait[Reply]):
     """A `Wait` over one call: a task, since grpc.aio speaks asyncio."""
 
     def __init__(
-        self, target: NodeTarget, unit: Unit, path: str, body: bytes, headers: Headers,
-        metrics: "SeldonMetrics",
-    ) -> None:  # fmt: skip
+        self, asking: Coroutine[Any, Any, Reply], unit: Unit, path: str, metrics: "SeldonMetrics"
+    ) -> None:
         self._unit = unit
         self._path = path
         self._metrics = metrics
         self._began = time.monotonic()
         self.on_done: Callable[[int], None] | None = None
-        if path.endswith("/infer"):
-            kept = [(key.encode(), value.encode()) for key, value in _metadata(headers)]
-            asking = target.infer(body, kept, None)
-        else:
-            asking = target.ask(path, body, headers)
         self._task = asyncio.get_running_loop().create_task(asking)
         self._task.add_done_callback(self._done)
 
@@ -231,11 +264,26 @@ class GrpcNodes:
     ) -> NodeCall:
         if path not in (*_METHODS, *_TENSORFLOW) and not _OTHERS.fullmatch(path):
             raise UpstreamError(f"has no {path} over gRPC", kind="garbage")
+        target = self._target(unit)
+        if path.endswith("/infer"):
+            kept = [(key.encode(), value.encode()) for key, value in _metadata(headers)]
+            return NodeCall(target.infer(body, kept, None), unit, path, metrics)
+        return NodeCall(target.ask(path, body, headers), unit, path, metrics)
+
+    def pass_on(
+        self, unit: Unit, path: str, body: bytes, headers: Headers, metrics: "SeldonMetrics",
+        limit_s: float | None,
+    ) -> NodeCall:  # fmt: skip
+        """A call whose message is protobuf already. It fails with Refused."""
+        asking = self._target(unit).pass_on(path, body, headers, limit_s)
+        return NodeCall(asking, unit, path, metrics)
+
+    def _target(self, unit: Unit) -> NodeTarget:
         target = self._targets.get(unit.name)
         if target is None:
             url = parse_url(f"{unit.service_url}/{unit.model_name}")
             target = self._targets[unit.name] = NodeTarget(url, self._timeout_s, self._max_bytes)
-        return NodeCall(target, unit, path, body, headers, metrics)
+        return target
 
     async def close(self) -> None:
         for target in self._targets.values():

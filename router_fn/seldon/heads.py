@@ -49,6 +49,14 @@ class SeldonHead(Incoming):
         self.skips_log = payload_log.skips(head.headers)
         self.event_version = _first(head, b"ce-specversion")
 
+    def metadata(self, puid: bytes, fields: bytes = b"") -> list[tuple[bytes, bytes]]:
+        """What a call over gRPC carries; `fields` are further lines, of a span."""
+        headers = [*self.headers, (b"seldon-puid", puid)] if puid else list(self.headers)
+        for line in fields.splitlines():
+            name, _, value = line.partition(b": ")
+            headers.append((name.lower(), value))
+        return headers
+
 
 def _first(head: RequestHead, name: bytes) -> bytes:
     return next((value for key, value in head.headers if key.lower() == name), b"")

@@ -24,9 +24,6 @@ def main(settings: Settings) -> int:
         fatal = level == "error" or settings.strict
         refused = refused or fatal
         logger.log(logging.ERROR if fatal else logging.WARNING, "%s: %s", path, message)
-    if settings.grpc_port is not None and deployment.protocol == "tensorflow":
-        refused = True
-        logger.error("GRPC_PORT: a graph of the tensorflow protocol is called over REST only")
     if refused:
         return container.EXIT_USAGE
     if settings.check_only:

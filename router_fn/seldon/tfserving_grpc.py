@@ -81,25 +81,25 @@ class Asked:
 _OTHERS: Final = ("strData", "binData", "jsonData")
 
 
-def metadata_request(asked: Asked) -> bytes:
+def metadata_request(model: str) -> bytes:
     """The bytes of a GetModelMetadataRequest."""
     request = MESSAGES["GetModelMetadataRequest"](metadata_field=["signature_def"])
-    request.model_spec.name = asked.model
+    request.model_spec.name = model
     return bytes(request.SerializeToString())
 
 
-def signature_of(asked: Asked, reply: bytes) -> Any:
-    """The SignatureDef in a GetModelMetadataResponse. Raises SeldonError (400, 502)."""
+def signature_of(wanted: str, reply: bytes) -> Any:
+    """The SignatureDef of a name in a GetModelMetadataResponse. Raises SeldonError (400, 502)."""
     try:
         metadata = MESSAGES["GetModelMetadataResponse"].FromString(reply).metadata
         packed = MESSAGES["SignatureDefMap"].FromString(metadata["signature_def"].value)
     except DecodeError as error:
         raise SeldonError("the model server's metadata cannot be read", status=502) from error
     found = packed.signature_def
-    if asked.signature not in found:
-        text = f"the model has no signature {asked.signature!r}; it has {', '.join(sorted(found))}"
+    if wanted not in found:
+        text = f"the model has no signature {wanted!r}; it has {', '.join(sorted(found))}"
         raise SeldonError(text, status=400)
-    return found[asked.signature]
+    return found[wanted]
 
 
 def request_of(asked: Asked, signature: Any = None) -> bytes:
@@ -123,10 +123,10 @@ def request_of(asked: Asked, signature: Any = None) -> bytes:
         case "tftensor":
             tensor.CopyFrom(data.tftensor)
         case "tensor":
-            _fill(tensor, list(data.tensor.values), list(data.tensor.shape), _dtype(inputs, name))
+            fill(tensor, list(data.tensor.values), list(data.tensor.shape), _dtype(inputs, name))
         case "ndarray":
             nested = json_format.MessageToDict(data.ndarray)
-            _fill(tensor, list(_leaves(nested)), _shape(nested), _dtype(inputs, name))
+            fill(tensor, list(leaves(nested)), shape_of(nested), _dtype(inputs, name))
         case _:
             raise SeldonError("data has no ndarray, tensor or tftensor", status=400)
     return bytes(request.SerializeToString())
@@ -167,37 +167,38 @@ def _dtype(inputs: Mapping[str, Any], name: str) -> int:
     return int(inputs[name].dtype) if name in inputs else 0
 
 
-def _shape(value: Any) -> list[int]:
+def shape_of(value: Any, what: str = "data.ndarray") -> list[int]:
     """The shape of nested lists. Raises SeldonError (400) for ragged ones."""
     shape = []
     level = [value]
     while level and isinstance(level[0], list):
         size = len(level[0])
         if any(not isinstance(one, list) or len(one) != size for one in level):
-            raise SeldonError("data.ndarray is ragged", status=400)
+            raise SeldonError(f"{what} is ragged", status=400)
         shape.append(size)
         level = [element for one in level for element in one]
     if any(isinstance(one, list | dict) for one in level):
-        raise SeldonError("data.ndarray is ragged, or holds objects", status=400)
+        raise SeldonError(f"{what} is ragged, or holds objects", status=400)
     return shape
 
 
-def _leaves(value: Any) -> Iterator[Any]:
+def leaves(value: Any) -> Iterator[Any]:
+    """What nested lists hold, row by row."""
     if isinstance(value, list):
         for element in value:
-            yield from _leaves(element)
+            yield from leaves(element)
     else:
         yield value
 
 
-def _fill(tensor: Any, values: list[Any], shape: list[int], dtype: int) -> None:
+def fill(tensor: Any, values: list[Any], shape: list[int], dtype: int) -> None:
     """Put row-major values into a TensorProto. Raises SeldonError (400)."""
     count = 1
     for size in shape:
         count *= size
     if any(size < 0 for size in shape) or count != len(values):
         raise SeldonError(f"{len(values)} values do not have the shape {shape}", status=400)
-    dtype = dtype or (_STRING if values and isinstance(values[0], str) else _FLOAT)
+    dtype = dtype or (_STRING if values and isinstance(values[0], str | bytes) else _FLOAT)
     field = _FIELDS.get(dtype)
     if field is None:
         raise SeldonError(f"an input of TensorFlow's type {dtype} cannot be sent", status=400)
@@ -215,6 +216,8 @@ def _fill(tensor: Any, values: list[Any], shape: list[int], dtype: int) -> None:
 def _cast(value: Any, dtype: int) -> Any:
     """A JSON value as a TensorProto's field takes it. Raises TypeError, ValueError."""
     if dtype == _STRING:
+        if isinstance(value, bytes):
+            return value
         if not isinstance(value, str):
             raise TypeError(f"{value!r} is no text")
         return value.encode()

@@ -190,6 +190,8 @@ class Traversal:
         if unit.server_protocol == "tensorflow" and self.deployment.protocol == "seldon":
             return await self._ask_tensorflow(unit, message)
         body = self._chain(unit, message) if chained else message.body
+        if unit.is_grpc and self.deployment.protocol == "tensorflow":
+            return await self._ask_predict(unit, body)
         sent = message if body is message.body else Message(body)
         reply = await self._call(unit, path_of(self.deployment, unit, duty), sent)
         content_type = content_type_of(reply)
@@ -240,12 +242,23 @@ class Traversal:
         asked = conversion.Asked(message.body, unit.model_name, unit.parameters)
         signature = None
         if asked.needs_signature:
-            request = conversion.metadata_request(asked)
+            request = conversion.metadata_request(asked.model)
             reply = await self._ok(unit, conversion.METADATA, request)
-            signature = conversion.signature_of(asked, reply.body)
+            signature = conversion.signature_of(asked.signature, reply.body)
         request = conversion.request_of(asked, signature)
         reply = await self._ok(unit, conversion.PREDICT, request)
         return Message(conversion.answer_of(asked, reply.body, signature))
+
+    async def _ask_predict(self, unit: Unit, body: bytes) -> Message:
+        """A request of TensorFlow's REST API to a node that is called over gRPC."""
+        from router_fn.seldon import tfserving_grpc, tfserving_json  # need protobuf
+
+        asked = tfserving_json.Asked(body, unit.model_name)
+        about = tfserving_grpc.metadata_request(unit.model_name)
+        reply = await self._ok(unit, tfserving_grpc.METADATA, about)
+        signature = tfserving_grpc.signature_of(asked.signature, reply.body)
+        reply = await self._ok(unit, tfserving_grpc.PREDICT, asked.request(signature))
+        return Message(asked.answer(reply.body))
 
     async def _ok(self, unit: Unit, path: str, body: bytes) -> Reply:
         reply = await self._call(unit, path, Message(body))

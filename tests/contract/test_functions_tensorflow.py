@@ -384,3 +384,31 @@ def predict_packed(port: int) -> None:
     assert list(response.outputs["sum"].float_val) == [3.0]
     assert list(response.outputs["tag_bytes"].string_val) == [b"foo"]
     assert response.model_spec.version.value == 3
+
+
+def test_a_graph_of_tensorflows_protocol_over_grpc(tensorflow: Server) -> None:
+    url = f"grpc://127.0.0.1:{tensorflow.grpc_port}"
+    graph = {"name": "main", "graph": {"name": "m", "serviceUrl": url}}
+    spec = {
+        "kind": "SeldonDeployment", "name": "d", "namespace": "n", "protocol": "tensorflow",
+        "predictors": [graph],
+    }  # fmt: skip
+    grpc_port = free_port()
+    with router(spec, GRPC_PORT=str(grpc_port)) as process:
+        script = ROOT / "tests" / "clients_functions" / "tfs.py"
+        command = [str(CLIENT), str(script), str(grpc_port), "graph"]
+        found = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert found.stdout == "ok\n", found.stderr
+        # REST in front of gRPC says what TensorFlow Serving's own REST says
+        for path in ("/v1/models/m", "/v1/models/m/metadata"):
+            assert process.request("GET", path).json == tensorflow.get(path).json()
+        for body in (
+            {"instances": [1.0, 2.0]},
+            {"inputs": {"x": [1]}},
+            {"signature_name": "two", "inputs": {"tag": ["a"], "signal": [[1, 2]]}},
+            {"signature_name": "two", "instances": [{"tag": "a", "signal": [1, 2]}]},
+        ):
+            raw = json.dumps(body).encode()
+            answer = process.request("POST", "/v1/models/m:predict", raw)
+            direct = tensorflow.post("/v1/models/m:predict", body)
+            assert (answer.status, answer.json) == (200, direct.json())

@@ -412,14 +412,3 @@ def test_cors_headers_may_be_narrowed() -> None:
             assert answer.status == 200
             assert answer.headers["access-control-allow-origin"] == "https://a.example"
             assert answer.headers["access-control-allow-headers"] == "X-Mine"
-
-
-def test_there_is_no_grpc_front_for_the_tensorflow_protocol() -> None:
-    root = {"name": "m", "serviceUrl": "http://m"}
-    spec = deployment(predictor(root), protocol="tensorflow")
-    process = RouterProcess(spec, GRPC_PORT="0")
-    try:
-        assert process.wait() == 2
-        assert "over REST only" in process.log()
-    finally:
-        process.stop()

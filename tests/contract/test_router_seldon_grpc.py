@@ -185,6 +185,11 @@ def test_a_v2_chain_over_grpc(tmp_path: Path) -> None:
 def test_what_cannot_be_called_over_grpc_is_refused() -> None:
     from router_fn.seldon import graph as grammar
 
-    root = {"name": "m", "serviceUrl": "grpc://m:9500"}
+    root = {
+        "name": "r",
+        "type": "ROUTER",
+        "serviceUrl": "grpc://r:9500",
+        "children": [{"name": "m"}],
+    }
     tensorflow = deployment(predictor(root), protocol="tensorflow")
     assert any("over REST only" in message for _, _, message in grammar.check(tensorflow))

@@ -173,15 +173,13 @@ def test_numbers_that_the_model_cannot_take(value: float, dtype: int) -> None:
 
 
 def test_the_signature_comes_from_the_models_metadata() -> None:
-    one = asked({"data": {"ndarray": [1]}}, {"signature_name": "s"})
-    request = MESSAGES["GetModelMetadataRequest"].FromString(conversion.metadata_request(one))
+    request = MESSAGES["GetModelMetadataRequest"].FromString(conversion.metadata_request("mnist"))
     assert (request.model_spec.name, list(request.metadata_field)) == ("mnist", ["signature_def"])
     known = MESSAGES["SignatureDefMap"]()
     known.signature_def["s"].inputs["x"].dtype = 3
     response = MESSAGES["GetModelMetadataResponse"]()
     response.metadata["signature_def"].value = known.SerializeToString()
-    found = conversion.signature_of(one, response.SerializeToString())
+    found = conversion.signature_of("s", response.SerializeToString())
     assert found.inputs["x"].dtype == 3
-    other = asked({"data": {"ndarray": [1]}}, {"signature_name": "t"})
     with pytest.raises(SeldonError, match="no signature 't'; it has s"):
-        conversion.signature_of(other, response.SerializeToString())
+        conversion.signature_of("t", response.SerializeToString())
