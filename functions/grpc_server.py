@@ -1,7 +1,7 @@
 """The grpcio door: services on an HTTP/2 port, on the same event loop as everything else."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import grpc
@@ -94,10 +94,26 @@ def _serialize(message: Any) -> bytes:
     return data
 
 
+def reflect(server: grpc.aio.Server, services: Iterable[str], pool: Any) -> None:
+    """Tell clients such as grpcurl of services, whose schema is in `pool`, if grpcio-reflection is
+    installed."""
+    try:
+        from grpc_reflection.v1alpha import reflection, reflection_pb2
+    except ImportError:
+        return
+    pool.AddSerializedFile(reflection_pb2.DESCRIPTOR.serialized_pb)
+    reflection.enable_server_reflection((*services, reflection.SERVICE_NAME), server, pool)
+
+
 async def start(
-    handlers: list[grpc.GenericRpcHandler], host: str, port: int, max_bytes: int
+    handlers: list[grpc.GenericRpcHandler],
+    host: str,
+    port: int,
+    max_bytes: int,
+    extend: Callable[[grpc.aio.Server], None] | None = None,
 ) -> tuple[grpc.aio.Server, int]:
-    """A started server and its port. Raises OSError when the port is taken."""
+    """A started server and its port; `extend` may add to it before. Raises OSError when the port is
+    taken."""
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", max_bytes),
@@ -106,6 +122,8 @@ async def start(
         ]
     )
     server.add_generic_rpc_handlers(tuple(handlers))
+    if extend is not None:
+        extend(server)
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         bound = server.add_insecure_port(target)

@@ -20,7 +20,7 @@ from . import seldon_message as sm
 from .engine import Codec, Engine
 from .errors import FunctionsError, StatusError
 from .model import Call, ServedModel
-from .seldon_protos import MESSAGES
+from .seldon_protos import MESSAGES, POOL
 from .seldon_rest import SeldonCodec
 from .seldon_unit import Unit
 from .wire import seldon
@@ -210,6 +210,12 @@ class SeldonServices:
             )
             for service, methods in seldon.SERVICES.items()
         ]
+
+    @staticmethod
+    def reflect(server: grpc.aio.Server) -> None:
+        """As Seldon's wrapper does it."""
+        names = [f"{seldon.PACKAGE}.{service}" for service in seldon.SERVICES]
+        grpc_server.reflect(server, names, POOL)
 
     def _method(self, verb: str) -> grpc_server.Method:
         async def answer(request: Any, context: Any) -> Any:

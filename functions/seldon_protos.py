@@ -18,9 +18,11 @@ from google.protobuf import (
 
 from functions.wire import seldon
 
+POOL: Final = descriptor_pool.DescriptorPool()
+"""The schema, for server reflection too."""
 
-def _load() -> dict[str, Any]:
-    pool = descriptor_pool.DescriptorPool()
+
+def _load(pool: Any) -> dict[str, Any]:
     for known in (any_pb2, empty_pb2, struct_pb2, wrappers_pb2):
         pool.AddSerializedFile(known.DESCRIPTOR.serialized_pb)
     for document in seldon.file_descriptors():
@@ -34,5 +36,5 @@ def _load() -> dict[str, Any]:
     }
 
 
-MESSAGES: Final = _load()
+MESSAGES: Final = _load(POOL)
 """Message classes by name."""

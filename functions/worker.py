@@ -143,15 +143,18 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
 
             handlers.append(PredictionService(repository, engine).generic_handler())
             handlers.append(ModelService(repository).generic_handler())
+        extend = None
         if "grpc-seldon" in settings.protocol:
             from .seldon_grpc import SeldonServices
 
             handlers.extend(SeldonServices(repository, engine, front.seldon).generic_handlers())
+            extend = SeldonServices.reflect
         server, _ = await grpc_server.start(
             handlers,
             settings.host,
             settings.grpc_only_port or settings.grpc_port,
             settings.max_body_bytes,
+            extend,
         )
         return server
 

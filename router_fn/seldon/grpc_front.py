@@ -22,6 +22,7 @@ from router_fn.seldon.protos import MESSAGES, POOL
 if TYPE_CHECKING:
     from router_fn.seldon.front import SeldonServer
 
+_SERVICE: Final = "seldon.protos.Seldon"
 _METHODS: Final = {
     "Predict": ("SeldonMessage", "SeldonMessage", "/api/v1.0/predictions"),
     "SendFeedback": ("Feedback", "SeldonMessage", "/api/v1.0/feedback"),
@@ -45,8 +46,19 @@ class SeldonGrpcFront(GrpcListener):
             for name, (takes, gives, _) in _METHODS.items()
         }
         self._server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler("seldon.protos.Seldon", handlers),)
+            (grpc.method_handlers_generic_handler(_SERVICE, handlers),)
         )
+        self._reflect()
+
+    def _reflect(self) -> None:
+        """Tell clients such as grpcurl what there is, if grpcio-reflection is installed."""
+        try:
+            from grpc_reflection.v1alpha import reflection, reflection_pb2
+        except ImportError:
+            return
+        POOL.AddSerializedFile(reflection_pb2.DESCRIPTOR.serialized_pb)
+        names = (_SERVICE, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server, POOL)
 
     def _method(self, name: str) -> Any:
         _, gives, path = _METHODS[name]

@@ -11,6 +11,7 @@ from google.protobuf import json_format
 from functions.seldon_protos import MESSAGES
 from functions.wire import seldon
 from tests.fakes_functions import Server, serving
+from tests.fakes_router import free_port, router
 from tests.fakes_seldon import ENVIRON
 
 EVERYTHING = """
@@ -241,3 +242,41 @@ def test_grpc_alone_is_on_the_main_port(tmp_path: Path) -> None:
         answer = found("Transformer", "TransformInput", ND)
         assert answer == {"strData": "from a dict"}
         found.channel.close()
+
+
+def reflected(port: int) -> tuple[set[str], set[str]]:
+    """What server reflection tells: services, and the methods of Seldon."""
+    from google.protobuf import descriptor_pool
+    from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+        ProtoReflectionDescriptorDatabase,
+    )
+
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        database = ProtoReflectionDescriptorDatabase(channel)
+        pool = descriptor_pool.DescriptorPool(database)
+        names = set(database.get_services())
+        services = [pool.FindServiceByName(name) for name in names]
+        return names, {m.name for s in services if s.name == "Seldon" for m in s.methods}
+
+
+REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
+SELDON = {"Predict", "SendFeedback", "ModelMetadata", "GraphMetadata"}
+
+
+def test_server_reflection(server: Server) -> None:
+    pytest.importorskip("grpc_reflection")
+    names, methods = reflected(server.grpc_port)
+    assert names == {f"seldon.protos.{name}" for name in seldon.SERVICES} | {REFLECTION}
+    assert methods == SELDON
+
+
+def test_server_reflection_of_a_graph() -> None:
+    pytest.importorskip("grpc_reflection")
+    root = {"name": "s", "implementation": "SIMPLE_MODEL"}
+    spec = {
+        "kind": "SeldonDeployment", "name": "d", "namespace": "n",
+        "predictors": [{"name": "main", "graph": root}],
+    }  # fmt: skip
+    port = free_port()
+    with router(spec, GRPC_PORT=str(port)):
+        assert reflected(port) == ({"seldon.protos.Seldon", REFLECTION}, SELDON)
