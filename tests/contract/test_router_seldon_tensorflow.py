@@ -2,7 +2,7 @@
 REST in front of nodes that speak gRPC."""
 
 import json
-import time
+import threading
 from collections.abc import Iterator
 from concurrent import futures
 from typing import Any
@@ -12,6 +12,7 @@ import pytest
 
 from functions import tfs
 from tests.contract.test_router_seldon import deployment, predictor
+from tests.fakes_functions import wait_until
 from tests.fakes_router import RouterProcess, free_port, router
 
 PREDICTION = "tensorflow.serving.PredictionService"
@@ -31,6 +32,9 @@ class Upstream:
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, Any, dict[str, Any], float | None]] = []
+        self.waiting = threading.Event()
+        self.given_up = threading.Event()
+        """A `slow` call is under way, and was given up by who called."""
         self.server = grpc.server(futures.ThreadPoolExecutor(4))
         services: dict[str, dict[str, Any]] = {}
         for method, (takes, gives) in REQUESTS.items():
@@ -70,7 +74,11 @@ class Upstream:
         if request.model_spec.signature_name == "bad":
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, "no such signature")
         if request.model_spec.signature_name == "slow":
-            time.sleep(2)
+            over = threading.Event()
+            context.add_callback(over.set)
+            self.waiting.set()
+            if over.wait(30):
+                self.given_up.set()
         response.model_spec.CopyFrom(request.model_spec)
         for name, tensor in request.inputs.items():
             response.outputs[name].CopyFrom(tensor)
@@ -209,6 +217,17 @@ def test_a_clients_deadline_is_the_nodes(
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
+def test_a_client_that_gives_up(upstream: Upstream, chain: tuple[RouterProcess, Client]) -> None:
+    _, client = chain
+    upstream.waiting.clear()
+    upstream.given_up.clear()
+    call = client.channel.unary_unary(f"/{PREDICTION}/Predict")
+    under_way = call.future(predict(signature="slow").SerializeToString(), timeout=60)
+    assert upstream.waiting.wait(20)
+    under_way.cancel()
+    assert upstream.given_up.wait(20)
+
+
 def test_a_node_that_takes_too_long(upstream: Upstream) -> None:
     port = free_port()
     spec = deployment(predictor(node(upstream, "m")), protocol="tensorflow", timeoutMs=300)
@@ -255,6 +274,19 @@ def test_one_node_answers_every_method(upstream: Upstream) -> None:
         assert sent.tasks[0].model_spec.name == "a"
         assert sent.tasks[0].method_name == "tensorflow/serving/regress"
         assert len(sent.input.example_list.examples) == 1
+        client.channel.close()
+
+
+def test_a_shadow_gets_a_copy(upstream: Upstream) -> None:
+    port = free_port()
+    live = predictor(node(upstream, "live"))
+    copied = predictor(node(upstream, "copied"), "dark", shadow=True, traffic=100)
+    with router(deployment(live, copied, protocol="tensorflow"), GRPC_PORT=str(port)):
+        client = Client(port)
+        upstream.seen.clear()
+        assert client("Predict", predict("live")).model_spec.name == "live"
+        wait_until(lambda: len(upstream.seen) == 2, "the shadow has its copy")
+        assert {request.model_spec.name for _, request, _, _ in upstream.seen} == {"live", "copied"}
         client.channel.close()
 
 
