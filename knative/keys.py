@@ -47,6 +47,10 @@ COLLOCATE = "turnout.dev/collocate"
 """Annotation, read from source manifests: `true` puts a transformer into the pod of its
 predictor."""
 
+GRPC = "turnout.dev/grpc"
+"""Annotation, read from source manifests: `true` makes a second Service of a graph's router,
+`NAME-grpc`, for clients that use gRPC."""
+
 POD_PORTS = "turnout.dev/pod-ports"
 """Template annotation: ports on which a pod's containers call one another, e.g. `9000,9001`.
 
@@ -55,7 +59,7 @@ one, gives each pod other ports for them.
 """
 
 READ_FROM_SOURCES = frozenset(
-    {VISIBILITY, RUNTIME, MODEL_SIZE, IMAGE_VOLUME, STABLE_REVISION, COLLOCATE}
+    {VISIBILITY, RUNTIME, MODEL_SIZE, IMAGE_VOLUME, STABLE_REVISION, COLLOCATE, GRPC}
 )
 """All annotations of ours that source manifests may carry."""
 

@@ -65,6 +65,11 @@ def seldon_predictor(deployment: str, predictor: str) -> str:
     return bounded(f"{deployment}-{predictor}")
 
 
+def graph_grpc(name: str) -> str:
+    """Service of a graph's router for clients that use gRPC."""
+    return bounded(f"{name}-grpc")
+
+
 def graph_config(name: str) -> str:
     """ConfigMap with the JSON of a graph too large for an environment variable."""
     return bounded(f"{name}-graph", 253)

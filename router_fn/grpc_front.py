@@ -8,7 +8,8 @@ whatever model name the client uses. A graph whose answer is no V2 message is an
 import asyncio
 import json
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import grpc.aio
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from router_fn.server import Router
 
 logger = logging.getLogger(__name__)
+
+_HEALTH: Final = "grpc.health.v1.Health"
+_SERVING: Final = b"\x08\x01"
+_NOT_SERVING: Final = b"\x08\x02"
 
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -74,9 +79,10 @@ class GrpcExchange:
 
 
 class GrpcListener:
-    """A server on GRPC_PORT, and when it starts and stops."""
+    """A server on GRPC_PORT: when it starts and stops, and `grpc.health.v1.Health/Check` for the
+    probes of Kubernetes (hand-encoded: one enum field)."""
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, is_ready: Callable[[], bool]) -> None:
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", max_bytes),
@@ -85,6 +91,14 @@ class GrpcListener:
             ]
         )
         self.port = 0
+        self._is_ready = is_ready
+        check = grpc.unary_unary_rpc_method_handler(self._check)  # bytes in, bytes out
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(_HEALTH, {"Check": check}),)
+        )
+
+    async def _check(self, request: bytes, context: Any) -> bytes:
+        return _SERVING if self._is_ready() else _NOT_SERVING
 
     async def start(self, host: str, port: int) -> None:
         """Raises OSError when the port cannot be had."""
@@ -102,7 +116,7 @@ class GrpcFront(GrpcListener):
     """The Open Inference Protocol on GRPC_PORT."""
 
     def __init__(self, router: "Router", max_bytes: int) -> None:
-        super().__init__(max_bytes)
+        super().__init__(max_bytes, lambda: router.ready)
         self._router = router
         methods = {
             "ServerLive": self._live,

@@ -44,7 +44,8 @@ class Settings:
     metrics_port: int | None = None
     """METRICS_PORT: Prometheus and GET /graph; unset: neither, and no cost."""
     grpc_port: int | None = None
-    """GRPC_PORT: Open Inference Protocol over gRPC for the same graph; unset: none."""
+    """GRPC_PORT: the same graph over gRPC; unset: none. The number that PORT has: gRPC has
+    that port, as Knative wants it for one named h2c, and HTTP one of the system's choice."""
     propagate_headers: str | None = None
     """PROPAGATE_HEADERS: KServe's comma-separated Go patterns; unset or empty: forward nothing."""
     max_head_bytes: int = 65536
@@ -107,17 +108,19 @@ class Settings:
         endpoint = env.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "")
         if not endpoint and env.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
             endpoint = env["OTEL_EXPORTER_OTLP_ENDPOINT"].rstrip("/") + "/v1/traces"
+        port = read.whole(
+            "PORT", read.optional_port(_UNIT_PORT) or container.DEFAULT_PORT, 0, 65535
+        )
+        grpc_port = read.optional_port("GRPC_PORT")
         settings = cls(
             graph_spec=_read_graph(arguments, env, problems),
             check_only=arguments.check,
             strict=arguments.strict or read.flag("STRICT"),
             host=env.get("HOST", ""),
-            port=read.whole(
-                "PORT", read.optional_port(_UNIT_PORT) or container.DEFAULT_PORT, 0, 65535
-            ),
+            port=0 if grpc_port == port else port,
             workers=read.whole("WEB_CONCURRENCY", 1, 1, 256),
             metrics_port=read.optional_port("METRICS_PORT"),
-            grpc_port=read.optional_port("GRPC_PORT"),
+            grpc_port=grpc_port,
             propagate_headers=env.get("PROPAGATE_HEADERS"),
             max_head_bytes=read.whole("MAX_HEADER_BYTES", 65536, 1024, 1 << 20),
             max_body_bytes=read.whole("MAX_BODY_BYTES", 64 << 20, 0, 1 << 40),

@@ -92,6 +92,13 @@ ANNOTATIONS: tuple[tuple[str, str, str], ...] = (
         "the transformer runs in the pod of its predictor; a SeldonDeployment's nodes in the pod of"
         " their router (an extension: `--strict` refuses it)",
     ),
+    (
+        keys.GRPC,
+        "`true`",
+        "a graph's router gets a second Service, `NAME-grpc`, for clients that use gRPC; on a"
+        " SeldonDeployment `transport: grpc` makes it, too, unless this says `false` (an extension:"
+        " `--strict` refuses it)",
+    ),
 )
 """Annotations on source manifests that mean something to the compiler; all others reach the
 revision."""

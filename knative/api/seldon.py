@@ -23,7 +23,7 @@ from knative.api.schema import (
 )
 from knative.api.seldon_words import METHODS, PARAMETER_TYPES, PROTOCOLS, TYPES
 
-_TRANSPORT = "how nodes are called; clients may use either"
+_TRANSPORT = "how nodes are called; grpc also makes the Service NAME-grpc for gRPC clients"
 _DRAINS = "Knative drains a container before it stops it"
 
 _CONTAINER_PORT = Obj(

@@ -21,6 +21,7 @@ _NEVER_COPIED = frozenset(
         keys.MODEL_SIZE,
         keys.IMAGE_VOLUME,
         keys.COLLOCATE,
+        keys.GRPC,
         keys.STABLE_REVISION,
         keys.MIN_SCALE,
         keys.MAX_SCALE,

@@ -4,7 +4,7 @@ graph."""
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from knative import keys, names
@@ -55,7 +55,28 @@ def make(resource: Resource, context: "Context") -> list[Object]:
         component=resource.spec,
         overrides=overrides,
         labels={keys.GRAPH: resource.name, keys.INFERENCE_GRAPH: resource.name},
+        grpc=asks_for_grpc(resource, context) is True,
     )
+
+
+def asks_for_grpc(resource: Resource, context: "Context") -> bool | None:
+    """What the annotation says about a Service for gRPC clients, None if nothing; its faults are
+    reported. A SeldonDeployment may say it in its spec, which wins."""
+    report = context.report(resource)
+    wanted: bool | None = None
+    for where, given in (("metadata", resource.annotations), ("spec", _spec_annotations(resource))):
+        value, path = given.get(keys.GRPC), (where, "annotations", keys.GRPC)
+        if value is None:
+            continue
+        if value not in ("true", "false"):
+            report.error(path, f'must be "true" or "false", not "{value}"')
+        report.extension(path, keys.GRPC)
+        wanted = value == "true"
+    return wanted
+
+
+def _spec_annotations(resource: Resource) -> Mapping[str, str]:
+    return resource.spec.get("annotations") or {}
 
 
 def make_router(
@@ -69,9 +90,11 @@ def make_router(
     name: str = "",
     company: Company = _ALONE,
     public: bool | None = None,
+    grpc: bool = False,
 ) -> list[Object]:
     """The Service that runs `graph`; `overrides` are container fields over the router's own.
 
+    `grpc`: and a second one for gRPC clients, since a Knative Service has one port.
     `name` is the Service's if not the resource's; `public` None: as the resource is.
     """
     name = name or resource.name
@@ -111,7 +134,24 @@ def make_router(
         annotations={**company.annotations, **annotations},
         public=public,
     )
-    return [*extra, make_service(resource, part)]
+    parts = [part, _over_grpc(part)] if grpc else [part]
+    return [*extra, *(make_service(resource, one) for one in parts)]
+
+
+def _over_grpc(part: Part) -> Part:
+    """The same router behind an h2c port. HTTP has a port of the system's choice there, so the
+    probe is gRPC's."""
+    router, *others = part.containers
+    told = container.env(GRPC_PORT=str(container.DEFAULT_PORT))
+    changed = {
+        **router,
+        "env": container.merge_env(router.get("env") or [], told),
+        "ports": container.ports("grpc"),
+        "readinessProbe": container.ready_probe("grpc"),
+    }
+    return replace(
+        part, name=names.graph_grpc(part.name), containers=[container.tidy(changed), *others]
+    )
 
 
 def _resolved(resource: Resource, context: "Context") -> Object:

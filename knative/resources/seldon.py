@@ -42,9 +42,13 @@ def make(resource: Resource, context: "Context") -> list[Object]:
     together = [p for p in resource.spec["predictors"] if seldon_pod.is_wanted(resource, p)]
     sites = list(seldon_nodes.sites(resource, context))
     alone = _alone(resource, sites)
+    grpc = router.asks_for_grpc(resource, context)
     if alone is not None and not together:
         made = seldon_nodes.make(alone, alone=True)
         if not made.route.get("serverProtocol"):
+            if grpc:
+                why = f"{words.NO_ENGINE} leaves out the router"
+                context.report(resource).warning((), f"{keys.GRPC} has no effect: {why}")
             return [made.service]
         context.report(resource).warning(
             (*alone.path, "annotations", words.NO_ENGINE),
@@ -66,10 +70,20 @@ def make(resource: Resource, context: "Context") -> list[Object]:
     for pod in pods.values():
         routes |= pod.routes
     graph = seldon_routing.routing_spec(resource, routes)
+    if grpc is None:
+        grpc = resource.spec.get("transport") == "grpc"
+    if grpc and not _grpc_fits(resource, pods):
+        context.report(resource).warning(
+            (),
+            f"{names.graph_grpc(resource.name)} is left out: a router that shares a pod with its"
+            f" nodes ({keys.COLLOCATE}) answers HTTP only",
+        )
+        grpc = False
     only = resource.spec["predictors"][0]
     if len(resource.spec["predictors"]) == 1:
-        return [*objects, *_router(resource, context, graph, [only], pods.get(only["name"]))]
-    return [*objects, *_several(resource, context, graph, pods)]
+        shared = pods.get(only["name"])
+        return [*objects, *_router(resource, context, graph, [only], shared, grpc=grpc)]
+    return [*objects, *_several(resource, context, graph, pods, grpc=grpc)]
 
 
 def _alone(resource: Resource, sites: list[Site]) -> Site | None:
@@ -83,25 +97,42 @@ def _alone(resource: Resource, sites: list[Site]) -> Site | None:
     return sites[0] if lone and given.get(words.NO_ENGINE) == "true" else None
 
 
+def _grpc_fits(resource: Resource, pods: Mapping[str, seldon_pod.Pod]) -> bool:
+    """Whether the deployment's router may have a Service for gRPC clients: it is no pod of nodes,
+    and where it calls such pods, over REST, no message of TensorFlow's has to get there."""
+    several = len(resource.spec["predictors"]) > 1
+    return not pods or (several and words.protocol_of(resource.spec) != "tensorflow")
+
+
 def _several(
-    resource: Resource, context: "Context", graph: Object, pods: Mapping[str, seldon_pod.Pod]
+    resource: Resource,
+    context: "Context",
+    graph: Object,
+    pods: Mapping[str, seldon_pod.Pod],
+    *,
+    grpc: bool,
 ) -> list[Object]:
     """The routers of predictors that are pods of their own, and the deployment's, which calls
     them."""
     objects: list[Object] = []
     seen: list[Object] = []
-    for predictor, routing in zip(resource.spec["predictors"], graph["predictors"], strict=True):
+    pairs = zip(resource.spec["predictors"], graph["predictors"], strict=True)
+    for index, (predictor, routing) in enumerate(pairs):
         pod = pods.get(predictor["name"])
         if pod is None:
             seen.append(routing)
             continue
         name = names.seldon_predictor(resource.name, predictor["name"])
+        if grpc and name == names.graph_grpc(resource.name):
+            message = f"its Service would be {name}, as the deployment's for gRPC; rename it"
+            context.report(resource).error(("spec", "predictors", index, "name"), message)
         alone = {k: v for k, v in routing.items() if k not in ("traffic", "shadow")}
         one = {**graph, "predictors": [alone]}
         objects += _router(resource, context, one, [predictor], pod, name=name)
         seen.append(seldon_pod.remote(routing, names.url(name, resource.namespace)))
     plain = [p for p in resource.spec["predictors"] if p["name"] not in pods]
-    return [*objects, *_router(resource, context, {**graph, "predictors": seen}, plain, None)]
+    whole = {**graph, "predictors": seen}
+    return [*objects, *_router(resource, context, whole, plain, None, grpc=grpc)]
 
 
 def _router(
@@ -112,8 +143,10 @@ def _router(
     pod: seldon_pod.Pod | None,
     *,
     name: str = "",
+    grpc: bool = False,
 ) -> list[Object]:
-    """The Service of a router; `predictors` are those whose svcOrchSpec shapes it."""
+    """The Service of a router, and with `grpc` its second one; `predictors` are those whose
+    svcOrchSpec shapes it."""
     overrides: Object = {"env": _engine_env(resource)}
     for predictor in predictors:
         orchestrator = predictor.get("svcOrchSpec") or {}
@@ -146,6 +179,7 @@ def _router(
         name=name,
         company=company,
         public=False if name else None,
+        grpc=grpc,
     )
 
 

@@ -36,6 +36,11 @@ def check_annotations(resource: Resource, context: "Context") -> None:
                 ("metadata", "annotations", key),
                 f"nothing reads this annotation{suggest(key, keys.READ_FROM_SOURCES)}",
             )
+    if keys.GRPC in resource.annotations and resource.kind == "InferenceService":
+        context.report(resource).warning(
+            ("metadata", "annotations", keys.GRPC),
+            "has no effect: it is for graphs; a model serves gRPC with protocolVersion: grpc-v2",
+        )
     mode = resource.annotations.get(keys.KSERVE_DEPLOYMENT_MODE)
     if mode not in (None, "Knative", "Serverless"):
         context.report(resource).warning(

@@ -82,6 +82,10 @@ class _Translation:
             self.report.warning(
                 ("spec",), f"{keys.COLLOCATE} has no equivalent: every node is a service of its own"
             )
+        if seldon_routing.annotations(self.resource).get(keys.GRPC) == "true":
+            self.report.warning(
+                ("spec",), f"{keys.GRPC} is left out: on an InferenceGraph it wants models of V2"
+            )
         if any(
             words.is_grpc(self.resource.spec, node.unit)
             for predictor in self.resource.spec["predictors"]

@@ -29,7 +29,7 @@ _NOT_POD = frozenset(
 )
 
 
-_NOT_CARRIED = (keys.LAST_APPLIED, keys.COLLOCATE)
+_NOT_CARRIED = (keys.LAST_APPLIED, keys.COLLOCATE, keys.GRPC)
 """Annotations that mean something else, or nothing, beside KServe's kinds."""
 
 

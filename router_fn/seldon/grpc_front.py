@@ -35,7 +35,7 @@ class SeldonGrpcFront(GrpcListener):
     """Seldon's service on GRPC_PORT."""
 
     def __init__(self, server: "SeldonServer", max_bytes: int) -> None:
-        super().__init__(max_bytes)
+        super().__init__(max_bytes, lambda: server.ready)
         self._front = server
         handlers = {
             name: grpc.unary_unary_rpc_method_handler(

@@ -58,7 +58,7 @@ class TensorflowFront(GrpcListener):
     """TensorFlow Serving's services on GRPC_PORT."""
 
     def __init__(self, server: "SeldonServer", max_bytes: int) -> None:
-        super().__init__(max_bytes)
+        super().__init__(max_bytes, lambda: server.ready)
         self._front = server
         self._unfit = {id(one): unfit(one.root) for one in server.deployment.predictors}
         for predictor in server.live:

@@ -176,7 +176,7 @@ def test_two_pods_of_four_containers_answer_alike(engine: fakes_engine.Engine) -
 
 def test_no_node_has_a_service(engine: fakes_engine.Engine) -> None:
     names = {service["name"] for service in engine.admin("status")["services"]}
-    apart = {"calls", "calls-default-twice", "calls-default-iris"}
+    apart = {"calls", "calls-grpc", "calls-default-twice", "calls-default-iris"}
     assert names == {"blend", "shared", "shared-first", "inner", *apart}
 
 

@@ -104,6 +104,18 @@ class TestSteps:
             assert served.request(body=b"text").status == 400
 
 
+def seldon_stub(protocol: str) -> dict[str, Any]:
+    """A SeldonDeployment whose only node is built in."""
+    unit = {"name": "stub", "implementation": "SIMPLE_MODEL"}
+    return {
+        "kind": "SeldonDeployment",
+        "name": "d",
+        "namespace": "default",
+        "protocol": protocol,
+        "predictors": [{"name": "p", "graph": unit}],
+    }
+
+
 @contextlib.contextmanager
 def front(spec: Any, **env: str) -> Iterator[tuple[fakes.RouterProcess, Callable[..., Any]]]:
     port = fakes.free_port()
@@ -131,6 +143,31 @@ class TestFront:
             assert call("ModelReady", name="graph").ready
             assert call("ModelMetadata", name="graph").platform == "turnout_graph"
             assert call("ServerMetadata").name == "turnout-router"
+
+    @pytest.mark.parametrize(
+        "spec",
+        [
+            sequence({"serviceUrl": "http://127.0.0.1:1"}),
+            seldon_stub("seldon"),
+            seldon_stub("v2"),
+            seldon_stub("tensorflow"),
+        ],
+    )
+    def test_probes_are_answered_on_the_only_known_port(self, spec: Any) -> None:
+        """As in a Knative Service with an h2c port: PORT is GRPC_PORT, HTTP is elsewhere."""
+        port = str(fakes.free_port())
+        served = fakes.RouterProcess(spec, PORT=port, GRPC_PORT=port, DRAIN_DELAY_SECONDS="1")
+        try:
+            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                check = channel.unary_unary("/grpc.health.v1.Health/Check", bytes, bytes)
+                assert check(b"", timeout=fakes.DEADLINE_S, wait_for_ready=True) == b"\x08\x01"
+                served.process.terminate()
+                fakes.wait_until(
+                    lambda: check(b"", timeout=5) == b"\x08\x02", "it says that it leaves"
+                )
+            assert served.wait() == 0
+        finally:
+            served.stop()
 
     def test_infer_runs_the_graph(self) -> None:
         with (

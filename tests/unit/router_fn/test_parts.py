@@ -201,6 +201,13 @@ class TestSettings:
         }
         assert {name: getattr(settings, name) for name in promised} == promised
 
+    def test_grpc_has_the_port_that_both_were_given(self) -> None:
+        given = {"GRAPH_JSON": "{}", "PORT": "8080"}
+        both = Settings.from_env({**given, "GRPC_PORT": "8080"})
+        assert (both.port, both.grpc_port) == (0, 8080)
+        apart = Settings.from_env({**given, "GRPC_PORT": "9000"})
+        assert (apart.port, apart.grpc_port) == (8080, 9000)
+
     def test_every_problem_names_variable_value_and_expectation(self) -> None:
         with pytest.raises(SettingsError) as caught:
             Settings.from_env(
