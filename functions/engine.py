@@ -34,6 +34,10 @@ class Codec:
     def __init__(self, settings: "Settings") -> None:
         self.settings = settings
 
+    def is_quick(self, body: Any) -> bool:
+        """Decoding this body takes no time to speak of, however large it is."""
+        return False
+
     def refuse(self, error: FunctionsError) -> Any:
         """The answer to a request that failed; the flat `{"error": ...}` unless a protocol
         differs."""
@@ -168,8 +172,9 @@ class Engine:
 async def _work_async(
     model: ServedModel, body: Any, size: int, route: Any, call: Call, codec: Codec
 ) -> Any:
-    """Large bodies are decoded, and answered, beside the loop."""
-    if size <= INLINE_BODY_BYTES:
+    """Large bodies are decoded, and answered, beside the loop; unless that is only to point at
+    them."""
+    if size <= INLINE_BODY_BYTES or codec.is_quick(body):
         result = await codec.apply(model, route, codec.decode(body, route, call), call)
         return codec.encode(result, route, call)
     payload = await asyncio.to_thread(codec.decode, body, route, call)

@@ -12,6 +12,7 @@ thread is stuck like this the model is `wedged`, and the process asks to be repl
 
 import asyncio
 import logging
+import queue
 import threading
 import time
 from collections import deque
@@ -89,7 +90,8 @@ class Runner:
         self._inline = inline
         self._inline_s = 0.0
         self._queue: deque[Job] = deque()
-        self._wake = threading.Semaphore(0)
+        # A count of calls to take: a semaphore in C, where `threading`'s is Python.
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._started = 0
         self._stuck = 0
         self._closing = False
@@ -163,7 +165,7 @@ class Runner:
         wanted = self._stuck + max(self.in_flight, len(self._queue))
         if self._started < min(self.threads, wanted):
             self._start_thread()
-        self._wake.release()
+        self._wake.put(None)
 
     def beside(self, function: Callable[[], Any], done: Done) -> None:
         """Run on a thread that is not the model's: decoding beside a call that is under way."""
@@ -190,7 +192,7 @@ class Runner:
 
     def _work(self) -> None:
         while True:
-            self._wake.acquire()
+            self._wake.get()
             if self._closing:
                 return
             try:
@@ -280,7 +282,7 @@ class Runner:
         """Stop the threads once they are idle; waiting calls are answered as given up."""
         self._closing = True
         for _ in range(self._started):
-            self._wake.release()
+            self._wake.put(None)
         for task in list(self._tasks):
             task.cancel()
         if self._timer is not None:

@@ -81,7 +81,8 @@ def build(name: str, directory: Path, settings: "Settings") -> ServedModel:
     if is_seldon(target):
         from .seldon import SeldonHooks  # numpy
 
-        return SeldonHooks(target, threads=wanted or THREADS)
+        # As Seldon's wrapper (GUNICORN_THREADS=1): `tags` and `metrics` speak of the call before.
+        return SeldonHooks(target, threads=wanted or 1)
     own_predict = predictor is not None and hooks.find(target, "predict") is not None
     default = BLOCKING_THREADS if own_predict else THREADS
     return KServeHooks(target, name=name, predictor=predictor, threads=wanted or default)
