@@ -1,5 +1,6 @@
 """The grpcio door: services on an HTTP/2 port, on the same event loop as everything else."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -69,6 +70,23 @@ def lower_metadata(context: Any) -> dict[str, str]:
     return {
         key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)
     }
+
+
+def answer_to_await(
+    fault: Callable[[BaseException], BaseException],
+) -> tuple[asyncio.Future[Any], Callable[[Any, BaseException | None], None]]:
+    """A future, and the engine's `done` that settles it; an error goes through `fault` first."""
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def done(answer: Any, error: BaseException | None) -> None:
+        if future.done():
+            return  # the client has gone
+        if error is not None:
+            future.set_exception(fault(error))
+        else:
+            future.set_result(answer)
+
+    return future, done
 
 
 Method = Callable[[Any, Any], Any]

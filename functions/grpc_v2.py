@@ -4,7 +4,6 @@ Statuses follow the table in our notes on KServe's gRPC, without its defects: re
 load and unload answer, a requested output that is not there is INVALID_ARGUMENT.
 """
 
-import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -76,17 +75,9 @@ class InferenceService:
         left = context.time_remaining()
         if left is not None:
             call.deadline = time.monotonic() + left
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-        def done(answer: Any, error: BaseException | None) -> None:
-            if future.done():
-                return  # the client has gone
-            if error is not None:
-                future.set_exception(
-                    faults.classify(error, request.model_name, call.request_id, call.stage)
-                )
-            else:
-                future.set_result(answer)
+        future, done = grpc_server.answer_to_await(
+            lambda error: faults.classify(error, request.model_name, call.request_id, call.stage)
+        )
 
         entry = None
         try:

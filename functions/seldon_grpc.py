@@ -229,15 +229,9 @@ class SeldonServices:
         call.request_id = call.headers.get("seldon-puid", "")
         if call.request_id:
             await context.send_initial_metadata((("seldon-puid", call.request_id),))
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-        def done(answer: Any, error: BaseException | None) -> None:
-            if future.done():
-                return  # the client has gone
-            if error is not None:
-                future.set_exception(faults.classify(error, name, call.request_id))
-            else:
-                future.set_result(answer)
+        future, done = grpc_server.answer_to_await(
+            lambda error: faults.classify(error, name, call.request_id)
+        )
 
         entry = None
         try:

@@ -1,6 +1,5 @@
 """TensorFlow Serving's gRPC services over models of the `tensorflow` runtime."""
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -278,15 +277,7 @@ class PredictionService:
     async def _call(self, verb: str, request: Any, context: Any) -> Any:
         name = _name_of(request)
         call = Call(grpc_server.lower_metadata(context))
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-        def done(answer: Any, error: BaseException | None) -> None:
-            if future.done():
-                return
-            if error is not None:
-                future.set_exception(faults.classify(error, name))
-            else:
-                future.set_result(answer)
+        future, done = grpc_server.answer_to_await(lambda error: faults.classify(error, name))
 
         entry = None
         try:
