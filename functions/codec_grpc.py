@@ -1,14 +1,16 @@
 """V2 over gRPC: ModelInferRequest -> InferRequest -> InferResponse -> ModelInferResponse.
 
-Raw contents are taken as they are (no copy, no list); typed contents become arrays through the
-buffer of `array.array`. The answer is raw when the request was (or asks for binary data), typed
-otherwise.
+Raw contents stay where they are (`protowire`): views of the message that came, pieces of the one
+that goes. Typed contents become arrays through the buffer of `array.array`. The answer is raw when
+the request was (or asks for binary data), typed otherwise.
 """
 
 import array
 from typing import Any
 
-from . import codec_v2, oip
+from google.protobuf.message import DecodeError
+
+from . import codec_v2, oip, protowire
 from .engine import Codec
 from .errors import InvalidRequest
 from .inference import InferRequest, InferResponse, Tensor, new_id
@@ -37,6 +39,11 @@ _PARAMETER_FIELDS = {
     str: "string_param",
     float: "double_param",
 }
+
+
+RAW_INPUT = 7
+RAW_OUTPUT = 6
+"""Field numbers of raw_input_contents and raw_output_contents."""
 
 
 class GrpcRoute:
@@ -71,13 +78,17 @@ class GrpcCodec(Codec):
 
 
 class GrpcBody:
-    """A request message and its raw contents: each look at a bytes field copies it, so one look."""
+    """A ModelInferRequest as it came: all but the raw contents parsed, these as views of it."""
 
     __slots__ = ("message", "raw")
 
-    def __init__(self, message: Any) -> None:
-        self.message = message
-        self.raw: list[bytes] = list(message.raw_input_contents)
+    def __init__(self, data: bytes | memoryview) -> None:
+        """Raises ValueError when it is no such message."""
+        head, self.raw = protowire.cut_fields(memoryview(data), RAW_INPUT)
+        try:
+            self.message = oip.ModelInferRequest.FromString(head)
+        except DecodeError as exc:
+            raise ValueError(str(exc)) from None
 
     def size(self) -> int:
         """About how many bytes the request has, without serialising it again."""
@@ -120,7 +131,7 @@ def to_request(body: GrpcBody) -> InferRequest:
     )
 
 
-def _to_tensor(tensor: Any, raw: bytes | None) -> Tensor:
+def _to_tensor(tensor: Any, raw: memoryview | None) -> Tensor:
     where = f"input {tensor.name!r}"
     if tensor.datatype not in v2.ITEM_BYTES:
         raise v2.Malformed(f"{where}: unknown datatype {tensor.datatype!r}")
@@ -183,8 +194,9 @@ def set_parameters(target: Any, parameters: dict[str, Any]) -> None:
             setattr(target[name], field, value)
 
 
-def from_response(response: InferResponse, request: InferRequest) -> Any:
-    """Raises InvalidRequest for a requested output that is not there."""
+def from_response(response: InferResponse, request: InferRequest) -> list[protowire.Buffer]:
+    """A serialized ModelInferResponse in pieces. Raises InvalidRequest for a requested output that
+    is not there."""
     outputs = codec_v2.select(response, request)
     message = oip.ModelInferResponse(
         model_name=response.model_name,
@@ -196,15 +208,18 @@ def from_response(response: InferResponse, request: InferRequest) -> Any:
         request.wanted.is_binary(tensor.name) or tensor.datatype in v2.BINARY_ONLY
         for tensor in outputs
     )  # one raw output makes all raw: the protocol does not mix them
+    contents: list[protowire.Buffer] = []
     for tensor in outputs:
         target = message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         set_parameters(target.parameters, tensor.parameters)
         if raw:
             data = tensor.raw()
-            message.raw_output_contents.append(data if isinstance(data, bytes) else bytes(data))
+            # It is sent later; what can be written to may be the model's own for its next call.
+            is_fixed = isinstance(data, bytes) or data.readonly
+            contents.append(data if is_fixed else bytes(data))
         else:
             _fill_contents(target.contents, tensor)
-    return message
+    return protowire.with_fields(message.SerializeToString(), RAW_OUTPUT, contents)
 
 
 def _fill_contents(contents: Any, tensor: Tensor) -> None:

@@ -93,13 +93,14 @@ Method = Callable[[Any, Any], Any]
 
 
 def handler(service: str, methods: Mapping[str, tuple[Method, Any]]) -> grpc.GenericRpcHandler:
-    """Unary methods: name -> (coroutine function of (message, context), request message class)."""
+    """Unary methods: name -> (coroutine function of (message, context), request message class; None
+    where it takes the bytes)."""
     return grpc.method_handlers_generic_handler(
         service,
         {
             name: grpc.unary_unary_rpc_method_handler(
                 method,
-                request_deserializer=message.FromString,
+                request_deserializer=message and message.FromString,
                 response_serializer=_serialize,
             )
             for name, (method, message) in methods.items()

@@ -12,7 +12,7 @@ import grpc
 from . import __version__, faults, grpc_server, oip
 from .codec_grpc import GrpcBody, GrpcCodec, GrpcRoute
 from .engine import Engine
-from .errors import FunctionsError, LoadFailed, ModelNotReady
+from .errors import FunctionsError, InvalidRequest, LoadFailed, ModelNotReady
 from .model import Call
 
 if TYPE_CHECKING:
@@ -28,9 +28,10 @@ class InferenceService:
         self.codec = GrpcCodec(repository.settings)
 
     def generic_handler(self) -> grpc.GenericRpcHandler:
-        methods = {
+        methods: dict[str, tuple[grpc_server.Method, Any]] = {
             name: (getattr(self, name), getattr(oip, f"{name}Request")) for name in oip.METHODS
         }
+        methods["ModelInfer"] = (self.ModelInfer, None)
         return grpc_server.handler(oip.SERVICE, methods)
 
     async def ServerLive(self, request: Any, context: Any) -> Any:
@@ -70,7 +71,12 @@ class InferenceService:
                     target.add(name=spec.name, datatype=spec.datatype, shape=spec.shape)
         return response
 
-    async def ModelInfer(self, request: Any, context: Any) -> Any:
+    async def ModelInfer(self, data: bytes, context: Any) -> Any:
+        try:
+            body = GrpcBody(data)
+        except ValueError as exc:
+            await _abort(context, InvalidRequest(f"the request is no ModelInferRequest: {exc}"))
+        request = body.message
         call = Call(grpc_server.lower_metadata(context), request.id)
         left = context.time_remaining()
         if left is not None:
@@ -83,7 +89,6 @@ class InferenceService:
         try:
             entry = self.repository.ready_entry(request.model_name, request.model_version)
             route = GrpcRoute(request.model_name, request.model_version)
-            body = GrpcBody(request)
             self.engine.execute(entry, self.codec, route, body, body.size(), call, done)
             answer = await future
         except FunctionsError as error:
@@ -92,7 +97,7 @@ class InferenceService:
             await _abort(context, error)
         assert entry is not None
         entry.metrics.observe("grpc-v2", 200, call.timings)
-        return answer
+        return b"".join(answer)
 
     # --- repository ----------------------------------------------------------------------------
 

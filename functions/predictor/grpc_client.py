@@ -1,7 +1,6 @@
 """V2 over gRPC: one call to a predictor, without retries.
 
-Raw tensors neither go through protobuf's parser nor through its serializer, each of which would
-copy them twice: they are appended to, and cut out of, the message as the wire format has them.
+Raw tensors neither go through protobuf's parser nor through its serializer (`protowire`).
 """
 
 import asyncio
@@ -11,13 +10,16 @@ import time
 from collections.abc import Iterable
 from urllib.parse import unquote_to_bytes
 
-from functions import codec_grpc, oip
+from google.protobuf.message import DecodeError
+
+from functions import codec_grpc, oip, protowire
 from functions.errors import UpstreamError, UpstreamStatus
 from functions.inference import InferRequest, InferResponse, Tensor
+from functions.protowire import Buffer
 from functions.wire import v2
 
 from . import documents
-from .connection import Broken, Buffer
+from .connection import Broken
 from .dialling import CONNECT_S, Unreachable, connect
 from .http2 import Answer, Http2
 from .http2_headers import literal
@@ -55,10 +57,6 @@ _OF_HTTP = {
     429: "UNAVAILABLE", 502: "UNAVAILABLE", 503: "UNAVAILABLE", 504: "UNAVAILABLE",
 }  # fmt: skip
 """Where something on the way answers in plain HTTP (gRPC's "HTTP to gRPC Status Code Mapping")."""
-
-_RAW_INPUT = 7
-_RAW_OUTPUT = 6
-"""Field numbers of raw_input_contents and raw_output_contents."""
 
 _METADATA_NEVER = frozenset({"te", "content-type", "user-agent", "grpc-timeout", "grpc-encoding"})
 
@@ -242,77 +240,12 @@ def encode(request: InferRequest) -> list[Buffer]:
         if kept:
             codec_grpc.set_parameters(entry.parameters, kept)
         raws.append(tensor.raw())
-    pieces: list[Buffer] = [message.SerializeToString()]
-    for raw in raws:
-        pieces.append(_LENGTH_TAG[_RAW_INPUT] + _varint(len(raw)))
-        pieces.append(raw)
-    return pieces
-
-
-_LENGTH_TAG = {number: bytes([number << 3 | 2]) for number in (_RAW_INPUT, _RAW_OUTPUT)}
-"""Tags of length-delimited fields (wire type 2)."""
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def cut_raw(view: memoryview, number: int) -> tuple[bytes, list[memoryview]]:
-    """(message without the raw contents of field `number`, these as they lie in `view`).
-
-    Raises ValueError when it is no message.
-    """
-    rest: list[Buffer] = []
-    raws: list[memoryview] = []
-    wanted = number << 3 | 2
-    at = kept = 0
-    end = len(view)
-    while at < end:
-        start = at
-        tag, at = _read_varint(view, at)
-        kind = tag & 7
-        if kind == 2:
-            length, at = _read_varint(view, at)
-            at += length
-            if at > end:
-                raise ValueError("the message is cut off")
-            if tag == wanted:
-                rest.append(view[kept:start])
-                raws.append(view[at - length : at])
-                kept = at
-        elif kind == 0:
-            _, at = _read_varint(view, at)
-        elif kind in (1, 5):
-            at += 8 if kind == 1 else 4
-        else:
-            raise ValueError(f"wire type {kind} in the message")
-    rest.append(view[kept:])
-    return b"".join(rest), raws
-
-
-def _read_varint(data: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if at >= len(data) or shift > 63:
-            raise ValueError("the message is cut off")
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
+    return protowire.with_fields(message.SerializeToString(), codec_grpc.RAW_INPUT, raws)
 
 
 def decode(data: memoryview) -> InferResponse:
     """Raises v2.Malformed or ValueError."""
-    from google.protobuf.message import DecodeError
-
-    head, raws = cut_raw(data, _RAW_OUTPUT)
+    head, raws = protowire.cut_fields(data, codec_grpc.RAW_OUTPUT)
     try:
         message = oip.ModelInferResponse.FromString(head)
     except DecodeError as exc:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions import oip
+from functions import oip, protowire
 from functions.errors import MissingExtra, UpstreamError, UpstreamStatus, UpstreamTimeout
 from functions.inference import InferRequest, Tensor
 from functions.predictor import grpc_client, http2, http2_headers
@@ -352,7 +352,7 @@ def test_64_calls_are_under_way_at_once() -> None:
 @given(st.lists(st.binary(max_size=300), max_size=4), st.text(max_size=10))
 def test_raw_contents_are_cut_out_exactly(contents: list[bytes], name: str) -> None:
     message = oip.ModelInferResponse(model_name=name, id="1", raw_output_contents=contents)
-    head, raws = grpc_client.cut_raw(memoryview(message.SerializeToString()), 6)
+    head, raws = protowire.cut_fields(memoryview(message.SerializeToString()), 6)
     assert [bytes(raw) for raw in raws] == contents
     del message.raw_output_contents[:]
     assert oip.ModelInferResponse.FromString(head) == message
@@ -361,7 +361,7 @@ def test_raw_contents_are_cut_out_exactly(contents: list[bytes], name: str) -> N
 @given(st.binary(max_size=60))
 def test_any_bytes_are_a_message_or_refused(data: bytes) -> None:
     with contextlib.suppress(ValueError):
-        grpc_client.cut_raw(memoryview(data), 6)
+        protowire.cut_fields(memoryview(data), 6)
 
 
 @given(st.binary(max_size=400), st.integers(1, 50))
