@@ -229,7 +229,7 @@ def _partitioned(event: Event) -> Event:
         return event
     if about is None or "partitionkey" in event.attributes:
         return event
-    return event.with_attributes(partitionkey=storage.object_id(about.bucket, about.key))
+    return event.with_attributes(partitionkey=storage.digest(about.bucket, about.key))
 
 
 def _require_no_problems(notification: Notification) -> None:

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import names
+from . import lineage, names
 from .errors import ObjectGone, Refused, TryAgain
 from .event import Event
-from .objects import MARK, ObjectStore, Stored
+from .lineage import HOPS, MADE_BY
+from .objects import ObjectStore, Stored
 from .request import describe_object
 from .spec import Action, SinkSpec
 from .storage import SWEPT_FLOOR, ObjectRef
@@ -42,24 +43,28 @@ class Answer:
     content_type: str
     value: Any = None
     is_json: bool = False
+    hops: int = 0
+    """Of what it was made from, see `lineage`; what is made of the answer has one more."""
 
 
-def answer_of(body: bytes, content_type: str) -> Answer:
+def answer_of(body: bytes, content_type: str, hops: int = 0) -> Answer:
     """An answer from the wire; a body that is not JSON stays bytes."""
     try:
-        return Answer(body=body, content_type=content_type, value=json.loads(body), is_json=True)
+        value = json.loads(body)
     except (ValueError, RecursionError):
-        return Answer(body=body, content_type=content_type)
+        return Answer(body=body, content_type=content_type, hops=hops)
+    return Answer(body=body, content_type=content_type, value=value, is_json=True, hops=hops)
 
 
 def pack(answer: Answer) -> bytes:
-    """For the journal: content type, newline, body."""
-    return answer.content_type.encode("utf-8", "replace") + b"\n" + answer.body
+    """For the journal: hops, content type, newline, body."""
+    return f"{answer.hops} {answer.content_type}\n".encode("utf-8", "replace") + answer.body
 
 
 def unpack(packed: bytes) -> Answer:
-    content_type, _, body = packed.partition(b"\n")
-    return answer_of(body, content_type.decode("utf-8"))
+    head, _, body = packed.partition(b"\n")
+    hops, _, content_type = head.decode("utf-8").partition(" ")
+    return answer_of(body, content_type, int(hops))
 
 
 class Effects:
@@ -87,26 +92,41 @@ class Effects:
         `Refused` or `TryAgain`.
         """
         result = self._spec.result
-        marks = {MARK: self._spec.name, EVENT_MARK: key, **_time_marks(event, about)}
+        marks = {
+            MADE_BY: self._spec.full_name,
+            HOPS: str(answer.hops + 1),
+            EVENT_MARK: key,
+            **_time_marks(event, about),
+        }
         made: list[str] = []
         if result.write is not None:
             bucket = self._bucket(result.write.bucket, about, documents)
-            name = names.key(result.write.key.text(documents))
+            name = names.key(result.write.key.text(documents), about.key if about else "")
             if not (resumed and self._is_ours(bucket, name, marks)):
                 content = self._content(result.write.content, event, documents, answer)
                 self._write(bucket, name, content, marks)
             made.append(f"s3://{bucket}/{name}")
         if about is not None and (result.tag or result.copy or result.move):
-            made += self._file(about, documents, marks, stored)
+            made += self._file(about, documents, marks, stored, answer)
         return made
 
     def undo(self, about: ObjectRef, documents: dict[str, Any]) -> str | None:
-        """The object is gone: delete the result that was written for it. Returns its name."""
+        """The object is gone: delete the result that was written for it. Returns its name.
+
+        Only what this trigger wrote: anything else there is somebody's own, and deleting what is
+        not there is an event for some servers, which would be answered by the next such delete.
+        """
         write = self._spec.result.write
         if write is None:
             return None
         bucket = self._bucket(write.bucket, about, documents)
-        name = names.key(write.key.text(documents))
+        name = names.key(write.key.text(documents), about.key)
+        try:
+            present = self._store.head(bucket, name)
+        except ObjectGone:
+            return None
+        if present.metadata.get(MADE_BY) != self._spec.full_name:
+            return None
         self._store.delete(bucket, name)
         return f"s3://{bucket}/{name}"
 
@@ -116,6 +136,7 @@ class Effects:
         documents: dict[str, Any],
         marks: Mapping[str, str],
         stored: Stored | None,
+        answer: Answer,
     ) -> list[str]:
         result = self._spec.result
         action = result.move or result.copy
@@ -133,13 +154,32 @@ class Effects:
             raise
         if result.tag:
             tags = {tag: text.text(documents)[:_MAX_TAG_VALUE] for tag, text in result.tag}
-            self._store.tag(source.bucket, source.key, tags, about.version_id)
+            self._tag(source, tags, about, answer.hops)
         if action is None or (bucket, name) == (source.bucket, source.key):
             return []
         self._store.copy(source, bucket, name, marks)
         if result.move:
-            self._store.delete(source.bucket, source.key)
+            self._delete(source)
         return [f"s3://{bucket}/{name}"]
+
+    def _tag(self, source: Stored, tags: Mapping[str, str], about: ObjectRef, hops: int) -> None:
+        """Add tags to the object's own. Setting what is set already would only be another event."""
+        present = self._store.tags(source.bucket, source.key, about.version_id)
+        merged = present | dict(tags)
+        if merged == present:
+            return
+        if about.is_tagging:
+            merged[HOPS] = lineage.tag_mark(hops + 1, self._spec.full_name, merged)
+        self._store.set_tags(source.bucket, source.key, merged, about.version_id)
+
+    def _delete(self, source: Stored) -> None:
+        """Delete what was copied, unless it has been replaced meanwhile: that is another upload."""
+        try:
+            present = self._store.head(source.bucket, source.key)
+        except ObjectGone:
+            return
+        if (present.version_id, present.etag) == (source.version_id, source.etag):
+            self._store.delete(source.bucket, source.key)
 
     def _destination(
         self, action: Action | None, about: ObjectRef, documents: dict[str, Any]
@@ -147,7 +187,7 @@ class Effects:
         if action is None:
             return "", ""
         name = action.key.text(documents) if action.key else documents["object"]["key"]
-        return self._bucket(action.bucket, about, documents), names.key(name)
+        return self._bucket(action.bucket, about, documents), names.key(name, about.key)
 
     def _write(self, bucket: str, name: str, content: bytes, marks: Mapping[str, str]) -> None:
         """Write a result once: a request of a killed process that arrives late finds it there."""
@@ -224,7 +264,12 @@ def _is_same(present: Mapping[str, str], marks: Mapping[str, str]) -> bool:
         return True
     swept = SWEPT_MARK in present or SWEPT_MARK in marks
     written = marks.get(WRITTEN_MARK)
-    return swept and written is not None and present.get(WRITTEN_MARK) == written
+    return (
+        swept
+        and written is not None
+        and present.get(WRITTEN_MARK) == written
+        and present.get(MADE_BY) == marks[MADE_BY]
+    )
 
 
 def object_documents(event: Event, about: ObjectRef | None, answer: Answer) -> dict[str, Any]:

@@ -26,11 +26,18 @@ def bucket(name: str) -> str:
     return name
 
 
-def key(name: str) -> str:
-    """The key itself, if every S3 server would keep it as it is. Raises `Refused`."""
+def key(name: str, given: str = "") -> str:
+    """The key itself, if every S3 server would keep it as it is. Raises `Refused`.
+
+    `given`: the key of the input, which its server has kept as it is; what is made of it by adding
+    to its end (`a//b.png` -> `a//b.png.json`) may have the same oddities.
+    """
     if not name or len(name.encode("utf-8", "replace")) > MAX_KEY_BYTES:
         raise Refused(f"a computed key must be 1-{MAX_KEY_BYTES} bytes long, got {name[:80]!r}")
-    if name.startswith("/") or any(part in ("", ".", "..") for part in name.split("/")[:-1]):
+    added = name.removeprefix(given) if given else name
+    if added != name:
+        added = f"x{added}"  # in place of the input's last segment
+    if any(part in ("", ".", "..") for part in added.split("/")):
         raise Refused(f"computed key {name[:80]!r} has empty, '.' or '..' segments")
     if any(ord(char) < 0x20 or ord(char) == 0x7F for char in name):
         raise Refused(f"computed key {name[:80]!r} has control characters")

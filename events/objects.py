@@ -47,8 +47,6 @@ DENIED = frozenset(
     }
 )
 _META = "x-amz-meta-"
-MARK = "turnout-trigger"
-"""User metadata on everything a sink writes: the name of the trigger that wrote it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +95,9 @@ class ObjectStore:
         self._connections = connections
         self._made: Any = None
         self._lock = threading.Lock()
+        self.has_credentials = credentials is not None
+        """Whether they were given as such: then a look at an object that may not be needed is
+        cheap, and does not go through boto3's chain for nothing."""
         self._http = (
             SignedHttp(
                 endpoint_url,
@@ -209,14 +210,18 @@ class ObjectStore:
         """Delete; an object that is not there is deleted already."""
         self._call("delete_object", bucket, Bucket=bucket, Key=key)
 
-    def tag(self, bucket: str, key: str, tags: Mapping[str, str], version_id: str | None) -> None:
-        """Add tags to the object's own, replacing those of the same name."""
-        where: dict[str, Any] = {"Bucket": bucket, "Key": key}
-        if version_id:
-            where["VersionId"] = version_id
-        present = self._call("get_object_tagging", bucket, **where).get("TagSet", [])
-        merged = {item["Key"]: item["Value"] for item in present} | dict(tags)
-        tag_set = [{"Key": name, "Value": value} for name, value in merged.items()]
+    def tags(self, bucket: str, key: str, version_id: str | None) -> dict[str, str]:
+        """The object's tags."""
+        where = _exactly(bucket, key, version_id, None)
+        found = self._call("get_object_tagging", bucket, **where).get("TagSet", [])
+        return {item["Key"]: item["Value"] for item in found}
+
+    def set_tags(
+        self, bucket: str, key: str, tags: Mapping[str, str], version_id: str | None
+    ) -> None:
+        """Replace the object's tags by these."""
+        where = _exactly(bucket, key, version_id, None)
+        tag_set = [{"Key": name, "Value": value} for name, value in tags.items()]
         self._call("put_object_tagging", bucket, **where, Tagging={"TagSet": tag_set})
 
     def presign(self, bucket: str, key: str, version_id: str | None, expires_s: float) -> str:
@@ -379,7 +384,7 @@ def _stored(bucket: str, key: str, answer: Any, size: int, body: bytes) -> Store
         key=key,
         etag=str(answer.get("ETag", "")).strip('"'),
         content_type=str(answer.get("ContentType") or "application/octet-stream"),
-        metadata=dict(answer.get("Metadata") or {}),
+        metadata={name.lower(): text for name, text in (answer.get("Metadata") or {}).items()},
         size=size,
         version_id=answer.get("VersionId"),
         body=body,

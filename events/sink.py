@@ -7,26 +7,25 @@ broker should see. 2xx: dealt with (with or without a reply event). 409/429/503:
 422/400: never. No HTTP framework here; `sink_app` is the door.
 """
 
-import hashlib
 import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from . import codec, effects, filters, request, storage
+from . import codec, effects, filters, lineage, request, storage
 from . import event as events
 from .effects import Answer, Effects
-from .errors import DeliveryFailed, EventsError, InFlight, InvalidEvent, Refused, TryAgain
+from .errors import DeliveryFailed, EventsError, InFlight, Refused, TryAgain
 from .event import Event
 from .gate import Gate, KeyedLocks, Once
 from .http import Answer as HttpAnswer
 from .http import Client
 from .journal import Journal, Order, State
 from .metrics import Metrics
-from .objects import MARK, ObjectStore, Stored
+from .objects import ObjectStore, Stored
+from .outcome import RETRY_AFTER_S, Outcome, failure, ignored, record, recorded
 from .sources import keys
 from .spec import Reply, SinkSpec
 from .storage import ObjectRef
@@ -37,23 +36,6 @@ FINAL_CLIENT_ERRORS_EXCEPT = frozenset({408, 409, 425, 429})
 """4xx of a graph that time may heal; every other one says that this input will never do."""
 
 TRACE_ATTRIBUTES = ("traceparent", "tracestate")
-RETRY_AFTER_S = 1.0
-_LOGGED_ERROR = 500
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What the sender of the event gets to see, and what the log line says."""
-
-    status: int
-    kind: str
-    """replied, done, duplicate, ignored, retry, refused: the metrics' and the log's word for it."""
-    reply: Event | None = None
-    message: codec.Message | None = field(default=None, repr=False)
-    """The reply as it goes out, encoded once for the sender and the journal."""
-    reason: str = ""
-    retry_after_s: float | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Sink:
@@ -78,6 +60,7 @@ class Sink:
         self._now = now
         self._wants = filters.compile_filters(spec.filters)
         self._effects = Effects(spec, store)
+        self._scope = spec.source
         self._once: Once[Outcome] = Once()
         self._objects = KeyedLocks()
         self._forms = request.needs(spec.request)
@@ -91,7 +74,7 @@ class Sink:
         try:
             outcome = self._handle(event, deadline)
         except EventsError as error:
-            outcome = _failure(error)
+            outcome = failure(error)
         seconds = time.monotonic() - started
         self.metrics.count("events", outcome.kind)
         self.metrics.observe(seconds)
@@ -101,13 +84,13 @@ class Sink:
     # --- stages -----------------------------------------------------------------------------------
     def _handle(self, event: Event, deadline: float) -> Outcome:
         if not self._wants(event):
-            return _ignored("the trigger's filters do not match")
+            return ignored("the trigger's filters do not match")
         about = storage.object_of(event)
         reason = self._not_ours(about)
         if reason:
-            return _ignored(reason)
-        own = hashlib.sha256(f"{event.source}\0{event.id}".encode("utf-8", "replace")).hexdigest()
-        work_keys = [about.identity, own] if about is not None else [own]
+            return ignored(reason)
+        own = storage.digest(self._scope, event.source, event.id)
+        work_keys = [about.identity(self._scope), own] if about is not None else [own]
         outcome, mine = self._once.call(
             work_keys[0],
             lambda: self._enter(event, about, work_keys, deadline),
@@ -129,6 +112,8 @@ class Sink:
             return "the event is not about an object"
         if about.key.endswith("/"):
             return "the object is a directory marker"
+        if about.event_name == "ObjectCreated:Post" and not about.etag and not about.size:
+            return "a multipart upload has begun (Ceph says so); there is no object yet"
         dedupe = self.spec.dedupe
         if dedupe.bucket == about.bucket and about.key.startswith(dedupe.prefix or "\0"):
             return "the object is a marker of our own journal"
@@ -155,24 +140,24 @@ class Sink:
         try:
             return self._run(event, about, work_keys, deadline)
         except EventsError as error:
-            return _failure(error)
+            return failure(error)
         finally:
             self.gate.leave()
 
     def _run(
         self, event: Event, about: ObjectRef | None, work_keys: list[str], deadline: float
     ) -> Outcome:
-        order = _order(about)
+        order = self._order(about)
         if order is None:
             return self._run_ordered(event, about, work_keys, deadline, None)
         # Two events of one object (an original and a swept one) go one after the other.
         with self._objects.hold(order.object_id):
             last = self._journal.last_sequencer(order.object_id)
             if keys.is_newer(last, order.sequencer):
-                return _ignored("a newer event of this object has been dealt with")
+                return ignored("a newer event of this object has been dealt with")
             floor = event.attributes.get(storage.SWEPT_FLOOR)
             if last is not None and floor is not None and last >= str(floor):
-                return _ignored("the upload a sweep found has been dealt with")
+                return ignored("the upload a sweep found has been dealt with")
             return self._run_ordered(event, about, work_keys, deadline, order)
 
     def _run_ordered(
@@ -187,7 +172,7 @@ class Sink:
         if entry.state is State.BUSY:
             raise InFlight("another process is working on this event")
         if entry.state is State.DONE:
-            return _recorded(entry.reply)
+            return recorded(entry.reply)
         try:
             if about is not None and about.is_removed and self.spec.objects is not None:
                 outcome = self._remove(event, about)
@@ -197,7 +182,7 @@ class Sink:
                 outcome = self._finish(event, about, work_keys, documents, answer, resumed=True)
             else:
                 outcome = self._infer(event, about, work_keys, deadline)
-            self._journal.done(work_keys, _record(outcome), order)
+            self._journal.done(work_keys, record(outcome), order)
         except BaseException:
             self._journal.release(work_keys)
             raise
@@ -208,8 +193,13 @@ class Sink:
     ) -> Outcome:
         spec = self.spec
         stored = self._fetch(about) if about is not None else None
-        if stored is not None and stored.metadata.get(MARK) == spec.name:
-            return _ignored("the object is a result of this very trigger")
+        if stored is not None and stored.metadata.get(lineage.MADE_BY) == spec.full_name:
+            return ignored("the object is a result of this very trigger")
+        hops, maker = self._lineage(event, about, stored)
+        if maker == spec.full_name:
+            return ignored("the tags are a result of this very trigger")
+        what = f"s3://{about.bucket}/{about.key}" if about is not None else "the event"
+        lineage.require(hops, spec.max_hops, maker, what)
 
         def presign() -> str:
             if about is None:
@@ -220,12 +210,43 @@ class Sink:
 
         documents = request.documents(event, about, stored, self._forms, presign)
         body, headers = request.build(spec.request, event, stored, documents)
-        answer = self._call(event, body, headers, deadline)
+        answer = self._call(event, body, headers, deadline, hops)
         if answer.is_json:
             documents["answer"] = answer.value
         if spec.result.touches_objects:
             self._journal.answered(work_keys, effects.pack(answer))
         return self._finish(event, about, work_keys, documents, answer, stored)
+
+    def _lineage(
+        self, event: Event, about: ObjectRef | None, stored: Stored | None
+    ) -> tuple[int, str]:
+        """How many triggers are behind this event, and the name of the last one if it is known."""
+        if about is None:
+            return lineage.of_event(event), ""
+        metadata = stored.metadata if stored is not None else self._peek(about)
+        hops = max(lineage.of_event(event, event.json()), lineage.of_metadata(metadata))
+        maker = metadata.get(lineage.MADE_BY, "")
+        if about.is_tagging and self.spec.result.tag:
+            key = stored.key if stored is not None else about.key
+            tagged, tagger = lineage.of_tags(self._store.tags(about.bucket, key, about.version_id))
+            if tagger:
+                return max(hops, tagged), tagger
+        return hops, maker
+
+    def _peek(self, about: ObjectRef) -> Mapping[str, str]:
+        """An object's metadata for a trigger that needs nothing else of it, if it may be had."""
+        if not self._store.has_credentials or self.spec.result.reply is None:
+            return {}
+        try:
+            return self._store.head(about.bucket, about.key, version_id=about.version_id).metadata
+        except EventsError:
+            return {}
+
+    def _order(self, about: ObjectRef | None) -> Order | None:
+        if about is None or about.sequencer is None:
+            return None
+        object_id = storage.digest(self._scope, about.bucket, about.key)
+        return Order(object_id=object_id, sequencer=about.sequencer)
 
     def _fetch(self, about: ObjectRef) -> Stored | None:
         if not self._needs_bytes and not self._may_recur:
@@ -254,7 +275,9 @@ class Sink:
             )
         return self._store.head(about.bucket, key, version_id=about.version_id, etag=about.etag)
 
-    def _call(self, event: Event, body: bytes, headers: dict[str, str], deadline: float) -> Answer:
+    def _call(
+        self, event: Event, body: bytes, headers: dict[str, str], deadline: float, hops: int
+    ) -> Answer:
         left = min(self.spec.target_timeout_s, deadline - time.monotonic())
         if left <= 0:
             raise TryAgain("the deadline passed before the graph was called")
@@ -265,7 +288,7 @@ class Sink:
         answer = self._client.post(self.spec.target_url, headers, body, left)
         _require_success(answer)
         return effects.answer_of(
-            answer.body, answer.headers.get("content-type", "application/octet-stream")
+            answer.body, answer.headers.get("content-type", "application/octet-stream"), hops
         )
 
     def _finish(
@@ -305,7 +328,7 @@ class Sink:
         trace = {name: event.attributes.get(name) for name in TRACE_ATTRIBUTES}
         return events.make(
             # The same work gives the same id, so a reply published twice can be told.
-            id=hashlib.sha256(f"{key}\0{kind}".encode()).hexdigest()[:32],
+            id=storage.digest(key, kind)[:32],
             source=spec.source.text(documents) if spec.source else self.spec.source,
             type=kind,
             subject=spec.subject.text(documents) if spec.subject else event.subject,
@@ -314,6 +337,7 @@ class Sink:
             data=data,
             causationid=event.id,
             causationsource=event.source,
+            turnouthops=str(answer.hops + 1),
             **trace,
         )
 
@@ -360,41 +384,3 @@ def _require_success(answer: HttpAnswer) -> None:
     raise DeliveryFailed(
         message, cause_status=status, retry_after_s=float(after) if after.isdecimal() else None
     )
-
-
-def _failure(error: EventsError) -> Outcome:
-    if isinstance(error, TryAgain):
-        return Outcome(
-            status=error.status,
-            kind="retry",
-            reason=str(error),
-            retry_after_s=error.retry_after_s or RETRY_AFTER_S,
-        )
-    status = error.status if isinstance(error, (Refused, InvalidEvent)) else _LOGGED_ERROR
-    return Outcome(status=status, kind="refused", reason=str(error))
-
-
-def _ignored(reason: str) -> Outcome:
-    return Outcome(status=204, kind="ignored", reason=reason)
-
-
-def _order(about: ObjectRef | None) -> Order | None:
-    if about is None or about.sequencer is None:
-        return None
-    return Order(object_id=storage.object_id(about.bucket, about.key), sequencer=about.sequencer)
-
-
-def _record(outcome: Outcome) -> bytes:
-    """An outcome for the journal: a line with status and headers, then the reply's bytes."""
-    headers, body = outcome.message or ({}, b"")
-    return json.dumps({"status": outcome.status, "headers": headers}).encode() + b"\n" + body
-
-
-def _recorded(record: bytes | None) -> Outcome:
-    head, _, body = (record or b'{"status": 204, "headers": {}}').partition(b"\n")
-    value = json.loads(head)
-    status, headers = int(value["status"]), value["headers"]
-    if not headers:
-        return Outcome(status=status, kind="duplicate")
-    (reply,) = codec.decode(headers, body)
-    return Outcome(status=status, kind="duplicate", reply=reply, message=(headers, body))

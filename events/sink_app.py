@@ -13,9 +13,10 @@ from .http import Client
 from .jobs import PATH, Jobs, wants_async
 from .journal import Journal, MemoryJournal
 from .objects import ObjectStore
+from .outcome import Outcome
 from .sender import Sender
 from .settings import SinkSettings
-from .sink import Outcome, Sink
+from .sink import Sink
 from .spec import SinkSpec
 from .sweep import Sweeper
 
@@ -87,7 +88,11 @@ def make_sink(sink_spec: SinkSpec, settings: SinkSettings) -> tuple[Sink, Jobs, 
     if objects is None or not settings.broker:
         return sink, jobs, None
     sender = Sender(client, None, settings.broker, extensions=settings.extensions, timeout_s=30.0)
-    return sink, jobs, Sweeper(objects, store=store, journal=journal, sender=sender)
+    return (
+        sink,
+        jobs,
+        Sweeper(objects, store=store, journal=journal, sender=sender, scope=sink_spec.source),
+    )
 
 
 def make_journal(sink_spec: SinkSpec, store: ObjectStore) -> Journal:

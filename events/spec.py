@@ -154,6 +154,8 @@ class SinkSpec:
     """From an event's arrival to its answer, waiting included."""
     async_ttl_s: float = 3600.0
     """How long the answer to a `Prefer: respond-async` request can be fetched."""
+    max_hops: int = 8
+    """What this many triggers have made one after the other is refused: the end of a loop."""
 
     def allowed_buckets(self) -> names.AllowList:
         """Every bucket this trigger may touch, and nothing else."""
@@ -166,6 +168,11 @@ class SinkSpec:
         if self.dedupe.store == "s3":
             exact.add(self.dedupe.bucket)
         return names.AllowList(exact, patterns)
+
+    @property
+    def full_name(self) -> str:
+        """NAMESPACE/NAME, as in the marks on everything it writes."""
+        return f"{self.namespace}/{self.name}"
 
     @property
     def source(self) -> str:
@@ -197,6 +204,7 @@ def parse(value: Mapping[str, Any]) -> SinkSpec:
         max_waiting=int(concurrency.get("waiting", 32)),
         deadline_s=deadline_s,
         async_ttl_s=float(value.get("asyncTtlSeconds") or 3600),
+        max_hops=int(value.get("maxHops") or 8),
     )
 
 

@@ -383,4 +383,5 @@ _TOP: dict[str, Check] = {
     "concurrency": _map({"max": _number(1, 1000), "waiting": _number(0, 100_000)}),
     "deadlineSeconds": _number(0.001, _DAY, whole=False),
     "asyncTtlSeconds": _number(1, 7 * _DAY),
+    "maxHops": _number(1, 1000),
 }

@@ -11,7 +11,7 @@ from typing import Any
 
 from .errors import InvalidEvent
 from .event import Event, is_json_media
-from .sources import keys
+from .sources import keys, s3
 
 SWEPT_FLOOR = "sweptfrom"
 """Extension of an event a sweep made: the sequencer of the beginning of the second of the write."""
@@ -41,32 +41,34 @@ class ObjectRef:
         return self.event_name.startswith("ObjectCreated:")
 
     @property
+    def is_tagging(self) -> bool:
+        return self.event_name.startswith("ObjectTagging:")
+
+    @property
     def is_removed(self) -> bool:
         return self.event_name.startswith("ObjectRemoved:")
 
-    @property
-    def identity(self) -> str:
+    def identity(self, scope: str) -> str:
         """What makes two notifications speak of the same upload, whatever their transport ids.
 
-        Bucket, key, version or entity tag, sequencer, and created/removed: hashed, so it is safe as
-        a key of any store.
+        Bucket, key, version or entity tag, sequencer, and created/removed, for one trigger
+        (`scope`: its source): hashed, so it is safe as a key of any store.
         """
         action = self.event_name.partition(":")[0]
         version = self.version_id or self.etag or ""
-        parts = (self.bucket, self.key, version, self.sequencer or "", action)
-        return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()
+        return digest(scope, self.bucket, self.key, version, self.sequencer or "", action)
 
 
-def object_id(bucket: str, key: str) -> str:
-    """The name of an object, all versions of it, fit for any store."""
-    return hashlib.sha256(f"{bucket}\0{key}".encode("utf-8", "replace")).hexdigest()
+def digest(*parts: str) -> str:
+    """A name of these parts that is fit for any store."""
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()
 
 
 def name_of(event_type: str) -> str | None:
     """The S3 event name in a CloudEvents type; None: not a storage event."""
     for prefix in _PREFIXES:
         if event_type.startswith(prefix):
-            name = event_type[len(prefix) :]
+            name = s3.event_name(event_type[len(prefix) :])
             if name.startswith("Object") and ":" in name:
                 return name
     return None
@@ -87,8 +89,9 @@ def object_of(event: Event) -> ObjectRef | None:
         if len(record["Records"]) != 1:  # Ceph sends one; several would need several CloudEvents
             raise InvalidEvent(f"expected one S3 record in the event, got {len(record['Records'])}")
         record = record["Records"][0]
-    s3 = record.get("s3") if isinstance(record, dict) else None
-    bucket, item = (s3.get("bucket"), s3.get("object")) if isinstance(s3, dict) else (None, None)
+    inside = record.get("s3") if isinstance(record, dict) else None
+    inside = inside if isinstance(inside, dict) else {}
+    bucket, item = inside.get("bucket"), inside.get("object")
     if not isinstance(bucket, dict) or not isinstance(item, dict):
         raise InvalidEvent("the event's S3 record has no s3.bucket and s3.object")
     raw_key = item.get("key")

@@ -22,7 +22,7 @@ from .objects import Listed, ObjectStore
 from .sender import Sender
 from .sources import s3
 from .spec import ObjectFilter
-from .storage import SWEPT_FLOOR, object_id
+from .storage import SWEPT_FLOOR, digest
 
 logger = logging.getLogger(__name__)
 
@@ -77,9 +77,12 @@ class Sweeper:
         store: ObjectStore,
         journal: Journal,
         sender: Sender,
+        scope: str,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`scope`: the trigger's source, under which the journal knows its objects."""
         self._objects = objects
+        self._scope = scope
         self._store = store
         self._journal = journal
         self._sender = sender
@@ -123,7 +126,7 @@ class Sweeper:
         return old_enough and self._objects.wants(bucket, found.key, "ObjectCreated:Put")
 
     def _is_unknown(self, bucket: str, found: Listed) -> bool:
-        last = self._journal.last_sequencer(object_id(bucket, found.key))
+        last = self._journal.last_sequencer(digest(self._scope, bucket, found.key))
         return last is None or last < f"{int(found.modified_s) * _SECOND_NS:016X}"
 
 

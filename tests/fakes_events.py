@@ -188,7 +188,8 @@ class FakeStore:
 
     def __init__(self, allowed: AllowList | None = None) -> None:
         self.objects: dict[tuple[str, str], Stored] = {}
-        self.tags: dict[tuple[str, str], dict[str, str]] = {}
+        self.tagged: dict[tuple[str, str], dict[str, str]] = {}
+        self.has_credentials = True
         self.log: list[str] = []
         self.fail: dict[str, Exception] = {}
         self._allowed = allowed
@@ -251,9 +252,15 @@ class FakeStore:
         self._start("delete", bucket, key)
         self.objects.pop((bucket, key), None)
 
-    def tag(self, bucket: str, key: str, tags: Mapping[str, str], version_id: str | None) -> None:
-        self._start("tag", bucket, key)
-        self.tags.setdefault((bucket, key), {}).update(tags)
+    def tags(self, bucket: str, key: str, version_id: str | None) -> dict[str, str]:
+        self._start("tags", bucket, key)
+        return dict(self.tagged.get((bucket, key), {}))
+
+    def set_tags(
+        self, bucket: str, key: str, tags: Mapping[str, str], version_id: str | None
+    ) -> None:
+        self._start("set_tags", bucket, key)
+        self.tagged[bucket, key] = dict(tags)
 
     def presign(self, bucket: str, key: str, version_id: str | None, expires_s: float) -> str:
         return f"https://signed/{bucket}/{key}?e={expires_s:g}"

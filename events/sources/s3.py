@@ -23,20 +23,34 @@ _REASONS = {
     "POST Object": "Post",
     "CopyObject": "Copy",
     "CompleteMultipartUpload": "CompleteMultipartUpload",
-    "DeleteObject": "Delete",
 }
-_DETAIL_TYPES = {
-    "Object Created": "ObjectCreated",
-    "Object Deleted": "ObjectRemoved",
-    "Object Tags Added": "ObjectTagging",
-    "Object Tags Deleted": "ObjectTagging",
-    "Object Restore Completed": "ObjectRestore",
+_NAMES = {
+    "Object Tags Added": "ObjectTagging:Put",
+    "Object Tags Deleted": "ObjectTagging:Delete",
+    "Object ACL Updated": "ObjectAcl:Put",
+    "Object Restore Initiated": "ObjectRestore:Post",
+    "Object Restore Completed": "ObjectRestore:Completed",
+    "Object Restore Expired": "ObjectRestore:Delete",
+    "Object Storage Class Changed": "LifecycleTransition",
+    "Object Access Tier Changed": "IntelligentTiering",
 }
+"""EventBridge's detail-types beside Object Created and Object Deleted, and S3's names for them."""
+
+_NOT_CREATED = {
+    "ObjectCreated:PutTagging": "ObjectTagging:Put",
+    "ObjectCreated:DeleteTagging": "ObjectTagging:Delete",
+    "ObjectCreated:PutRetention": "ObjectRetention:Put",
+    "ObjectCreated:PutLegalHold": "ObjectLegalHold:Put",
+}
+"""What MinIO files under ObjectCreated although no content is new; a trigger that tags its input
+would wake itself for ever."""
 
 
 def event_name(name: str) -> str:
-    """An eventName without the `s3:` that MinIO and old Ceph releases put in front."""
-    return name.removeprefix("s3:")
+    """An eventName without the `s3:` that MinIO and old Ceph releases put in front; in S3's words
+    where MinIO has others."""
+    name = name.removeprefix("s3:")
+    return _NOT_CREATED.get(name, name)
 
 
 def from_record(record: Any) -> Event:
@@ -71,18 +85,9 @@ def from_event_bridge(envelope: Mapping[str, Any]) -> Event:
     raw."""
     detail = envelope["detail"]
     detail_type = str(envelope.get("detail-type"))
-    kind = _DETAIL_TYPES.get(detail_type)
-    if kind is None:
-        raise InvalidEvent(f"EventBridge detail-type {detail_type!r} is not an S3 object event")
+    name = _event_bridge_name(detail_type, detail)
     bucket = _text(detail, "bucket", "name")
     key = _text(detail, "object", "key")
-    reason = _text(detail, "reason", default="")
-    if kind == "ObjectTagging":
-        name = "ObjectTagging:Put" if detail_type.endswith("Added") else "ObjectTagging:Delete"
-    elif kind == "ObjectRemoved" and detail.get("deletion-type") == "Delete Marker Created":
-        name = "ObjectRemoved:DeleteMarkerCreated"
-    else:
-        name = f"{kind}:{_REASONS.get(reason, reason.replace(' ', '') or 'Put')}"
     region = _text(envelope, "region", default="")
     time = _text(envelope, "time", default="")
     object_ = detail["object"]
@@ -114,6 +119,20 @@ def from_event_bridge(envelope: Mapping[str, Any]) -> Event:
         time=time if events.is_timestamp(time) else None,
         value=record,
     )
+
+
+def _event_bridge_name(detail_type: str, detail: Mapping[str, Any]) -> str:
+    """S3's own event name for an EventBridge event. Raises `InvalidEvent` for other services'."""
+    reason = _text(detail, "reason", default="")
+    if detail_type == "Object Created":
+        return f"ObjectCreated:{_REASONS.get(reason, reason.replace(' ', '') or 'Put')}"
+    if detail_type == "Object Deleted":
+        kind = "LifecycleExpiration" if reason == "Lifecycle Expiration" else "ObjectRemoved"
+        marker = detail.get("deletion-type") == "Delete Marker Created"
+        return f"{kind}:{'DeleteMarkerCreated' if marker else 'Delete'}"
+    if detail_type not in _NAMES:
+        raise InvalidEvent(f"EventBridge detail-type {detail_type!r} is not an S3 object event")
+    return _NAMES[detail_type]
 
 
 def is_test_message(body: Mapping[str, Any]) -> bool:

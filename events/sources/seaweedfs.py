@@ -24,11 +24,14 @@ _HIDDEN = (".uploads", ".versions", ".tmp")
 
 
 def is_notification(body: Mapping[str, Any]) -> bool:
-    return "event_type" in body and str(body.get("key", "")).startswith(ROOT)
+    """Of any file of the filer: also of those that are no S3 objects."""
+    return "event_type" in body and str(body.get("key")).startswith("/")
 
 
 def to_event(body: Mapping[str, Any]) -> Event | None:
     """The object event of a filer notification; None: nothing happened to an object's content."""
+    if not str(body["key"]).startswith(ROOT):
+        return None
     message = body.get("message")
     if not isinstance(message, dict):
         raise InvalidEvent("a SeaweedFS notification needs a `message` object")
@@ -48,6 +51,7 @@ def to_event(body: Mapping[str, Any]) -> Event | None:
         return None
     attributes = entry.get("attributes")
     attributes = attributes if isinstance(attributes, dict) else {}
+    metadata = _user_metadata(entry)
     record = {
         "eventVersion": "2.1",
         "eventSource": SOURCE,
@@ -62,6 +66,7 @@ def to_event(body: Mapping[str, Any]) -> Event | None:
                 "size": attributes.get("file_size", 0),
                 "eTag": _etag(entry, attributes),
                 "contentType": attributes.get("mime"),
+                **({"userMetadata": metadata} if metadata else {}),
                 "versionId": version,
                 # A delete carries the old entry: the same sequencer as the upload it undoes.
                 "sequencer": f"{_nanoseconds(entry, attributes):016X}",
@@ -125,6 +130,14 @@ def _extended(entry: Mapping[str, Any], name: str) -> str | None:
         return base64.b64decode(value, validate=True).decode("utf-8")
     except (binascii.Error, ValueError):
         return None
+
+
+def _user_metadata(entry: Mapping[str, Any]) -> dict[str, str]:
+    """The object's `x-amz-meta-` fields, as MinIO sends them along."""
+    extended = entry.get("extended")
+    names = extended if isinstance(extended, dict) else {}
+    found = {name: _extended(entry, name) for name in names if name.startswith("X-Amz-Meta-")}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _etag(entry: Mapping[str, Any], attributes: Mapping[str, Any]) -> str | None:

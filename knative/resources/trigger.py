@@ -24,7 +24,14 @@ JSON = Any
 Object = dict[str, JSON]
 
 TYPE_PREFIX = "com.amazonaws.s3."
-SINK_FIELDS = ("request", "result", "concurrency", "deadlineSeconds", "asyncTtlSeconds")
+SINK_FIELDS = (
+    "request",
+    "result",
+    "concurrency",
+    "deadlineSeconds",
+    "asyncTtlSeconds",
+    "maxHops",
+)
 """Parts of the spec the sink reads as they are."""
 
 DEFAULT_DEADLINE_S = 300

@@ -13,8 +13,9 @@ from events import codec
 from events.errors import Forbidden, ObjectGone, Refused, TryAgain
 from events.journal import Order, State
 from events.journal_s3 import S3Journal
+from events.lineage import MADE_BY
 from events.names import AllowList
-from events.objects import MARK, ObjectStore
+from events.objects import ObjectStore
 from tests import fakes_events as shapes
 from tests import seaweed
 from tests.contract.test_events import ANSWER, Upstream, running
@@ -42,15 +43,15 @@ def store(s3: seaweed.S3Server, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
 
 @pytest.mark.parametrize("key", KEYS)
 def test_every_key_makes_the_round_trip(store: ObjectStore, key: str) -> None:
-    store.put("mnist", key, b"body", "text/x", {MARK: "t"})
+    store.put("mnist", key, b"body", "text/x", {MADE_BY: "t"})
     found = store.get("mnist", key)
-    assert (found.body, found.content_type, found.metadata[MARK]) == (b"body", "text/x", "t")
+    assert (found.body, found.content_type, found.metadata[MADE_BY]) == (b"body", "text/x", "t")
     store.copy(found, "digit-5", key, {"more": "1"})
     copied = store.head("digit-5", key)
-    assert copied.metadata == {MARK: "t", "more": "1"}
+    assert copied.metadata == {MADE_BY: "t", "more": "1"}
     assert copied.content_type == "text/x"
-    store.tag("mnist", key, {"a": "1"}, None)
-    store.tag("mnist", key, {"b": "2"}, None)
+    store.set_tags("mnist", key, {"a": "1", "b": "2"}, None)
+    assert store.tags("mnist", key, None) == {"a": "1", "b": "2"}
     store.delete("mnist", key)
     store.delete("mnist", key)
     with pytest.raises(ObjectGone):
@@ -59,9 +60,9 @@ def test_every_key_makes_the_round_trip(store: ObjectStore, key: str) -> None:
 
 def test_metadata_beyond_ascii_survives_a_copy(store: ObjectStore) -> None:
     store.put("mnist", "noted", b"body", "text/x", {"note": "Größe €", "plain": "1"})
-    store.copy(store.get("mnist", "noted"), "digit-5", "noted", {MARK: "t"})
+    store.copy(store.get("mnist", "noted"), "digit-5", "noted", {MADE_BY: "t"})
     found = store.head("digit-5", "noted").metadata
-    assert (found["plain"], found[MARK]) == ("1", "t")
+    assert (found["plain"], found[MADE_BY]) == ("1", "t")
     (decoded, charset) = email.header.decode_header(found["note"])[0]
     assert (decoded.decode(charset or "ascii"), charset) == ("Größe €", "utf-8")
 

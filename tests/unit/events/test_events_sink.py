@@ -14,8 +14,10 @@ from events import spec
 from events.errors import DeliveryFailed, Forbidden, TryAgain
 from events.http import Answer, Client
 from events.journal import Journal, MemoryJournal
-from events.objects import MARK, ObjectStore
-from events.sink import Outcome, Sink
+from events.lineage import MADE_BY
+from events.objects import ObjectStore
+from events.outcome import Outcome
+from events.sink import Sink
 from tests.fakes_events import FakeClient, FakeStore, aws_record, object_event, predictions
 
 SPEC: dict[str, Any] = {
@@ -75,7 +77,7 @@ def test_a_digit_is_classified_filed_and_answered_for() -> None:
     }
     written = world.store.objects["answers", "in/a b.png.json"]
     assert json.loads(written.body)["answer"] == {"predictions": [{"classes": 5}]}
-    assert written.metadata[MARK] == "digits"
+    assert written.metadata[MADE_BY] == "default/digits"
 
 
 def test_the_reply_names_its_cause() -> None:
@@ -366,7 +368,7 @@ def test_tags_and_copies() -> None:
     }
     world = World({"result": result})
     assert world.upload("in/a.png").status == 204
-    assert world.store.tags["mnist", "in/a.png"] == {"digit": "5"}
+    assert world.store.tagged["mnist", "in/a.png"] == {"digit": "5"}
     assert ("archive", "5/a.png") in world.store.objects
     assert ("mnist", "in/a.png") in world.store.objects
 
@@ -392,6 +394,49 @@ def test_a_removed_object_takes_its_result_along() -> None:
     assert world.sink.handle(object_event("a.png", name="ObjectRemoved:Delete")).status == 204
     assert ("answers", "a.png.json") not in world.store.objects
     assert len(world.client.calls) == 1
+    world.store.load("answers", "b.png.json", b"somebody's own")
+    assert world.sink.handle(object_event("b.png", name="ObjectRemoved:Delete")).status == 204
+    assert ("answers", "b.png.json") in world.store.objects
+
+
+def test_an_upload_that_arrives_during_a_move_is_not_deleted() -> None:
+    world = World({"result": {"move": {"bucket": "digit-{$.predictions[0].classes}"}}})
+    copy = world.store.copy
+
+    def copy_then_upload(*arguments: Any) -> None:
+        copy(*arguments)
+        world.store.load("mnist", "a.png", b"NEW")
+
+    world.store.copy = copy_then_upload  # type: ignore[method-assign]
+    assert world.upload("a.png", sequencer="0A").status == 204
+    assert world.store.objects["digit-5", "a.png"].body == b"PNG"
+    assert world.store.objects["mnist", "a.png"].body == b"NEW"
+
+
+def test_what_ceph_says_of_a_multipart_upload_that_has_begun_is_no_object() -> None:
+    world = World()
+    begun = object_event("a.png", name="ObjectCreated:Post")
+    record = begun.json()
+    record["s3"]["object"]["size"] = 0
+    begun = events.make_json(
+        id="1", source=begun.source, type=begun.type, value=record, subject="a.png"
+    )
+    outcome = world.sink.handle(begun)
+    assert (outcome.kind, world.store.log) == ("ignored", [])
+    assert "multipart" in outcome.reason
+    assert world.upload("a.png", name="ObjectCreated:Post", sequencer="0A").kind == "replied"
+
+
+def test_two_triggers_share_a_journal_and_each_does_its_work() -> None:
+    memory = journal()
+    result = {"write": {"key": "{object.key}.json", "bucket": "answers"}}
+    one = World({"result": result}, memory=memory)
+    other = World({"result": result, "name": "second"}, predictions(b"2"), memory=memory)
+    other.store = one.store
+    other.sink = other.make()
+    assert one.upload().kind == other.sink.handle(object_event("a.png")).kind == "done"
+    written = json.loads(one.store.objects["answers", "a.png.json"].body)
+    assert (written["trigger"], written["answer"]) == ("second", 2)
 
 
 def test_events_that_are_not_about_objects() -> None:

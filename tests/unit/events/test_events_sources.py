@@ -180,8 +180,11 @@ def test_two_uploads_of_the_same_bytes_are_two_objects_for_seaweedfs() -> None:
         storage.object_of(read(body).events[0])
         for body in (shapes.seaweed(), shapes.seaweed(), second)
     )
-    assert None not in (first, again, other)
-    assert first.identity == again.identity != other.identity  # type: ignore[union-attr]
+    assert first is not None
+    assert again is not None
+    assert other is not None
+    assert first.identity("t") == again.identity("t") != other.identity("t")
+    assert first.identity("another trigger") != first.identity("t")
 
 
 def test_ceph_speaks_cloud_events_its_own_way() -> None:

@@ -14,7 +14,8 @@ from events.journal import Order
 from events.objects import Listed, ObjectStore
 from events.sender import Sender
 from events.spec_check import check
-from events.sweep import Sweeper, event_of, object_id
+from events.storage import digest
+from events.sweep import Sweeper, event_of
 from tests.fakes_events import aws_record
 from tests.unit.events.test_events_sink import SPEC, World, journal
 
@@ -49,13 +50,14 @@ def listed(key: str = "a.png", modified_s: float = WRITTEN_S) -> Listed:
 
 
 def sweeper(bucket: Bucket, broker: Broker, memory: Any, now: float) -> Sweeper:
-    objects = spec.parse(SWEPT).objects
-    assert objects is not None
+    parsed = spec.parse(SWEPT)
+    assert parsed.objects is not None
     return Sweeper(
-        objects,
+        parsed.objects,
         store=cast("ObjectStore", bucket),
         journal=memory,
         sender=cast("Sender", broker),
+        scope=parsed.source,
         clock=lambda: now,
     )
 
@@ -72,7 +74,9 @@ def test_old_enough_young_enough_and_ours(key: str, age_s: float, published: int
 
 def test_what_has_been_dealt_with_is_left_alone() -> None:
     memory, broker = journal(), Broker()
-    order = Order(object_id=object_id("mnist", "a.png"), sequencer=f"{NANOSECOND:016X}")
+    order = Order(
+        object_id=digest(spec.parse(SWEPT).source, "mnist", "a.png"), sequencer=f"{NANOSECOND:016X}"
+    )
     memory.done(["k"], b"", order)
     swept = sweeper(Bucket(listed()), broker, memory, WRITTEN_S + 60).run()
     assert (swept.looked_at, swept.published) == (1, 0)
