@@ -11,15 +11,18 @@ def postprocess(self, result, context):
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
+
+from .errors import NotSupported
 
 if TYPE_CHECKING:
     from .model import Call
     from .outbound import Session
 
-Remote = Callable[[Any, "Call"], Awaitable[Any]]
+Remote = Callable[[Any, "Call", Mapping[str, str] | None], Awaitable[Any]]
+"""Payload, call, header fields instead of the call's own -> the predictor's answer."""
 
 
 class Context(dict[str, Any]):
@@ -81,26 +84,28 @@ class Context(dict[str, Any]):
             self._session = Session(fields, self.remaining_s)
         return self._session
 
-    async def predict(self, payload: Any) -> Any:
+    async def predict(self, payload: Any, headers: Mapping[str, str] | None = None) -> Any:
         """Ask the predictor, as the server would in the place of a `predict` hook: for hooks that
-        ask more than once. Raises UpstreamError (its subclasses say what went wrong)."""
-        return await self._ask()(payload, self._call)
+        ask more than once. `headers` stand for the request's: those that travel on are taken from
+        them. Raises UpstreamError (its subclasses say what went wrong), NotSupported without a
+        predictor."""
+        return await self._ask()(payload, self._call, headers)
 
-    def predict_blocking(self, payload: Any) -> Any:
+    def predict_blocking(self, payload: Any, headers: Mapping[str, str] | None = None) -> Any:
         """`predict` for sync hooks, which run on threads."""
         ask, loop = self._ask(), self._loop
         if loop is None or asyncio._get_running_loop() is not None:
             raise RuntimeError("predict_blocking is for sync hooks; others `await context.predict`")
 
         async def run() -> Any:
-            return await ask(payload, self._call)
+            return await ask(payload, self._call, headers)
 
         return asyncio.run_coroutine_threadsafe(run(), loop).result()
 
     def _ask(self) -> Remote:
         if self._remote is None:
-            raise RuntimeError(
-                "this model has no predictor: start the server with --predictor-host"
+            raise NotSupported(
+                f"model {self.model_name} has no predictor: start the server with --predictor-host"
             )
         return self._remote
 

@@ -5,6 +5,7 @@ catching TypeError (which runs user code twice when its own code raises one).
 """
 
 import inspect
+import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -31,8 +32,9 @@ def _defining_module(hook: Callable[..., Any]) -> str:
     return getattr(inspect.unwrap(hook), "__module__", "") or ""
 
 
-def positional_capacity(hook: Callable[..., Any]) -> int:
-    """How many positional arguments `hook` accepts; a large number for *args."""
+def positional_capacity(hook: Callable[..., Any], *kinds: type) -> int:
+    """How many positional arguments `hook` accepts; a large number for *args. With `kinds`, those
+    from the first whose default is of no such type on are the hook's own."""
     try:
         parameters = inspect.signature(hook).parameters.values()
     except (TypeError, ValueError):  # a builtin without a signature: KServe's plain form
@@ -45,6 +47,8 @@ def positional_capacity(hook: Callable[..., Any]) -> int:
             inspect.Parameter.POSITIONAL_ONLY,
             inspect.Parameter.POSITIONAL_OR_KEYWORD,
         ):
+            if kinds and _is_own(parameter, *kinds):
+                break
             count += 1
     return count
 
@@ -52,38 +56,72 @@ def positional_capacity(hook: Callable[..., Any]) -> int:
 Stage = Callable[[Any, dict[str, str], dict[str, str], Any], Any]
 """A hook of KServe's spelling, called (payload, headers, response headers, context)."""
 
+_NAMED = {"headers": 1, "response_headers": 2, "context": 3}
+"""Parameters that get their value by name where they do not stand in their place."""
+
 
 def stage(hook: Callable[..., Any]) -> tuple[Stage, bool]:
     """(`hook`, callable with all four arguments of a `Stage`; whether it uses the context).
 
-    It gets as many of the first three as it takes by position; a parameter called `context` gets
-    the fourth, wherever it stands.
+    It gets as many of the first three as it takes by position, up to a parameter whose default
+    says that it is the hook's own; those called `headers`, `response_headers` and `context` get
+    theirs wherever they stand.
     """
-    if not takes_keyword(hook, "context"):
-        plain = trimmed(hook)
-        return lambda payload, headers, answer, context: plain(payload, headers, answer), False
-    parameters = inspect.signature(hook).parameters
-    if parameters["context"].kind is inspect.Parameter.POSITIONAL_ONLY:
-        raise LoadFailed(f"{hook.__name__}: `context` must not be positional-only")
-    capacity = min(positional_capacity(hook), 3)
-    by_position = [
-        name
-        for name, parameter in parameters.items()
-        if parameter.kind
-        in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    ]
-    if "context" in by_position:
-        capacity = min(by_position.index("context"), 3)
+    try:
+        parameters = inspect.signature(hook).parameters.values()
+    except (TypeError, ValueError):  # a builtin without a signature: KServe's plain form
+        return lambda payload, headers, answer, context: hook(payload), False
+    count = 0
+    by_name: list[tuple[str, int]] = []
+    in_order = True
+    for parameter in parameters:
+        at = _NAMED.get(parameter.name)
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            count = 3 if in_order else count
+            in_order = False
+        elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            continue
+        elif (
+            in_order
+            and count < 3
+            and at in (None, count)
+            and parameter.kind is not inspect.Parameter.KEYWORD_ONLY
+            and not _is_own(parameter, dict)
+        ):
+            count += 1
+        else:
+            in_order = False
+            if at is not None:
+                if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
+                    raise LoadFailed(
+                        f"{hook.__name__}: `{parameter.name}` must not be positional-only"
+                    )
+                by_name.append((parameter.name, at))
+    if not by_name:
 
-    def call(payload: Any, headers: dict[str, str], answer: dict[str, str], context: Any) -> Any:
-        return hook(*(payload, headers, answer)[:capacity], context=context)
+        def plain(payload: Any, headers: dict[str, str], answer: dict[str, str], _: Any) -> Any:
+            return hook(*(payload, headers, answer)[:count])
 
-    return call, True
+        return plain, False
+
+    def call(*arguments: Any) -> Any:
+        return hook(*arguments[:count], **{name: arguments[at] for name, at in by_name})
+
+    return call, any(name == "context" for name, _ in by_name)
 
 
-def trimmed(hook: Callable[..., Any]) -> Callable[..., Any]:
-    """`hook`, callable with any number of positional arguments: surplus ones are dropped."""
-    capacity = positional_capacity(hook)
+def _is_own(parameter: inspect.Parameter, *kinds: type) -> bool:
+    """Its default is a value that ours could not stand for: `scale=255`."""
+    default = parameter.default
+    if default is inspect.Parameter.empty or default is None:
+        return False
+    return not isinstance(default, kinds)
+
+
+def trimmed(hook: Callable[..., Any], *kinds: type) -> Callable[..., Any]:
+    """`hook`, callable with any number of positional arguments: surplus ones are dropped, and
+    (with `kinds`) those for parameters of its own."""
+    capacity = positional_capacity(hook, *kinds)
     if capacity >= 1000:
         return hook
 
@@ -132,15 +170,40 @@ def is_async(hook: Callable[..., Any]) -> bool:
 
 def _with_a_base(factory: Callable[..., Any]) -> Callable[..., Any]:
     """`object.__init__` takes no arguments; `functions.Model` takes what SDKs' bases take."""
-    if not inspect.isclass(factory) or factory.__bases__ != (object,):
-        return factory
-    codes = [getattr(member, "__code__", None) for member in vars(factory).values()]
-    if not any(code is not None and "super" in code.co_names for code in codes):
+    if not inspect.isclass(factory) or not any(map(_lost_its_base, factory.__mro__)):
         return factory
     from .public import Model
 
+    if issubclass(factory, Model):
+        return factory
     members = {"__module__": factory.__module__, "__qualname__": factory.__qualname__}
-    return type(factory.__name__, (factory, Model), members)
+    made: Callable[..., Any] = types.new_class(
+        factory.__name__, (factory, Model), exec_body=lambda namespace: namespace.update(members)
+    )
+    return made
+
+
+def _lost_its_base(cls: type) -> bool:
+    """It has none and calls it."""
+    codes = [getattr(member, "__code__", None) for member in vars(cls).values()]
+    return cls.__bases__ == (object,) and any(
+        code is not None and "super" in code.co_names for code in codes
+    )
+
+
+def _places(factory: Callable[..., Any], parameters: Mapping[str, inspect.Parameter]) -> set[str]:
+    """Names that can be given by keyword; through `**kwargs`, those of the next class's
+    constructor, which they are for."""
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    found = {name for name, parameter in parameters.items() if parameter.kind not in variable}
+    for cls in getattr(factory, "__mro__", ()):
+        own = vars(cls).get("__init__")
+        if inspect.isfunction(own):
+            found |= {n for n, p in inspect.signature(own).parameters.items()
+                      if p.kind not in variable}  # fmt: skip
+            if not takes_any_keyword(own):
+                break
+    return found - {"self"}
 
 
 def construct(
@@ -161,7 +224,8 @@ def construct(
         return factory(**wanted)
     parameters = signature.parameters
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    arguments = {name: value for name, value in offered.items() if name in parameters}
+    places = _places(factory, parameters)
+    arguments = {name: value for name, value in offered.items() if name in places}
     label = getattr(factory, "__name__", "the model class")
     for name, value in wanted.items():
         if name not in parameters and not takes_any:

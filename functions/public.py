@@ -36,8 +36,9 @@ class Model:
 
     async def predict(self, payload: Any, headers: Any = None, response_headers: Any = None) -> Any:
         """Ask the predictor: what `await super().predict(...)` of a transformer's own `predict`
-        means. The server does not take it for a `predict` of the user's."""
-        return await current().predict(payload)
+        means, with the header fields (the request's) that are given. The server does not take it
+        for a `predict` of the user's."""
+        return await current().predict(payload, headers)
 
 
 class Transformer(Model):

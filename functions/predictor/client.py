@@ -21,7 +21,7 @@ from functions.errors import (
     UpstreamStatus,
     UpstreamTimeout,
 )
-from functions.model import Call
+from functions.model import Call, lower_headers
 
 from . import documents, target
 from .connection import Broken
@@ -74,12 +74,15 @@ class Predictor:
         self._hopeless_until = 0.0
         self._poking: asyncio.Task[None] | None = None
 
-    async def __call__(self, payload: Any, call: Call) -> Any:
-        """One answer: a V1 document, or an InferResponse from a V2 predictor.
+    async def __call__(
+        self, payload: Any, call: Call, headers: Mapping[str, str] | None = None
+    ) -> Any:
+        """One answer: a V1 document, or an InferResponse from a V2 predictor. `headers` stand for
+        the request's.
 
         Raises UpstreamStatus (its own error), UpstreamTimeout, UpstreamError, BadHookResult.
         """
-        fields = self._forwarder.choose(call.headers)
+        fields = self._forwarder.choose(call.headers if headers is None else lower_headers(headers))
         if call.context is not None:
             fields += call.context.predictor_headers.items()
         started = time.monotonic()

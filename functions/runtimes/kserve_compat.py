@@ -6,11 +6,13 @@ KServe is imported only when user code has imported it; nothing here needs it.
 import contextlib
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from functions.context import Remote
+from functions.errors import LoadFailed
 from functions.inference import InferRequest, InferResponse, Tensor
 
 if TYPE_CHECKING:
@@ -23,35 +25,48 @@ def protocol_name(settings: "Settings") -> str:
     return "v1" if chosen == "auto" else chosen
 
 
+def flags(name: str, settings: "Settings") -> dict[str, Any]:
+    """KServe's flags of a transformer, by their names."""
+    return {
+        "model_name": name,
+        "predictor_host": settings.predictor_host,
+        "predictor_protocol": protocol_name(settings),
+        "protocol": protocol_name(settings),
+        "predictor_use_ssl": settings.predictor_use_ssl,
+        "predictor_request_timeout_seconds": max(1, int(settings.predictor_timeout_s)),
+        "predictor_request_retries": settings.predictor_retries,
+    }
+
+
 @contextlib.contextmanager
 def command_line(name: str, directory: str, settings: "Settings") -> Iterator[None]:
     """Importing kserve parses `sys.argv`, and so do the scripts of its examples: while user code
-    is imported, they find what KServe's own container would have been started with."""
+    is imported, they find what KServe's own container would have been started with, and `--param`
+    as flags. Raises LoadFailed when they give up."""
     kept = sys.argv
-    argv = [kept[0] if kept else "functions", "--model_name", name, "--model_dir", directory]
+    given: dict[str, Any] = {"model_name": name, "model_dir": directory}
     if settings.predictor_host:
-        protocol = protocol_name(settings)
-        argv += [
-            "--predictor_host", settings.predictor_host,
-            "--predictor_protocol", protocol, "--protocol", protocol,
-            "--predictor_use_ssl", str(settings.predictor_use_ssl).lower(),
-            "--predictor_request_timeout_seconds", str(max(1, int(settings.predictor_timeout_s))),
-        ]  # fmt: skip
-    sys.argv = argv
+        given |= flags(name, settings)
+    given |= dict(settings.param)
+    sys.argv = [kept[0] if kept else "functions"]
+    for flag, value in given.items():
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        sys.argv += [f"--{flag}", text]
     try:
         yield
+    except SystemExit as exc:
+        raise LoadFailed(
+            f"the code ended with SystemExit({exc.code!r}) while it was loaded. If it wants flags"
+            " of its own (stderr has its words), give them as --param NAME=VALUE"
+        ) from exc
     finally:
         sys.argv = kept
 
 
 def predictor_config(settings: "Settings") -> Any:
     """KServe's PredictorConfig, or an object with its attributes where kserve is not installed."""
-    values = {
-        "predictor_host": settings.predictor_host,
-        "predictor_protocol": protocol_name(settings),
-        "predictor_use_ssl": settings.predictor_use_ssl,
-        "predictor_request_timeout_seconds": max(1, int(settings.predictor_timeout_s)),
-    }
+    values = flags("", settings)
+    del values["model_name"], values["protocol"]
     with contextlib.suppress(ImportError):
         return importlib.import_module("kserve").PredictorConfig(**values)
     return SimpleNamespace(**values, protocol=values["predictor_protocol"])
@@ -62,9 +77,28 @@ def is_kserve_model(target: Any) -> bool:
     return any(cls.__module__.split(".", 1)[0] == "kserve" for cls in type(target).__mro__)
 
 
+def adopt(target: Any) -> None:
+    """`await super().predict(...)` of its class takes our way to the predictor: with its deadline,
+    patience, TLS, connections and errors, which KServe's clients lack."""
+    from functions import public
+
+    for cls in type(target).__mro__:
+        if cls.__module__.split(".", 1)[0] == "kserve" and "predict" in vars(cls):
+            cls.predict = public.Model.predict  # type: ignore[attr-defined]
+
+
+def answering(remote: Remote) -> Remote:
+    """The predictor's InferResponses as KServe's."""
+
+    async def ask(payload: Any, call: Any, headers: Mapping[str, str] | None = None) -> Any:
+        return to_kserve(await remote(payload, call, headers))
+
+    return ask
+
+
 def enter(settings: "Settings") -> None:
-    """`await super().predict(...)` of a kserve.Model finds its predictor through a context
-    variable: set it for the running task."""
+    """`self.predictor_config` of a kserve.Model comes from a context variable: set it for the
+    running task."""
     module = sys.modules.get("kserve.context")
     if module is not None and settings.predictor_host:
         module.set_predictor_config(predictor_config(settings))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from functions import context, hooks
-from functions.errors import BadHookResult, LoadFailed, NotSupported
+from functions.errors import BadHookResult, NotSupported
 from functions.model import Call, Item, JoinableModel, ModelInfo
 
 from . import kserve_compat
@@ -61,6 +61,8 @@ class KServeHooks(JoinableModel):
             any(uses for _, uses in staged.values()) or _extends_ours(target) or self._kserve
         )
         self.is_async = bool(self._async) or predictor is not None
+        if self._kserve and predictor is not None:
+            kserve_compat.adopt(target)
 
     def v1(self, verb: str, payload: Any, call: Call) -> Any:
         if self.is_async:
@@ -150,7 +152,10 @@ class KServeHooks(JoinableModel):
         if not self._uses_context:
             return None
         loop = self.runner.loop if self.runner is not None else None
-        call.context = context.Context(call, self.name, verb, self.predictor, loop)
+        remote: context.Remote | None = self.predictor
+        if self._kserve and remote is not None:
+            remote = kserve_compat.answering(remote)
+        call.context = context.Context(call, self.name, verb, remote, loop)
         return call.context
 
     def _run(self, verb: str, payload: Any, call: Call) -> Any:
@@ -198,6 +203,8 @@ class KServeHooks(JoinableModel):
                 payload = await self.runner.offload(hook, arguments)
             else:
                 payload = await asyncio.to_thread(hook, *arguments)
+            if inspect.isawaitable(payload):  # of a decorator around an async hook, for example
+                payload = await _guarded(payload)
             call.spent(stage, since)
             self._check_result(stage, payload)
         return payload
@@ -210,9 +217,9 @@ class KServeHooks(JoinableModel):
         if inspect.isawaitable(payload):
             if inspect.iscoroutine(payload):
                 payload.close()
-            raise LoadFailed(
-                f"{stage} returned an awaitable but is no coroutine function: declare it"
-                " `async def`"
+            raise BadHookResult(
+                f"{stage} of model {self.name} returned an awaitable but is no coroutine function:"
+                " declare it `async def`"
             )
 
     def _to_response(self, result: Any, request: "InferRequest") -> "InferResponse":

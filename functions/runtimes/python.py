@@ -8,7 +8,7 @@ request's context under that name (spec "Model API"; `kserve_hooks`). Seldon's h
 import asyncio
 import inspect
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from functions import hooks, loader
@@ -110,7 +110,7 @@ def instantiate(found: Any, name: str, directory: Path, settings: "Settings") ->
     if load is not None:
         # Seldon's contract is load() without arguments: one that could be left out stays out.
         bare = _is_seldon(settings) and not hooks.requires(load)
-        loaded = load() if bare else hooks.trimmed(load)(str(directory))
+        loaded = load() if bare else hooks.trimmed(load, str)(str(directory))
         if inspect.isawaitable(loaded):
             loaded = asyncio.run(_await(loaded))
         if loaded is False:
@@ -132,11 +132,10 @@ def _offered(found: Any, name: str, directory: Path, settings: "Settings") -> di
         "model_uri": str(directory),
     }
     if settings.predictor_host:
+        flags = kserve_compat.flags(name, settings)
         offered |= {
-            "predictor_host": settings.predictor_host,
-            "predictor_protocol": kserve_compat.protocol_name(settings),
-            "protocol": kserve_compat.protocol_name(settings),
-            "predictor_use_ssl": settings.predictor_use_ssl,
+            **flags,
+            "args": SimpleNamespace(**flags, model_dir=str(directory), **dict(settings.param)),
             "use_ssl": settings.predictor_use_ssl,
         }
         if hooks.takes_keyword(found, "predictor_config"):

@@ -81,7 +81,7 @@ class Asks(Model):
         self.ready = True
     async def predict(self, payload, headers=None, response_headers=None):
         doubled = {"instances": [[2 * x for x in row] for row in payload["instances"]]}
-        return await super().predict(doubled, headers, response_headers)
+        return await super().predict(doubled, {"Authorization": "Bearer own"}, response_headers)
 '''
 
 
@@ -115,8 +115,13 @@ def kserve() -> str:
 
 
 PREDICTOR = """
+class Refused(Exception):
+    status_code = 429
+
 class P:
     def predict(self, payload, headers=None):
+        if isinstance(payload, dict) and not payload["instances"]:
+            raise Refused(headers["authorization"])
         if isinstance(payload, dict):
             return {"predictions": [sum(row) for row in payload["instances"]]}
         return {"y": payload.inputs[0].as_numpy().sum(axis=1)}
@@ -136,6 +141,8 @@ def check(tmp_path: Path, source: str, protocol: str, python: str, kind: str) ->
             if kind == "asks":
                 reply = front.post("/v1/models/m:predict", {"instances": [[1, 2], [3, 4]]})
                 assert (reply.status, reply.json()) == (200, {"predictions": [6, 14]}), reply.body
+                reply = front.post("/v1/models/m:predict", {"instances": []})
+                assert (reply.status, reply.json()) == (429, {"error": "Bearer own"})
                 return
             images = [base64.b64encode(bytes(row)).decode() for row in ([1, 2, 3], [4, 5, 6])]
             body: Any = {"instances": [{"image": {"b64": image}} for image in images]}

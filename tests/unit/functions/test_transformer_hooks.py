@@ -1,6 +1,8 @@
 """How hooks are found and called: arguments, contexts, constructors, the bases of SDKs."""
 
+import abc
 import asyncio
+import functools
 import types
 from pathlib import Path
 from typing import Any
@@ -32,11 +34,21 @@ from tests.fakes_predictor import says, scripted
         (lambda payload, *, context: (payload, context), (1, "c")),
         (lambda payload, headers=None, *, context=None: (headers, context), ({"h": "1"}, "c")),
         (lambda *every: every, (1, {"h": "1"}, {"a": "1"})),
+        (lambda payload, *, headers: (payload, headers), (1, {"h": "1"})),
+        (lambda payload, *, response_headers, headers=None: (response_headers,), ({"a": "1"},)),
+        (lambda payload, response_headers: (response_headers,), ({"a": "1"},)),
+        (lambda payload, context, headers: (context, headers), ("c", {"h": "1"})),
+        (lambda payload, scale=255: (payload, scale), (1, 255)),
+        (lambda payload, headers=None, scale=255.0: (headers, scale), ({"h": "1"}, 255.0)),
+        (lambda payload, headers={}, *rest: (headers, rest), ({"h": "1"}, ({"a": "1"},))),
+        (lambda payload, **options: (payload, options), (1, {})),
+        (functools.partial(lambda k, payload: (k, payload), 3), (3, 1)),
+        (bool, ()),  # a builtin without a signature
     ],
 )
 def test_hooks_get_what_they_declare(hook: Any, expected: tuple[Any, ...]) -> None:
     stage, uses = hooks.stage(hook)
-    assert stage(1, {"h": "1"}, {"a": "1"}, "c") == expected
+    assert stage(1, {"h": "1"}, {"a": "1"}, "c") == (expected if hook is not bool else True)
     assert uses is ("c" in expected)
 
 
@@ -90,15 +102,67 @@ def test_a_class_whose_base_was_taken_away_still_calls_it() -> None:
     assert not isinstance(hooks.construct(Plain, {"name": "m"}, {}), Model)
 
 
+def test_a_base_that_was_taken_away_below_another_class() -> None:
+    class Common(abc.ABC):  # noqa: B024
+        pass
+
+    class Below:
+        def __init__(self, name: str) -> None:
+            super(Below, self).__init__(name)  # type: ignore[call-arg]  # noqa: UP008
+
+    class T(Below, Common):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+
+    made = hooks.construct(T, {"name": "m", "predictor_host": "h"}, {})
+    assert (made.name, isinstance(made, T)) == ("m", True)
+
+
+def test_load_is_given_a_directory_and_nothing_that_is_its_own() -> None:
+    class T:
+        def load(self, *places: Any) -> None:
+            self.places = places
+
+    class Own(T):
+        def load(self, timeout: float = 30.0) -> None:  # type: ignore[override]
+            self.places = (timeout,)
+
+    class Default(T):
+        def load(self, path: str = "/mnt/models") -> None:  # type: ignore[override]
+            self.places = (path,)
+
+    for cls, places in ((T, ("/d",)), (Own, (30.0,)), (Default, ("/d",))):
+        assert python.instantiate(cls, "m", Path("/d"), Settings()).places == places
+
+
 def test_constructors_are_offered_what_kserves_are() -> None:
     class Wants:
         def __init__(self, name: str, predictor_config: Any, protocol: str, use_ssl: bool) -> None:
             self.seen = (name, predictor_config.predictor_host, predictor_config.protocol,
                          protocol, use_ssl)  # fmt: skip
 
+    class Flags:
+        def __init__(self, args: Any, predictor_request_timeout_seconds: int) -> None:
+            self.seen = (args.model_name, args.predictor_host, args.predictor_use_ssl, args.k,
+                         predictor_request_timeout_seconds)  # fmt: skip
+
+    class Everything:
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self.seen = (args, kwargs)
+
     settings = Settings(predictor_host="h:1", predictor_protocol="v2", predictor_use_ssl=True)
     made = python.instantiate(Wants, "m", Path("/d"), settings)
     assert made.seen == ("m", "h:1", "v2", "v2", True)
+    assert python.instantiate(Everything, "m", Path("/d"), settings).seen == ((), {})
+    assert kserve_compat.flags("m", settings)["predictor_request_retries"] == 1
+
+    class FlagsAndK(Flags):
+        def __init__(self, k: str, **named: Any) -> None:
+            super().__init__(**named)
+
+    with_k = Settings(predictor_host="h:1", param=(("k", "v"),))
+    made = python.instantiate(FlagsAndK, "m", Path("/d"), with_k)
+    assert made.seen == ("m", "h:1", False, "v", 60)
 
 
 def run(model: KServeHooks, payload: Any, call: Call | None = None) -> Any:
@@ -131,9 +195,9 @@ def test_each_request_has_a_context_of_its_own() -> None:
 def test_context_without_a_predictor_or_a_loop() -> None:
     given = context.Context(Call({"x-request-id": "r"}, "r"), "m", "predict")
     assert (given.request_id, given.headers) == ("r", {"x-request-id": "r"})
-    with pytest.raises(RuntimeError, match="--predictor-host"):
+    with pytest.raises(NotSupported, match="--predictor-host"):
         given.predict_blocking({})
-    with pytest.raises(RuntimeError, match="--predictor-host"):
+    with pytest.raises(NotSupported, match="--predictor-host"):
         asyncio.run(given.predict({}))
     with pytest.raises(LookupError):
         context.current()
@@ -208,6 +272,55 @@ def test_kserves_command_line_while_user_code_is_imported() -> None:
             at = sys.argv.index(pair[0])
             assert sys.argv[at : at + 2] == pair
     assert sys.argv == before
+
+
+def test_code_that_wants_flags_of_its_own_is_told_how(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(
+        "import argparse\n"
+        "parser = argparse.ArgumentParser()\n"
+        "parser.add_argument('--feast_url', required=True)\n"
+        "args, _ = parser.parse_known_args()\n"
+        "class T:\n"
+        "    def __init__(self, feast_url):\n"
+        "        self.urls = feast_url, args.feast_url\n"
+        "    def preprocess(self, payload): return payload\n"
+    )
+    with pytest.raises(LoadFailed, match="--param NAME=VALUE"):
+        python.build("m", tmp_path, Settings(model_dir=str(tmp_path), predictor_host="h"))
+    chosen = Settings(
+        model_dir=str(tmp_path), predictor_host="h", param=(("feast_url", "http://f"),)
+    )
+    built = python.build("m", tmp_path, chosen)
+    assert isinstance(built, KServeHooks)
+    assert built.target.urls == ("http://f", "http://f")
+
+
+def test_awaitables_of_sync_hooks_are_awaited() -> None:
+    """Of a decorator around an async hook, or a sync `predict` that returns `super().predict()`."""
+
+    class T:
+        def __init__(self, name: str) -> None:
+            super().__init__(name)  # type: ignore[call-arg]
+
+        def preprocess(self, payload: Any) -> Any:
+            return _slowly({**payload, "pre": 1})
+
+        def predict(self, payload: Any, headers: Any) -> Any:
+            return super().predict(payload, headers)  # type: ignore[misc]
+
+    async def _slowly(value: Any) -> Any:
+        await asyncio.sleep(0)
+        return value
+
+    async def main() -> None:
+        async with scripted(lambda request: says(request.body)) as behind:
+            settings = Settings(predictor_host=behind.host)
+            made = hooks.construct(T, {"name": "m"}, {})
+            model = KServeHooks(made, name="m", predictor=Predictor("m", settings))
+            assert await model.v1("predict", {"n": 1}, Call({})) == {"n": 1, "pre": 1}
+            model.close()
+
+    asyncio.run(main())
 
 
 def test_names_and_prefixes_of_headers() -> None:
