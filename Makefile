@@ -1,5 +1,6 @@
 # `make demo` and `make test` work on a fresh machine; everything is idempotent and fast the second time.
 PYTHON ?= python3
+JOBS   ?= 2
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
@@ -50,7 +51,7 @@ demo: install
 	@$(BIN)/turnout demo
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
 check: install
 	$(BIN)/ruff format --check .

@@ -36,7 +36,7 @@ TYPES: list[tuple[bytes, str | None]] = [
     (b"<html><body>", "text/html; charset=utf-8"),
     (b"<?xml version=", "text/xml; charset=utf-8"),
     (b"\x89PNG\r\n\x1a\n....", "image/png"),
-    (gzip.compress(b"x"), "application/x-gzip"),
+    (gzip.compress(b"x", mtime=0), "application/x-gzip"),
     (b"\x00\x01\x02", "application/octet-stream"),
     (b"", None),
 ]
