@@ -6,12 +6,12 @@ problem instead of stopping at the first; what needs the whole graph (cycles, we
 is in `graph_checks`.
 """
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, cast
 
 from router_fn.errors import GraphError, Problem
+from router_fn.reader import Reader, kind_of
 
 RouterType = Literal["Sequence", "Switch", "Ensemble", "Splitter"]
 ROUTER_TYPES: tuple[RouterType, ...] = ("Sequence", "Switch", "Ensemble", "Splitter")
@@ -147,130 +147,19 @@ _IGNORED_SPEC_FIELDS = frozenset(
 business."""
 
 
-class _Reader:
-    """One JSON object being read: typed access by field, problems with paths, unknown fields
-    last."""
-
-    def __init__(self, value: object, path: str, problems: list[Problem]) -> None:
-        self.path = path
-        self.problems = problems
-        self.known: set[str] = set()
-        self.fields: dict[str, Any] = {}
-        if isinstance(value, Mapping):
-            self.fields = dict(value)
-        else:
-            self.error("", f"must be an object, not {_kind(value)}")
-
-    def error(self, name: str, message: str) -> None:
-        where = f"{self.path}.{name}" if self.path and name else self.path or name
-        self.problems.append(("error", where, message))
-
-    def take(self, name: str) -> Any:
-        self.known.add(name)
-        return self.fields.get(name)
-
-    def text(self, name: str) -> str:
-        value = self.take(name)
-        if value is None:
-            return ""
-        if not isinstance(value, str):
-            self.error(name, f"must be a string, not {_kind(value)}")
-            return ""
-        return value
-
-    def flag(self, name: str) -> bool:
-        value = self.take(name)
-        if value is not None and not isinstance(value, bool):
-            self.error(name, f"must be true or false, not {_kind(value)}")
-        return value is True
-
-    def number(
-        self, name: str, *, minimum: float = 0, above: bool = False, maximum: float | None = None
-    ) -> float | None:
-        value = self.take(name)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            self.error(name, f"must be a number, not {_kind(value)}")
-            return None
-        if (
-            value < minimum
-            or (above and value == minimum)
-            or (maximum is not None and value > maximum)
-        ):
-            limit = f"more than {minimum:g}" if above else f"at least {minimum:g}"
-            limit += "" if maximum is None else f" and at most {maximum:g}"
-            self.error(name, f"is {value:g}, must be {limit}")
-            return None
-        return float(value)
-
-    def whole(self, name: str, *, minimum: int = 0, maximum: int | None = None) -> int | None:
-        value = self.fields.get(name)
-        if isinstance(value, float) and not value.is_integer():
-            self.known.add(name)
-            self.error(name, f"is {value:g}, must be a whole number")
-            return None
-        number = self.number(name, minimum=minimum, maximum=maximum)
-        return None if number is None else int(number)
-
-    def word(self, name: str, words: Sequence[str], default: str) -> str:
-        value = self.take(name)
-        if value is None or value == "":
-            return default
-        if value not in words:
-            self.error(name, f"is {json.dumps(value)}, must be one of {', '.join(words)}")
-            return default
-        return cast("str", value)
-
-    def texts(self, name: str) -> tuple[str, ...] | None:
-        value = self.take(name)
-        if value is None:
-            return None
-        if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
-            self.error(name, "must be a list of strings")
-            return None
-        return tuple(value)
-
-    def finish(self, ignored: frozenset[str] = frozenset()) -> None:
-        """Report what nobody asked for, with the nearest known name."""
-        for name in self.fields:
-            if name not in self.known and name not in ignored:
-                import difflib
-
-                close = difflib.get_close_matches(str(name), self.known | ignored, 1, 0.6)
-                self.error(
-                    str(name),
-                    "is not a known field" + (f"; did you mean {close[0]}?" if close else ""),
-                )
-
-
-def _kind(value: object) -> str:
-    names = {
-        type(None): "null",
-        bool: "a boolean",
-        int: "a number",
-        float: "a number",
-        str: "a string",
-        list: "a list",
-        tuple: "a list",
-        dict: "an object",
-    }
-    return names.get(type(value), type(value).__name__)
-
-
 def read(spec: object) -> tuple[Graph, list[Problem]]:
     """The graph, as far as it could be understood, and every problem met on the way."""
     problems: list[Problem] = []
-    reader = _Reader(spec, "", problems)
+    reader = Reader(spec, "", problems)
     nodes: dict[str, Node] = {}
     raw_nodes = reader.take("nodes")
     if raw_nodes is None:
         reader.error("nodes", "is missing")
     elif not isinstance(raw_nodes, Mapping):
-        reader.error("nodes", f"must be an object, not {_kind(raw_nodes)}")
+        reader.error("nodes", f"must be an object, not {kind_of(raw_nodes)}")
     else:
         for name, raw in raw_nodes.items():
-            nodes[str(name)] = _read_node(_Reader(raw, f"nodes.{name}", problems))
+            nodes[str(name)] = _read_node(Reader(raw, f"nodes.{name}", problems))
     propagate, ignore_case = _read_propagate(reader)
     graph = Graph(
         nodes=nodes,
@@ -314,11 +203,11 @@ def check(spec: Mapping[str, Any], *, resolved: bool = True) -> list[Problem]:
     return read_and_check(spec, resolved=resolved)[1]
 
 
-def _read_timeouts(spec: _Reader) -> RouterTimeouts:
+def _read_timeouts(spec: Reader) -> RouterTimeouts:
     raw = spec.take("routerTimeouts")
     if raw is None:
         return RouterTimeouts()
-    reader = _Reader(raw, "routerTimeouts", spec.problems)
+    reader = Reader(raw, "routerTimeouts", spec.problems)
     default = RouterTimeouts()
 
     def seconds(name: str, unset: float | None) -> float | None:
@@ -337,25 +226,25 @@ def _read_timeouts(spec: _Reader) -> RouterTimeouts:
     return timeouts
 
 
-def _read_propagate(spec: _Reader) -> tuple[tuple[str, ...] | None, bool]:
+def _read_propagate(spec: Reader) -> tuple[tuple[str, ...] | None, bool]:
     raw = spec.fields.get("propagateHeaders")
     if not isinstance(raw, Mapping):
         return spec.texts("propagateHeaders"), False
     spec.known.add("propagateHeaders")
-    reader = _Reader(raw, "propagateHeaders", spec.problems)
+    reader = Reader(raw, "propagateHeaders", spec.problems)
     patterns, ignore_case = reader.texts("patterns"), reader.flag("ignoreCase")
     reader.finish()
     return patterns or (), ignore_case
 
 
-def _read_node(reader: _Reader) -> Node:
+def _read_node(reader: Reader) -> Node:
     raw_steps = reader.take("steps")
     steps: list[Step] = []
     if raw_steps is not None and not isinstance(raw_steps, list | tuple):
-        reader.error("steps", f"must be a list, not {_kind(raw_steps)}")
+        reader.error("steps", f"must be a list, not {kind_of(raw_steps)}")
     else:
         for index, raw in enumerate(raw_steps or ()):
-            steps.append(_read_step(_Reader(raw, f"{reader.path}.steps[{index}]", reader.problems)))
+            steps.append(_read_step(Reader(raw, f"{reader.path}.steps[{index}]", reader.problems)))
     if not reader.text("routerType") and reader.fields:
         reader.error("routerType", f"is missing, must be one of {', '.join(ROUTER_TYPES)}")
     node = Node(
@@ -371,12 +260,12 @@ def _read_node(reader: _Reader) -> Node:
     return node
 
 
-def _read_part(parent: _Reader, name: str, read_it: Callable[[_Reader], P | None]) -> P | None:
+def _read_part(parent: Reader, name: str, read_it: Callable[[Reader], P | None]) -> P | None:
     """Read the object in a field with its own reader; None when the field is absent."""
     raw = parent.take(name)
     if raw is None:
         return None
-    reader = _Reader(raw, f"{parent.path}.{name}", parent.problems)
+    reader = Reader(raw, f"{parent.path}.{name}", parent.problems)
     if not isinstance(raw, Mapping):
         return None
     part = read_it(reader)
@@ -384,7 +273,7 @@ def _read_part(parent: _Reader, name: str, read_it: Callable[[_Reader], P | None
     return part
 
 
-def _read_step(reader: _Reader) -> Step:
+def _read_step(reader: Reader) -> Step:
     step = Step(
         name=reader.text("name"),
         node_name=reader.text("nodeName"),
@@ -411,13 +300,13 @@ def _read_step(reader: _Reader) -> Step:
     return step
 
 
-def _read_retries(step: _Reader) -> Retries | None:
+def _read_retries(step: Reader) -> Retries | None:
     raw = step.fields.get("retries")
     if not isinstance(raw, Mapping):
         attempts = step.whole("retries", maximum=10)
         return Retries(attempts=attempts) if attempts else None
 
-    def read_it(reader: _Reader) -> Retries:
+    def read_it(reader: Reader) -> Retries:
         return Retries(
             attempts=reader.whole("attempts", minimum=1, maximum=10) or 1,
             initial_ms=reader.whole("initialMs", minimum=1, maximum=60_000) or 100,
@@ -427,7 +316,7 @@ def _read_retries(step: _Reader) -> Retries | None:
     return _read_part(step, "retries", read_it)
 
 
-def _read_mirror(reader: _Reader) -> Mirror | None:
+def _read_mirror(reader: Reader) -> Mirror | None:
     url = reader.text("serviceUrl")
     percent = reader.number("percent", maximum=100)
     if not url:
@@ -436,7 +325,7 @@ def _read_mirror(reader: _Reader) -> Mirror | None:
     return Mirror(url=url, percent=100.0 if percent is None else percent)
 
 
-def _read_cache(reader: _Reader) -> Cache | None:
+def _read_cache(reader: Reader) -> Cache | None:
     ttl = reader.number("ttlSeconds", above=True)
     if ttl is None:
         if "ttlSeconds" not in reader.fields:
@@ -449,7 +338,7 @@ def _read_cache(reader: _Reader) -> Cache | None:
     )
 
 
-def _read_sticky(reader: _Reader) -> Sticky | None:
+def _read_sticky(reader: Reader) -> Sticky | None:
     header, cookie = reader.text("header"), reader.text("cookie")
     if bool(header) == bool(cookie):
         reader.error("", "needs either header or cookie")
@@ -457,7 +346,7 @@ def _read_sticky(reader: _Reader) -> Sticky | None:
     return Sticky(source="header" if header else "cookie", name=header or cookie)
 
 
-def _read_combiner(node: _Reader) -> Combiner | None:
+def _read_combiner(node: Reader) -> Combiner | None:
     raw = node.take("combiner")
     if raw is None:
         return None

@@ -84,9 +84,9 @@ class KServeHooks(JoinableModel):
 
     def prepare(self, kind: str, payload: Any, call: Call) -> Item:
         if kind == "infer":
-            from functions import tensors
+            from functions import joining
 
-            count, key = tensors.join_key(payload)
+            count, key = joining.join_key(payload)
             return Item(kind, payload, call, count=count, key=key, data=payload)
         rows = payload.get("instances") if type(payload) is dict and len(payload) == 1 else None
         if kind == "predict" and type(rows) is list and rows:
@@ -104,11 +104,11 @@ class KServeHooks(JoinableModel):
             return
         call = items[0].call
         if items[0].kind == "infer":
-            from functions import tensors
+            from functions import joining
 
             requests = [item.payload for item in items]
-            joined = self._wait(self.v2(tensors.join_requests(requests), call))
-            for item, part in zip(items, tensors.split_response(joined, requests), strict=True):
+            joined = self._wait(self.v2(joining.join_requests(requests), call))
+            for item, part in zip(items, joining.split_response(joined, requests), strict=True):
                 item.output = part
             return
         rows = [row for item in items for row in item.payload["instances"]]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions import codec_v2, jsonio, tensors
+from functions import codec_v2, joining, jsonio, tensors
 from functions.errors import InvalidRequest
 from functions.inference import InferRequest, InferResponse, Tensor
 from functions.model import Call
@@ -98,17 +98,17 @@ def test_joined_requests_split_back() -> None:
         )
         for n in (1, 3, 2)
     ]
-    keys = [tensors.join_key(request) for request in requests]
+    keys = [joining.join_key(request) for request in requests]
     assert [count for count, _ in keys] == [1, 3, 2]
     assert len({key for _, key in keys}) == 1
-    joined = tensors.join_requests(requests)
-    parts = tensors.split_response(InferResponse("", "m", joined.inputs), requests)
+    joined = joining.join_requests(requests)
+    parts = joining.split_response(InferResponse("", "m", joined.inputs), requests)
     assert [part.id for part in parts] == ["1", "3", "2"]
     assert [part.outputs[0].as_numpy().tolist() for part in parts] == [
         [[n, n]] * n for n in (1, 3, 2)
     ]
     with pytest.raises(TypeError, match="one row an instance"):
-        tensors.split_response(InferResponse("", "m", [Tensor("x", data=np.arange(5))]), requests)
+        joining.split_response(InferResponse("", "m", [Tensor("x", data=np.arange(5))]), requests)
 
 
 def test_what_differs_is_not_joined() -> None:
@@ -119,8 +119,8 @@ def test_what_differs_is_not_joined() -> None:
         InferRequest("m", [Tensor("a", data=np.zeros((1, 2), dtype="f4"))]),
         InferRequest("m", [Tensor("a", data=np.zeros((1, 2)))], parameters={"k": 1}),
     ):
-        assert tensors.join_key(other)[1] != tensors.join_key(one)[1]
-    assert tensors.join_key(InferRequest("m", [Tensor("a", data=np.float32(1))]))[1] is None
+        assert joining.join_key(other)[1] != joining.join_key(one)[1]
+    assert joining.join_key(InferRequest("m", [Tensor("a", data=np.float32(1))]))[1] is None
 
 
 def test_requests_survive_the_way_to_a_predictor() -> None:
