@@ -55,6 +55,7 @@ class Settings:
     preload: bool = False
     threads: int = 0
     cpu_threads: int = 0
+    keep_freed_mb: int = 64
     max_body_bytes: int = 256 << 20
     max_concurrency: int = 1000
     timeout_s: float = 300.0

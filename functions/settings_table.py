@@ -277,6 +277,16 @@ OPTIONS: tuple[o.Option, ...] = (
         help="threads a numeric library may use for one call; 0: the container's CPU quota",
     ),
     o.Option(
+        name="keep_freed_mb",
+        env="FUNCTIONS_KEEP_FREED_MB",
+        parse=o.whole(0, 64),
+        default=64,
+        help=(
+            "freed memory a thread keeps for its next model call, in MB; 0: as the C library"
+            " does by itself"
+        ),
+    ),
+    o.Option(
         name="max_body_bytes",
         env="FUNCTIONS_MAX_BODY_BYTES",
         parse=o.byte_size,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 
-from . import forks
+from . import forks, heap
 from .engine import Engine
 from .errors import FunctionsError
 from .repository import Repository
@@ -167,6 +167,7 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
             logger.error("loading failed", exc_info=cause or error)
             self.app.report_failure(str(error))
             return False
+        heap.keep(self.app.settings.keep_freed_mb)
         self.app.report_ready()
         logger.info("ready", extra={"models": list(repository.entries)})
         logger.info(native.describe())

@@ -19,6 +19,7 @@ DEFAULTS = {
     "preload": False,
     "threads": 0,
     "cpu_threads": 0,
+    "keep_freed_mb": 64,
     "max_body_bytes": 256 << 20,
     "max_concurrency": 1000,
     "timeout_s": 300.0,
