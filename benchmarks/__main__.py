@@ -49,6 +49,7 @@ def main() -> int:
         long=arguments.long,
     )
     missed = 0
+    harness.byte_compile()
     with harness.machine_lock():
         for name in arguments.names or names():
             module = importlib.import_module(f"benchmarks.{name}")
