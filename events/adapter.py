@@ -135,12 +135,16 @@ class Adapter:
     def handle(self, headers: codec.Headers, body: bytes) -> Answer:
         """Take one notification. Logs one line per event."""
         started = time.monotonic()
+        refused: list[Refused] = []
         try:
             notification = normalise(headers, body)
             self._check_sns(notification)
             for event in self._allowed(notification):
-                self._delivered(event, notification, self._sender.send(event))
-            _require_no_problems(notification)
+                try:
+                    self._delivered(event, notification, self._sender.send(event))
+                except EventsError as error:
+                    refused.append(self._not_delivered(event, error))
+            _require_all_taken(refused, notification)
         except EventsError as error:
             return self._failed(error)
         return self._taken(notification, started)
@@ -148,13 +152,17 @@ class Adapter:
     async def handle_async(self, headers: codec.Headers, body: bytes) -> Answer:
         """The same on an event loop; only SNS, which fetches certificates, goes to a thread."""
         started = time.monotonic()
+        refused: list[Refused] = []
         try:
             notification = normalise(headers, body)
             if notification.sns:
                 await asyncio.to_thread(self._check_sns, notification)
             for event in self._allowed(notification):
-                self._delivered(event, notification, await self._sender.send_async(event))
-            _require_no_problems(notification)
+                try:
+                    self._delivered(event, notification, await self._sender.send_async(event))
+                except EventsError as error:
+                    refused.append(self._not_delivered(event, error))
+            _require_all_taken(refused, notification)
         except EventsError as error:
             return self._failed(error)
         return self._taken(notification, started)
@@ -211,6 +219,24 @@ class Adapter:
             },
         )
 
+    def _not_delivered(self, event: Event, error: EventsError) -> Refused:
+        """A refusal, which keeps no other event from going out; anything else is raised: the
+        producer will send everything again."""
+        self.metrics.count("events", "refused" if isinstance(error, Refused) else "retry")
+        logger.warning(
+            "event not delivered",
+            extra={
+                "event_id": event.id,
+                "event_source": event.source,
+                "event_type": event.type,
+                "subject": event.subject,
+                "reason": str(error)[:500],
+            },
+        )
+        if not isinstance(error, Refused):
+            raise error
+        return error
+
     def _is_allowed(self, event: Event) -> bool:
         if not self._buckets:
             return True
@@ -232,9 +258,11 @@ def _partitioned(event: Event) -> Event:
     return event.with_attributes(partitionkey=storage.digest(about.bucket, about.key))
 
 
-def _require_no_problems(notification: Notification) -> None:
-    """After everything readable has gone out: the rest is the sender's to know. Raises
-    `InvalidEvent`."""
+def _require_all_taken(refused: list[Refused], notification: Notification) -> None:
+    """After everything that could go out has: the rest is the producer's to know. Raises `Refused`
+    or `InvalidEvent`."""
+    if refused:
+        raise refused[0]
     if notification.problems:
         raise InvalidEvent("; ".join(notification.problems))
 

@@ -109,9 +109,20 @@ def decode(headers: Headers, body: bytes) -> list[Event]:
     value = _parse_json(body)
     if mode == "structured":
         return [from_json(value)]
-    if not isinstance(value, list):
-        raise InvalidEvent("a CloudEvents batch must be a JSON array")
-    return [from_json(item) for item in value]
+    return [from_json(item) for item in _list(value)]
+
+
+def decode_batch(headers: Headers, body: bytes) -> tuple[list[Event], list[str]]:
+    """The valid events of a batch, and what is wrong with the others. Raises as `decode`."""
+    _require_json(lower(headers)["content-type"], BATCH)
+    found: list[Event] = []
+    problems: list[str] = []
+    for index, item in enumerate(_list(_parse_json(body))):
+        try:
+            found.append(from_json(item))
+        except InvalidEvent as error:
+            problems.append(f"batch[{index}]: {error}")
+    return found, problems
 
 
 def encode_binary(event: Event) -> tuple[dict[str, str], bytes]:
@@ -209,6 +220,12 @@ def _require_json(content_type: str, family: str) -> None:
     media = content_type.split(";", 1)[0].strip().lower()
     if media not in (family + "+json", family):
         raise UnsupportedMedia(f"event format {media!r} is not supported; send {family}+json")
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise InvalidEvent("a CloudEvents batch must be a JSON array")
+    return value
 
 
 def _parse_json(body: bytes) -> Any:

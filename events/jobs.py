@@ -2,11 +2,13 @@
 
     POST /            Prefer: respond-async[, wait=N]   202 and Location: /jobs/ID (or the answer)
     GET  /jobs/ID     202 while it runs, then the answer itself; 404 when unknown or too old
-    DELETE /jobs/ID   204, forgets it
+    DELETE /jobs/ID   204, forgets it; 404 when unknown or too old
 
-Requests and answers are kept in the sink's journal for `async_ttl_s`. A job whose process died is
-started again when somebody asks for it, at most `MAX_STARTS` times: like every delivery here it may
-reach the graph twice, and is recorded once. Source: RFC 7240 (Prefer), RFC 9110 15.3.3 (202).
+The header `Turnout-Job` tells our 202 and 404 from a graph's: running, done, unknown. Requests
+(without credentials) and answers are kept in the sink's journal for `async_ttl_s` after they came.
+A job whose process died is started again when somebody asks for it after its deadline, at most
+`MAX_STARTS` times: like every delivery here it may reach the graph twice, and is recorded once.
+Source: RFC 7240 (Prefer), RFC 9110 15.3.3 (202), the IETF draft on Idempotency-Key (422).
 """
 
 import base64
@@ -26,6 +28,7 @@ from .gate import Gate
 from .http import Client
 from .journal import Journal
 from .spec import SinkSpec
+from .storage import digest
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +36,7 @@ PATH = "/jobs/"
 MAX_STARTS = 3
 MAX_WAIT_S = 60.0
 _ASYNC = re.compile(r"(?:^|,|;)\s*respond-async\s*(?:,|;|$)", re.IGNORECASE)
+_ID = re.compile(r"[0-9a-f]{32}\Z")
 _WAIT = re.compile(r"(?:^|,|;)\s*wait\s*=\s*\"?(\d{1,6})", re.IGNORECASE)
 FORWARDED = ("content-type", "accept", "traceparent", "tracestate", "x-request-id")
 HttpAnswer = tuple[int, dict[str, str], bytes]
@@ -66,19 +70,24 @@ class Jobs:
         self._lock = threading.Lock()
 
     def submit(self, headers: Mapping[str, str], body: bytes) -> HttpAnswer:
-        """Take a request. With an Idempotency-Key, the same key is the same job."""
+        """Take a request. With an Idempotency-Key, the same key is the same job; 422 if the same
+        key comes with another body."""
         key = headers.get("idempotency-key")
-        job = hashlib.sha256(key.encode()).hexdigest()[:32] if key else uuid.uuid4().hex
-        fields = {name: headers[name] for name in FORWARDED if name in headers}
-        if key and self._journal.kept(job) is not None:
-            return self._accepted(job)
+        # Triggers may share a journal.
+        job = digest(self._spec.source, key)[:32] if key else uuid.uuid4().hex
+        asked = hashlib.sha256(body).hexdigest()
+        known = self._journal.kept(job) if key else None
+        if known is not None and json.loads(known).get("asked", asked) != asked:
+            error = "this Idempotency-Key has been used for another body"
+            return 422, {"content-type": "application/json"}, _error(error)
         record = {
             "state": "running",
             "starts": 0,
-            "headers": fields,
+            "asked": asked,
+            "headers": {name: headers[name] for name in FORWARDED if name in headers},
             "body": base64.b64encode(body).decode(),
         }
-        if not self._start(job, record):
+        if known is None and not self._start(job, record):
             error = f"{self._most} requests are waiting already"
             return 429, {"content-type": "application/json", "retry-after": "1"}, _error(error)
         wait = _WAIT.search(headers.get("prefer", ""))
@@ -91,19 +100,26 @@ class Jobs:
 
     def answer(self, job: str) -> HttpAnswer:
         """The state of a job: 202 while it runs, its answer, or 404."""
-        kept = self._journal.kept(job) if re.fullmatch(r"[0-9a-f]{32}", job) else None
+        kept = self._journal.kept(job) if _ID.match(job) else None
         if kept is None:
-            return 404, {"content-type": "application/json"}, _error("no such job, or too old")
+            return _unknown()
         record = json.loads(kept)
         if record["state"] == "done":
             fields = {"content-type": record["contentType"]} if record["contentType"] else {}
+            fields["turnout-job"] = "done"
             return int(record["status"]), fields, base64.b64decode(record["body"])
         if job not in self._running and float(record.get("until", 0)) < self._clock():
+            if record["starts"] >= MAX_STARTS:
+                gone = f"{MAX_STARTS} processes ended while they worked on this request"
+                self._keep(job, _done(record, 500, "application/json", _error(gone)))
+                return self.answer(job)
             self._start(job, record)
         return self._accepted(job)
 
     def forget(self, job: str) -> HttpAnswer:
         """Drop a job's record; what runs is not stopped, its answer is not kept."""
+        if not _ID.match(job) or self._journal.kept(job) is None:
+            return _unknown()
         self._journal.keep(job, b"", 0)
         return 204, {}, b""
 
@@ -113,6 +129,7 @@ class Jobs:
             "location": PATH + job,
             "retry-after": "1",
             "preference-applied": "respond-async",
+            "turnout-job": "running",
         }
         return 202, fields, json.dumps({"id": job, "status": "running", "url": PATH + job}).encode()
 
@@ -124,9 +141,10 @@ class Jobs:
                 return False
             self._running[job] = threading.Event()
         record["starts"] += 1
-        record["until"] = self._clock() + self._spec.deadline_s + 5
+        lease_s = self._spec.deadline_s + 5
+        record["until"] = self._clock() + lease_s
         try:
-            self._keep(job, record)
+            self._keep(job, record, lease_s)
         except EventsError:
             with self._lock:
                 del self._running[job]
@@ -137,18 +155,13 @@ class Jobs:
     def _run(self, job: str, record: dict[str, Any]) -> None:
         started = time.monotonic()
         status, content_type, body = self._call(record)
-        if status >= 500 and record["starts"] < MAX_STARTS:
+        if _may_heal(status) and record["starts"] < MAX_STARTS:
             time.sleep(min(2.0 ** record["starts"] / 4, 5.0))
             record["starts"] += 1
             status, content_type, body = self._call(record)
-        done = {
-            "state": "done",
-            "status": status,
-            "contentType": content_type,
-            "body": base64.b64encode(body).decode(),
-        }
         try:
-            self._keep(job, done)
+            if self._journal.kept(job) is not None:  # nobody has deleted it meanwhile
+                self._keep(job, _done(record, status, content_type, body))
         except EventsError as error:
             logger.error("the answer of a job could not be kept: %s", error, extra={"job": job})
         finally:
@@ -177,8 +190,27 @@ class Jobs:
         if running is not None:
             running.wait(seconds)
 
-    def _keep(self, job: str, record: Mapping[str, Any]) -> None:
-        self._journal.keep(job, json.dumps(record).encode(), self._spec.async_ttl_s)
+    def _keep(self, job: str, record: Mapping[str, Any], more_s: float = 0) -> None:
+        self._journal.keep(job, json.dumps(record).encode(), self._spec.async_ttl_s + more_s)
+
+
+def _may_heal(status: int) -> bool:
+    return status >= 500 or status in (408, 425, 429)
+
+
+def _done(record: Mapping[str, Any], status: int, kind: str, body: bytes) -> dict[str, Any]:
+    return {
+        "state": "done",
+        "asked": record.get("asked"),
+        "status": status,
+        "contentType": kind,
+        "body": base64.b64encode(body).decode(),
+    }
+
+
+def _unknown() -> HttpAnswer:
+    fields = {"content-type": "application/json", "turnout-job": "unknown"}
+    return 404, fields, _error("no such job, or too old")
 
 
 def _error(message: str) -> bytes:

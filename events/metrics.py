@@ -16,6 +16,8 @@ class Metrics:
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, str]] = Counter()
         self._seconds: deque[float] = deque(maxlen=2048)
+        self._observed = 0
+        self._sum_s = 0.0
 
     def count(self, name: str, label: str = "", amount: int = 1) -> None:
         with self._lock:
@@ -24,6 +26,8 @@ class Metrics:
     def observe(self, seconds: float) -> None:
         with self._lock:
             self._seconds.append(seconds)
+            self._observed += 1
+            self._sum_s += seconds
 
     def value(self, name: str, label: str = "") -> int:
         with self._lock:
@@ -34,6 +38,7 @@ class Metrics:
         with self._lock:
             counts = sorted(self._counts.items())
             seconds = sorted(self._seconds)
+            observed, sum_s = self._observed, self._sum_s
         lines: list[str] = []
         last = ""
         for (name, label), value in counts:
@@ -52,6 +57,7 @@ class Metrics:
             for quantile in (0.5, 0.9, 0.99):
                 index = min(len(seconds) - 1, int(quantile * len(seconds)))
                 lines.append(f'{name}{{quantile="{quantile}"}} {seconds[index]:.6f}')
+            lines += [f"{name}_sum {sum_s:.6f}", f"{name}_count {observed}"]
         return "\n".join(lines) + "\n"
 
 

@@ -47,6 +47,8 @@ def normalise(headers: codec.Headers, body: bytes) -> Notification:
     """The CloudEvents of one HTTP request or queue message. Raises `InvalidEvent`."""
     lowered = codec.lower(headers)
     mode = codec.mode_of(lowered)
+    if mode == "batch":
+        return _from_cloud_events(*codec.decode_batch(lowered, body), mode)
     if mode is not None:
         try:
             found = codec.decode(lowered, body)
@@ -55,21 +57,22 @@ def normalise(headers: codec.Headers, body: bytes) -> Notification:
                 raise
             # Ceph writes the key into ce-subject as it is: a key with a `%` may be no valid header.
             return replace(_from_value(_parse(body), 1), shape="cloudevent-binary")
-        return _from_cloud_events(found, mode)
+        return _from_cloud_events(found, [], mode)
     if not body.strip():
         raise InvalidEvent("the body is empty; expected a storage notification or a CloudEvent")
     return _from_value(_parse(body), 0)
 
 
-def _from_cloud_events(found: list[Event], mode: str) -> Notification:
+def _from_cloud_events(found: list[Event], problems: list[str], mode: str) -> Notification:
     """CloudEvents pass as they are, except those that merely carry a notification of another
-    shape."""
+    shape. `problems`: of events beside them. Raises `InvalidEvent` if there is nothing else."""
     result: list[Event] = []
-    problems: list[str] = []
     for event in found:
         inner = _inside(event)
         result.extend(inner.events if inner is not None else [event])
         problems.extend(inner.problems if inner is not None else ())
+    if problems and not result:
+        raise InvalidEvent("; ".join(problems))
     return Notification(shape=f"cloudevent-{mode}", events=tuple(result), problems=tuple(problems))
 
 

@@ -17,7 +17,9 @@ from events.errors import Refused
 
 from .detect import Handshake
 
-_HOST = re.compile(r"sns\.[a-z0-9-]{3,}\.amazonaws\.com(?:\.cn)?\Z")
+_HOST = re.compile(r"sns\.[a-z]{2}(?:-[a-z]+)+-\d{1,2}\.amazonaws\.com(?:\.cn)?\Z")
+"""A region in the middle: `sns.s3-us-west-2.amazonaws.com` would be somebody's bucket."""
+
 _NOTIFICATION = ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type")
 _CONFIRMATION = ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type")
 _KEEP = 64
@@ -68,6 +70,8 @@ class Verifier:
             ) from error
         url = str(message.get("SigningCertURL") or message.get("SigningCertUrl") or "")
         _require_amazon(url)
+        if not urlsplit(url).path.endswith(".pem"):
+            raise BadSignature(f"{url[:120]!r} is not the URL of a certificate")
         version = str(message.get("SignatureVersion"))
         if version not in ("1", "2"):
             raise BadSignature(f"SNS SignatureVersion {version!r} is not known")
@@ -108,10 +112,10 @@ def signed_text(message: Mapping[str, Any]) -> bytes:
 
 
 def _require_amazon(url: str) -> None:
-    parts = urlsplit(url)
-    if (
-        parts.scheme != "https"
-        or not _HOST.match(parts.hostname or "")
-        or parts.port not in (None, 443)
-    ):
+    try:
+        parts = urlsplit(url)
+        believed = parts.scheme == "https" and parts.port in (None, 443)
+    except ValueError:  # no URL at all
+        believed = False
+    if not believed or not _HOST.match(parts.hostname or ""):
         raise BadSignature(f"{url[:120]!r} is not an SNS URL of Amazon")

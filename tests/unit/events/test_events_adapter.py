@@ -70,6 +70,35 @@ def test_a_notification_half_taken_is_not_acknowledged() -> None:
     assert len(sender.events) == 1
 
 
+def test_an_event_the_sink_refuses_keeps_no_other_from_going_out() -> None:
+    class Picky(FakeSender):
+        def send(self, event: Event) -> int:
+            if event.subject == "b":
+                raise Refused("the sink answered 400")
+            return super().send(event)
+
+    sender = Picky()
+    target = adapter(sender)
+    answer = post(target, shapes.records(*(shapes.aws_record(key) for key in "abc")))
+    assert [event.subject for event in sender.events] == ["a", "c"]
+    assert (answer.status, answer.error) == (422, "the sink answered 400")
+    assert 'events_total{kind="refused"} 1' in target.metrics.text()
+
+
+def test_of_a_batch_the_valid_events_go_out_and_the_sender_hears() -> None:
+    sender = FakeSender()
+    good = {"specversion": "1.0", "id": "1", "source": "s", "type": "t"}
+    batch = [good, {**good, "id": ""}, 7, {**good, "id": "2"}]
+    headers = {"Content-Type": "application/cloudevents-batch+json"}
+    answer = adapter(sender).handle(headers, json.dumps(batch).encode())
+    assert [event.id for event in sender.events] == ["1", "2"]
+    assert answer.status == 400
+    assert "batch[1]" in answer.error
+    assert "batch[2]" in answer.error
+    assert adapter(sender).handle(headers, b"[]").status == 204
+    assert adapter(sender).handle(headers, b"[{}]").status == 400
+
+
 def test_of_a_notification_with_a_bad_record_the_good_ones_go_out_and_the_sender_hears() -> None:
     sender = FakeSender()
     answer = post(
@@ -208,6 +237,14 @@ def sign(message: dict[str, Any], key: rsa.RSAPrivateKey) -> dict[str, Any]:
             403,
         ),
         (lambda m: {**m, "SigningCertURL": "http://sns.us-west-2.amazonaws.com/c.pem"}, 403),
+        # A bucket called "sns" at one of S3's own addresses.
+        (lambda m: {**m, "SigningCertURL": "https://sns.s3-us-west-2.amazonaws.com/c.pem"}, 403),
+        (lambda m: {**m, "SigningCertURL": "https://sns.s3.us-west-2.amazonaws.com/c.pem"}, 403),
+        (lambda m: {**m, "SigningCertURL": "https://sns.us-west-2.amazonaws.com/?x=y"}, 403),
+        (lambda m: {**m, "SigningCertURL": "https://sns.us-west-2.amazonaws.com:x/c.pem"}, 403),
+        (lambda m: {**m, "SigningCertURL": "https://["}, 403),
+        (lambda m: {**m, "SigningCertURL": None}, 403),
+        (lambda m: {**m, "SigningCertURL": CERT_URL.replace("us-west-2", "us-gov-east-1")}, 204),
         (lambda m: {**m, "SigningCertURL": "https://evil@evil.com/c.pem"}, 403),
         (lambda m: {**m, "TopicArn": "arn:aws:sns:us-west-2:1:Other"}, 403),
     ],
