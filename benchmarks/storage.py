@@ -163,6 +163,7 @@ class _Bench:
             began = time.monotonic()
             process = subprocess.Popen(
                 ["taskset", "-c", str(harness.measured_core()), *command],
+                cwd=self.image.app,  # as the image; in the checkout its folder would be found first
                 env=self.environ,
                 stdout=log,
                 stderr=log,
@@ -352,7 +353,7 @@ def _start(bench: _Bench) -> list[Row]:
     times: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(bench.options.rounds + 1):
         for name, command in commands.items():
-            times[name].append(_first_request(command, bench.environ))
+            times[name].append(_first_request(command, bench.environ, bench.image.app))
     ours, peers = times["ours"][1:], times["kserve"][1:]  # the first compiles byte code
     return [
         Row(
@@ -381,13 +382,14 @@ def _image(bench: _Bench) -> list[Row]:
     return [Row(name=title, ours=megabytes, unit="MB", note=note)]
 
 
-def _first_request(command: Sequence[str], environ: Mapping[str, str]) -> float:
+def _first_request(command: Sequence[str], environ: Mapping[str, str], app: Path) -> float:
     """Seconds until a listener hears from the tool; then the tool is ended."""
     with _listener() as (port, heard):
         env = {**environ, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
         began = time.monotonic()
         process = subprocess.Popen(
             ["taskset", "-c", str(harness.measured_core()), *command],
+            cwd=app,
             env=env,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -6,8 +6,9 @@
 Nothing is imported before it is asked for.
 """
 
-from typing import TYPE_CHECKING
+from __future__ import annotations
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .destinations import Report
     from .errors import StorageError

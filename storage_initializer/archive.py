@@ -14,13 +14,13 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from . import digest
 from .errors import NoSpace, UnsafeArchive, UnsafePath
 from .items import RESERVED, ZIP_SUFFIXES, safe_path
+from .records import Record
 from .retry import Control
 from .settings import MIB, Settings
 from .staging import FileRecord, Staging
@@ -30,8 +30,7 @@ RATIO_FROM = 64 * MIB
 _CHUNK = MIB
 
 
-@dataclass(slots=True, kw_only=True)
-class Member:
+class Member(Record, frozen=False):
     """One archive member, whatever the format."""
 
     path: str
@@ -43,8 +42,7 @@ class Member:
     source: tarfile.TarInfo | zipfile.ZipInfo | None = None
 
 
-@dataclass(slots=True, kw_only=True)
-class Limits:
+class Limits(Record, frozen=False):
     """What may come out, counted while it does (headers lie)."""
 
     archive: str
@@ -52,9 +50,9 @@ class Limits:
     max_bytes: int
     max_files: int
     max_ratio: int
+    control: Control
     bytes_out: int = 0
     files_out: int = 0
-    control: Control = field(repr=False)
 
     def member(self) -> None:
         self.files_out += 1

@@ -22,18 +22,18 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import logging
 import os
 import tempfile
 import time
 from pathlib import Path
 
 from . import digest
+from .logs import Log
 from .providers.local import copy_file
 from .retry import Control
 from .staging import boot_id
 
-logger = logging.getLogger(__name__)
+logger = Log(__name__)
 
 WAIT_POLL_S = 0.1
 

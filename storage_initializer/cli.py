@@ -4,7 +4,6 @@ Exit codes: 0 every destination is complete, 1 failed (the line is in the termin
 2 bad arguments or settings. SIGTERM ends the run like a failure; a further run resumes.
 """
 
-import logging
 import signal
 import sys
 from types import FrameType
@@ -13,7 +12,7 @@ from . import logs
 from .errors import InvalidSettings, StorageError
 from .settings import Settings
 
-logger = logging.getLogger("storage_initializer")
+logger = logs.Log("storage_initializer")
 
 USAGE = """\
 usage: python -m storage_initializer SRC DEST [SRC DEST ...]

@@ -1,15 +1,19 @@
 """What a provider gets to work with: settings, and small requests with retries."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
 
 from . import retry
 from .errors import AccessDenied, NotFound, StorageError, Throttled, TransferFailed
 from .retry import Control, Retry
 from .settings import Settings
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .client import Client
     from .wire import Request
 
@@ -22,7 +26,7 @@ Answer = tuple[int, Mapping[str, str], bytes]
 class Context:
     """Shared by the providers of one fetch. `ask` may be used from any thread."""
 
-    def __init__(self, settings: Settings, client: "Client", control: Control) -> None:
+    def __init__(self, settings: Settings, client: Client, control: Control) -> None:
         self.settings = settings
         self.client = client
         self.control = control
@@ -33,7 +37,7 @@ class Context:
 
     def ask(
         self,
-        make: Callable[[], "Request"],
+        make: Callable[[], Request],
         *,
         ok: tuple[int, ...] = (200,),
         explain: Callable[[int, Mapping[str, str], bytes], StorageError] | None = None,
@@ -59,10 +63,10 @@ class Context:
             except StorageError as exc:
                 policy.failed(exc)
 
-    def ask_json(self, make: Callable[[], "Request"], **options: Any) -> Any:
+    def ask_json(self, make: Callable[[], Request], **options: Any) -> Any:
         request: list[str] = []
 
-        def remember() -> "Request":
+        def remember() -> Request:
             made = make()
             request[:] = [made.where]
             return made

@@ -4,16 +4,15 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import DestinationError, InvalidUri
+from .records import Record
 from .settings import Settings
 from .uri import Uri, apply_mirrors, parse
 
 
-@dataclass(frozen=True, kw_only=True)
-class Report:
+class Report(Record):
     """What a fetch did for one destination."""
 
     sources: tuple[str, ...]
@@ -36,12 +35,12 @@ class Report:
         return self.bytes_fetched / self.seconds / 1e6 if self.seconds else 0.0
 
 
-@dataclass(kw_only=True)
 class Destination:
     """One directory and what goes into it."""
 
-    path: Path
-    uris: list[Uri] = field(default_factory=list)
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.uris: list[Uri] = []
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -63,7 +62,7 @@ def plan(pairs: Sequence[tuple[str, str | Path]], settings: Settings) -> list[De
         real = os.path.realpath(dest)
         if os.path.dirname(real) == real:
             raise DestinationError(real, "the root directory is no destination")
-        destination = destinations.setdefault(real, Destination(path=Path(real)))
+        destination = destinations.setdefault(real, Destination(Path(real)))
         uri = parse(apply_mirrors(source, settings.mirrors))
         if uri.provider == "local":
             here = os.path.realpath(uri.path)

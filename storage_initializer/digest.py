@@ -6,10 +6,20 @@ CRC64NVME, which S3 and GCS tell, need `awscrt` or `google_crc32c`; without one 
 best check is used.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Hasher(Protocol):
+        def update(self, data: bytes | bytearray | memoryview, /) -> object: ...
+        def hexdigest(self) -> str: ...
+
 
 try:
     from zlib_ng.zlib_ng import crc32
@@ -33,11 +43,6 @@ COMBINABLE = frozenset({"crc32"})
 """Algorithms whose value for a whole follows from the values of any parts."""
 
 
-class Hasher(Protocol):
-    def update(self, data: bytes | bytearray | memoryview, /) -> object: ...
-    def hexdigest(self) -> str: ...
-
-
 class Crc32:
     """CRC-32 as a hashlib-like object; `value` may be preset to go on from a known prefix."""
 
@@ -59,7 +64,7 @@ class OfParts:
 
     __slots__ = ("_digests", "_left", "_new", "_part", "_size")
 
-    def __init__(self, part_bytes: int, new: Callable[[], "Hasher"]) -> None:
+    def __init__(self, part_bytes: int, new: Callable[[], Hasher]) -> None:
         self._size = self._left = part_bytes
         self._new = new
         self._part = new()

@@ -10,14 +10,14 @@ final error stops all threads; `close` waits for them. One buffer of a megabyte 
 the memory the data needs.
 """
 
+from __future__ import annotations
+
 import contextlib
-import logging
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 from . import digest, parts, retry
 from .errors import (
@@ -31,19 +31,21 @@ from .errors import (
     from_os_error,
 )
 from .items import CopySource, HttpSource, Item, Source
+from .logs import Log
 from .progress import Progress
 from .retry import Control, Retry
 from .settings import Settings
 from .staging import FileRecord, Staging
-from .transfer import File, Receiver, Stream, check_version, total_length
+from .transfer import Batch, File, Stream, check_version, total_length
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .cache import NodeCache
     from .client import Client
     from .swarm import Swarm
     from .wire import Response
 
-logger = logging.getLogger(__name__)
+logger = Log(__name__)
 
 BUFFER_BYTES = 1 << 20
 IN_ORDER_PARTS = 8
@@ -60,10 +62,10 @@ class Engine:
     def __init__(
         self,
         settings: Settings,
-        client: "Client",
+        client: Client,
         control: Control,
         progress: Progress,
-        cache: "NodeCache | None" = None,
+        cache: NodeCache | None = None,
     ) -> None:
         self.settings = settings
         self.client = client
@@ -83,14 +85,14 @@ class Engine:
 
     # -- the queue ---------------------------------------------------------------------------------
 
-    def submit(self, source: Source, item: Item, staging: Staging, receiver: Receiver) -> None:
+    def submit(self, source: Source, item: Item, staging: Staging, receiver: Batch) -> None:
         """Download `item`; `receiver` is told in a worker thread."""
         file = File(source, item, staging, receiver)
         swarm = self._swarm or self._new_swarm(source)
         if swarm is None or not swarm.add(file):
             self.put(self.start, file)
 
-    def _new_swarm(self, source: Source) -> "Swarm | None":
+    def _new_swarm(self, source: Source) -> Swarm | None:
         """Only when there is something for it: what is copied needs no sockets at all."""
         if not self._swarming or isinstance(source, CopySource):
             return None
@@ -273,7 +275,7 @@ class Engine:
             return
         self.finish(file, found)
 
-    def _read_stream(self, stream: "Stream", file: File, source: HttpSource) -> None:
+    def _read_stream(self, stream: Stream, file: File, source: HttpSource) -> None:
         """One request; everything that arrives goes to disk and into the checksum."""
         start = stream.position
         stop = None
@@ -304,7 +306,7 @@ class Engine:
             raise
         response.done()
 
-    def ask(self, file: File, source: HttpSource, start: int, stop: int | None) -> "Response":
+    def ask(self, file: File, source: HttpSource, start: int, stop: int | None) -> Response:
         """Send one request for a range; refusals become errors, an answer of 200/206 returns."""
         self.control.gate()
         self.control.check()
@@ -322,7 +324,7 @@ class Engine:
             raise refusal(source, file.item, status, headers, body)
         return response
 
-    def pump(self, response: "Response", write: Callable[[memoryview], None], file: File) -> None:
+    def pump(self, response: Response, write: Callable[[memoryview], None], file: File) -> None:
         buffer = self._buffer()
         settings = self.settings
         while True:

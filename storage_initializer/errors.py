@@ -23,8 +23,13 @@ Messages are one line: source, object, cause, what to do. They never carry crede
 (`from_os_error`); programming errors are not wrapped at all.
 """
 
+from __future__ import annotations
+
 import errno
-from typing import ClassVar
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 
 class StorageError(Exception):

@@ -6,16 +6,15 @@ Destinations go in parallel and share one engine; the first error stops everythi
 nothing further, and keeps the staging directories for the next run.
 """
 
+from __future__ import annotations
+
 import importlib
-import logging
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from . import digest, publish, retry
+from . import digest, logs, publish, retry
 from .client import Client
 from .context import Context
 from .destinations import Destination, Report, plan
@@ -41,6 +40,7 @@ from .items import (
     is_archive,
     safe_path,
 )
+from .logs import Log
 from .progress import Progress, Reporter
 from .publish import Marker
 from .settings import Settings
@@ -48,10 +48,11 @@ from .staging import FileRecord, Staging, boot_id
 from .transfer import Batch
 from .uri import Uri
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .cache import NodeCache
 
-logger = logging.getLogger(__name__)
+logger = Log(__name__)
 
 CHANGED_ATTEMPTS = 3
 """Listing and download start again this often when the source changes meanwhile."""
@@ -153,7 +154,7 @@ class Fetch:
             raise self._engine.error
         return [report for report in reports if report is not None]
 
-    def _open_cache(self) -> "NodeCache | None":
+    def _open_cache(self) -> NodeCache | None:
         settings = self._settings
         if not settings.cache_dir:
             return None
@@ -173,6 +174,7 @@ class Fetch:
     def _connect(self, uri: Uri) -> Source:
         module = importlib.import_module(f".providers.{uri.provider}", __package__)
         source: Source = module.connect(uri, self._context)
+        logs.adopt()  # an SDK may have come with it
         return source
 
     def _watch_deadline(self) -> threading.Timer | None:
@@ -292,7 +294,7 @@ class Fetch:
                         f"{source.shown}: more than {settings.max_files} files",
                         "STORAGE_MAX_FILES",
                     )
-                yield source, item if path == item.path else replace(item, path=path)
+                yield source, item if path == item.path else item.but(path=path)
             if not matched:
                 raise NotFound(source.shown, "no file passes STORAGE_ALLOW/IGNORE_PATTERNS")
 
@@ -373,7 +375,7 @@ class Fetch:
             return None
         unchanged = old.items.get(item.path) == (item.size, item.version)
         if unchanged and _is(staging.dest / item.path, known):
-            staging.record(replace(known, version=item.version))
+            staging.record(known.but(version=item.version))
             return known
         return None
 

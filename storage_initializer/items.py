@@ -6,14 +6,16 @@ resume belong to the engine. A `CopySource` (local files, git, hdfs through its 
 bytes itself. No I/O here.
 """
 
+from __future__ import annotations
+
 import fnmatch
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from .errors import StorageError, UnsafePath
+from .records import NOTHING, Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .wire import Request
 
@@ -32,8 +34,7 @@ def is_archive(name: str) -> bool:
     return name.lower().endswith(TAR_SUFFIXES + ZIP_SUFFIXES)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
+class Item(Record):
     """One file of a source."""
 
     path: str
@@ -43,9 +44,9 @@ class Item:
     """Bytes; None when the source does not tell before the download."""
     version: str = ""
     """What changes when the content does (ETag, generation, commit, mtime); empty: unknown."""
-    checks: Mapping[str, str] = field(default_factory=dict)
+    checks: Mapping[str, str] = NOTHING
     """Checksums the source tells in its listing: algorithm → lower-case hex."""
-    validators: Mapping[str, str] = field(default_factory=dict)
+    validators: Mapping[str, str] = NOTHING
     """Response headers (lower case) that must have this value in every answer that has them:
     conditional requests are ignored by some servers, and ranges of two versions must not mix."""
     ref: str = ""
@@ -58,8 +59,8 @@ class Item:
     """Permission bits; only the execute bits are meaningful."""
 
 
-class Source(Protocol):
-    """One parsed and connected URI."""
+class Source:
+    """One parsed and connected URI. The classes below say what else it can do."""
 
     shown: str
     """The URI without secrets, for messages."""
@@ -68,38 +69,49 @@ class Source(Protocol):
 
     def items(self) -> Iterator[Item]:
         """All items, lazily, in any order. Raises NotFound when there are none."""
+        raise NotImplementedError
 
 
-@runtime_checkable
-class HttpSource(Source, Protocol):
-    def request(self, item: Item, start: int, stop: int | None) -> "Request":
+class HttpSource(Source):
+    """The engine fetches its items."""
+
+    def request(self, item: Item, start: int, stop: int | None) -> Request:
         """A complete (signed) GET for bytes `start` to `stop` (exclusive, None: to the end)."""
+        raise NotImplementedError
 
     def checks(self, item: Item, headers: Mapping[str, str]) -> Mapping[str, str]:
         """Checksums of the whole item, given the headers of a whole-object answer."""
+        raise NotImplementedError
 
     def explain(
         self, item: Item | None, status: int, headers: Mapping[str, str], body: bytes
     ) -> StorageError:
         """The error for a refusal; retryable or final by its class."""
+        raise NotImplementedError
 
 
-@runtime_checkable
-class CopySource(Source, Protocol):
+class CopySource(Source):
+    """It moves the bytes itself."""
+
     def copy(self, item: Item, target: Path) -> None:
         """Write the item to `target` (absent; parent exists); all or an exception."""
+        raise NotImplementedError
 
 
-@runtime_checkable
-class FinishingSource(Source, Protocol):
+class FinishingSource(Source):
+    """What was downloaded is not yet what is published."""
+
     def finish(self, tree: Path) -> Path:
         """The tree to publish, made of what was downloaded to `tree` (which stays as it is)."""
+        raise NotImplementedError
 
 
-@runtime_checkable
-class VerifiedSource(Source, Protocol):
+class VerifiedSource(Source):
+    """Nothing is moved."""
+
     def verify(self, dest: Path) -> None:
         """The destination is the source (a mounted volume); raises when it is not usable."""
+        raise NotImplementedError
 
 
 def safe_path(where: str, path: str) -> str:
@@ -123,8 +135,7 @@ def safe_path(where: str, path: str) -> str:
     return "/".join(parts) + ("/" if path.endswith("/") else "")
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
+class Filter(Record):
     """Include and exclude patterns, fnmatch on the whole relative path (KServe's semantics)."""
 
     allow: tuple[str, ...] = ()

@@ -10,24 +10,25 @@ How many runs go at a time follows from what they achieve: few connections that 
 alone, slow ones get company, up to `STORAGE_CONCURRENCY`.
 """
 
-import logging
+from __future__ import annotations
+
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from . import digest
 from .errors import Changed, StorageError, TransferFailed
 from .items import HttpSource, Item
+from .logs import Log
 from .retry import Retry
 from .settings import MIB
 from .transfer import File, RangesIgnored, Run, check_version, total_length
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .download import Engine
 
-logger = logging.getLogger(__name__)
+logger = Log(__name__)
 
 RUN_BYTES = 64 * MIB
 FEW_STREAMS = 4
@@ -59,7 +60,7 @@ def runs(missing: list[int], step: int, streams: int) -> list[tuple[int, int]]:
     return found
 
 
-def start(engine: "Engine", file: File, source: HttpSource, size: int) -> None:
+def start(engine: Engine, file: File, source: HttpSource, size: int) -> None:
     """Open the file, see what an earlier run has left, queue the rest before everything else."""
     item, step = file.item, part_bytes(file.item, engine.settings.part_bytes)
     file.part_bytes, file.parts = step, -(-size // step)
@@ -81,7 +82,7 @@ def start(engine: "Engine", file: File, source: HttpSource, size: int) -> None:
         engine.put(_run, engine, file, source, size, front=True)
 
 
-def _more(engine: "Engine", file: File) -> bool:
+def _more(engine: Engine, file: File) -> bool:
     """Whether another connection is worth it: those at work are slow ones."""
     now = time.monotonic()
     if now < file.look_at or not file.pending or file.active >= engine.settings.concurrency:
@@ -90,7 +91,7 @@ def _more(engine: "Engine", file: File) -> bool:
     return file.got < FAST_STREAM * (now - file.began) * file.active
 
 
-def _run(engine: "Engine", file: File, source: HttpSource, size: int) -> None:
+def _run(engine: Engine, file: File, source: HttpSource, size: int) -> None:
     """A file that must start again does so when its last active run has left: an earlier start
     would have two writers."""
     with file.lock:
@@ -115,7 +116,7 @@ def _run(engine: "Engine", file: File, source: HttpSource, size: int) -> None:
 
 
 def _fetch(
-    engine: "Engine", file: File, source: HttpSource, size: int, first: int, count: int
+    engine: Engine, file: File, source: HttpSource, size: int, first: int, count: int
 ) -> None:
     item, last = file.item, False
 
@@ -149,7 +150,7 @@ def _fetch(
 
 
 def _read(
-    engine: "Engine",
+    engine: Engine,
     run: Run,
     write: Callable[[memoryview], None],
     file: File,
@@ -177,19 +178,19 @@ def _read(
     response.done()
 
 
-def _start_again(engine: "Engine", file: File, source: HttpSource) -> None:
+def _start_again(engine: Engine, file: File, source: HttpSource) -> None:
     file.restart()
     if isinstance(file.ending, Changed):
         file.receiver.changed(file.ending)
         return
     logger.info("no ranges: %s ignores them, fetching in one stream", file.where)
-    whole = File(file.source, replace(file.item, ranges=False), file.staging, file.receiver)
+    whole = File(file.source, file.item.but(ranges=False), file.staging, file.receiver)
     whole.path, whole.began = file.path, file.began
     whole.key, whole.lock_fd, file.lock_fd = file.key, file.lock_fd, -1
     engine.whole(whole, source)
 
 
-def _finish(engine: "Engine", file: File, source: HttpSource, size: int) -> None:
+def _finish(engine: Engine, file: File, source: HttpSource, size: int) -> None:
     crc = 0
     for index in range(file.parts):
         length = min(file.part_bytes, size - index * file.part_bytes)

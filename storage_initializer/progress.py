@@ -1,12 +1,18 @@
 """Progress of a fetch: counters, and the thread that shows them (a bar or JSON lines)."""
 
-import logging
+from __future__ import annotations
+
 import sys
 import threading
 import time
-from typing import TextIO
 
-logger = logging.getLogger(__name__)
+from .logs import Log
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
+
+logger = Log(__name__)
 
 
 class Progress:
@@ -78,7 +84,7 @@ class Reporter:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def __enter__(self) -> "Reporter":
+    def __enter__(self) -> Reporter:
         if self._interval_s > 0:
             self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
             self._thread.start()

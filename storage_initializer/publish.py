@@ -10,37 +10,40 @@ removed first, then each top-level entry is renamed into place, then the marker 
 in between leaves no marker, and the next run finds the moved files by their records.
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from . import digest
 from .errors import StorageError, from_os_error
 from .items import MARKER_NAME, RESERVED
-from .staging import FileRecord, Staging, boot_id
+from .records import NOTHING, Record
+from .staging import FileRecord, Staging, boot_id, remove_tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 FORMAT = 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class Marker:
+class Marker(Record):
     """What a done-marker says."""
 
     identity: str
     """Digest over sources and filters: another request is another identity."""
     sources: tuple[str, ...]
     """Shown URIs, for people."""
-    items: Mapping[str, tuple[int | None, str]] = field(default_factory=dict)
+    items: Mapping[str, tuple[int | None, str]] = NOTHING
     """The source's files: path → (size, version). Differs from `files` after unpacking."""
     files: tuple[FileRecord, ...] = ()
     """The published files."""
-    links: Mapping[str, str] = field(default_factory=dict)
+    links: Mapping[str, str] = NOTHING
     """Symbolic links of an unpacked archive: path → target."""
     boot: str = ""
     synced: bool = False
@@ -174,7 +177,7 @@ def _merge(source: Path, target: Path) -> None:
             _merge(here, there)
             continue
         if there.is_dir() and not there.is_symlink() and not real:
-            shutil.rmtree(there)
+            remove_tree(there)
         elif real and (there.exists() or there.is_symlink()):
             there.unlink()
         os.rename(here, there)

@@ -5,14 +5,15 @@ KServe's names are kept where it has them (`STORAGE_ALLOW_PATTERNS`, `S3_*`, `AW
 else. All problems are collected and reported together (exit code 2).
 """
 
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TypeVar
 
 from .errors import InvalidSettings
+from .records import NOTHING, Record
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -21,11 +22,14 @@ _UNITS |= {"ki": KIB, "mi": MIB, "gi": GIB, "ti": 1 << 40}
 VERIFY_MODES = ("auto", "full", "size")
 LOCAL_MODES = ("copy", "hardlink", "symlink")
 
-T = TypeVar("T")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
+class Settings(Record):
     """Limits, time-outs and choices. Byte counts accept `512Mi`, `2Gi`, `500M` or plain numbers."""
 
     mirrors: tuple[tuple[str, str], ...] = ()
@@ -97,15 +101,18 @@ class Settings:
     ca_bundle: str = ""
     """`REQUESTS_CA_BUNDLE`, `SSL_CERT_FILE`, or KServe's `CA_BUNDLE_VOLUME_MOUNT_POINT` +
     `cabundle.crt`: roots for https instead of the system's."""
-    proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
+    proxies: Mapping[str, str] = NOTHING
     """`http_proxy`, `https_proxy`, `all_proxy`: scheme → proxy URL (may hold a password)."""
     no_proxy: tuple[str, ...] = ()
     """`no_proxy`: host suffixes that are called directly; `*` means all."""
-    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    environ: Mapping[str, str] = NOTHING
     """Snapshot for the providers' credential conventions; never printed."""
 
+    def __repr__(self) -> str:
+        return "Settings(…)"  # the environment holds secrets
+
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
         env = os.environ if environ is None else environ
         spec_problems: list[str] = []
         spec_mirrors: tuple[tuple[str, str], ...] = ()

@@ -13,27 +13,30 @@ ignored. Another boot of the node throws the staging away (unwritten page cache)
 or filter does too.
 """
 
+from __future__ import annotations
+
 import contextlib
 import fcntl
 import json
 import os
-import shutil
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from .errors import DestinationError, from_os_error
 from .items import STAGING_NAME
+from .records import Record
 from .retry import Control
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 FORMAT = 1
 LOCK_POLL_S = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class FileRecord:
+class FileRecord(Record):
     """A finished, verified file."""
 
     path: str
@@ -42,6 +45,13 @@ class FileRecord:
     digest: str
     """`algorithm:hex`, or empty when nothing was computed."""
     mtime_ns: int
+
+
+def remove_tree(directory: Path, *, ignore_errors: bool = False) -> None:
+    """Rare enough to import `shutil` (3 ms) only then."""
+    import shutil
+
+    shutil.rmtree(directory, ignore_errors=ignore_errors)
 
 
 def boot_id() -> str:
@@ -70,7 +80,7 @@ class Staging:
         self._write_lock = threading.Lock()
 
     @classmethod
-    def open(cls, dest: Path, identity: str, control: Control) -> "Staging":
+    def open(cls, dest: Path, identity: str, control: Control) -> Staging:
         """Create or reopen the staging directory of `dest`, waiting for another holder."""
         root, inside = choose_root(dest)
         staging = cls(root, dest, inside=inside)
@@ -153,7 +163,7 @@ class Staging:
             if entry.name == "lock":
                 continue
             if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
+                remove_tree(entry)
             else:
                 entry.unlink()
 
@@ -201,7 +211,14 @@ class Staging:
 
     def remove(self) -> None:
         """After publication: nothing of the staging stays."""
-        shutil.rmtree(self.root, ignore_errors=True)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                self.tree.rmdir()
+            for name in ("journal", "lock"):
+                (self.root / name).unlink()
+            self.root.rmdir()
+        except OSError:  # directories are left, or something unforeseen
+            remove_tree(self.root, ignore_errors=True)
         self.close()
 
     def leave(self) -> None:

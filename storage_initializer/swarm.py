@@ -12,6 +12,8 @@ unusually `REFUSALS` times in a row is left to them altogether. The number of co
 one with every good answer, up to `STORAGE_SMALL_CONCURRENCY`.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import selectors
@@ -19,7 +21,6 @@ import socket
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING
 
 from . import digest, retry
 from .errors import StorageError, from_os_error
@@ -27,6 +28,7 @@ from .items import HttpSource, Source
 from .transfer import File, check_version, write_all
 from .wire import Connection, Request, Response, Tls
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .download import Engine
 
@@ -71,7 +73,7 @@ class Line:
 class Swarm:
     """`add` from any thread; everything else happens in the swarm's own."""
 
-    def __init__(self, engine: "Engine", limit: int) -> None:
+    def __init__(self, engine: Engine, limit: int) -> None:
         self._engine = engine
         self._client = engine.client
         self._control = engine.control

@@ -1,31 +1,24 @@
 """What one file's transfer consists of: the file, its stream or parts, and who waits for it."""
 
+from __future__ import annotations
+
 import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
 
 from . import digest, retry
 from .errors import Changed, DestinationError, TransferFailed
 from .items import Item, Source
 from .staging import FileRecord, Staging
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .wire import Response
 
 
-class Receiver(Protocol):
-    """Who hears of a file's end, in a worker thread."""
-
-    def done(self, record: FileRecord) -> None: ...
-
-    def changed(self, error: Changed) -> None:
-        """The source changed under the download: this file's owner must list again."""
-
-
 class Batch:
-    """The files of one destination that are under way."""
+    """The files of one destination that are under way; workers tell it how each of them ends."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -45,6 +38,7 @@ class Batch:
                 self._changed.notify_all()
 
     def changed(self, error: Changed) -> None:
+        """The source changed under the download: it must be listed again."""
         with self._changed:
             self._open -= 1
             self._changed_error = error
@@ -78,7 +72,7 @@ class File:
         "source", "staging",
     )  # fmt: skip
 
-    def __init__(self, source: Source, item: Item, staging: Staging, receiver: Receiver) -> None:
+    def __init__(self, source: Source, item: Item, staging: Staging, receiver: Batch) -> None:
         self.source = source
         self.item = item
         self.staging = staging
@@ -200,14 +194,14 @@ def write_all(fd: int, data: memoryview, offset: int) -> None:
         offset += written
 
 
-def check_version(file: File, response: "Response") -> None:
+def check_version(file: File, response: Response) -> None:
     """Every single answer must be about the version that was listed."""
     for name, expected in file.item.validators.items():
         if response.headers.get(name, expected) != expected:
             raise Changed(file.where)
 
 
-def total_length(response: "Response", start: int, where: str) -> int | None:
+def total_length(response: Response, start: int, where: str) -> int | None:
     """Size of the whole object according to the answer; None when it does not say."""
     if response.status == 200:
         return response.length

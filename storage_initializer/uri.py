@@ -9,10 +9,10 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from .errors import InvalidUri
+from .records import Record
 
 PROVIDERS = {
     "file": "local",
@@ -45,8 +45,7 @@ _DIGEST = re.compile(r"sha256=([0-9a-fA-F]{64})")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Uri:
+class Uri(Record):
     """A parsed source. `text` may hold secrets (userinfo, SAS query): print `shown` instead."""
 
     text: str

@@ -10,15 +10,17 @@ TLS uses Python's own time-outs. `client.Client` serves all threads; each thread
 connections, so nothing is locked on the way. No retries here: `retry` and `download` decide.
 """
 
+from __future__ import annotations
+
 import contextlib
 import socket
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from .errors import InvalidUri, ShortBody, Stalled, StorageError, TransferFailed
+from .records import Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .client import Client
 
@@ -30,8 +32,7 @@ USER_AGENT = "turnout-storage-initializer"
 _NO_BODY = frozenset({204, 304})
 
 
-@dataclass(frozen=True, slots=True)
-class Tls:
+class Tls(Record):
     """How to trust an https server."""
 
     verify: bool = True
@@ -39,24 +40,43 @@ class Tls:
     """Further roots beside the system's; empty: none."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Request:
-    """One request, complete: whatever must be signed is signed."""
+PLAIN_TRUST = Tls()
 
-    scheme: str
-    host: str
-    port: int
-    target: str
-    """Origin form: quoted path and query."""
-    headers: dict[str, str] = field(default_factory=dict)
-    method: str = "GET"
-    body: bytes = b""
-    tls: Tls = Tls()
-    where: str = ""
-    """What to call this in an error message (never contains secrets)."""
+
+class Request:
+    """One request, complete: whatever must be signed is signed.
+
+    `target` is the origin form, quoted path and query; `where` what to call this in an error
+    message (never contains secrets).
+    """
+
+    __slots__ = ("body", "headers", "host", "method", "port", "scheme", "target", "tls", "where")
+
+    def __init__(
+        self,
+        *,
+        scheme: str,
+        host: str,
+        port: int,
+        target: str,
+        headers: dict[str, str] | None = None,
+        method: str = "GET",
+        body: bytes = b"",
+        tls: Tls = PLAIN_TRUST,
+        where: str = "",
+    ) -> None:
+        self.scheme = scheme
+        self.host = host
+        self.port = port
+        self.target = target
+        self.headers = {} if headers is None else headers
+        self.method = method
+        self.body = body
+        self.tls = tls
+        self.where = where
 
     @classmethod
-    def to(cls, url: str, *, where: str = "", tls: Tls | None = None) -> "Request":
+    def to(cls, url: str, *, where: str = "", tls: Tls | None = None) -> Request:
         """From a URL, whose userinfo becomes Basic authorization. Raises InvalidUri."""
         try:
             parts = urlsplit(url)
@@ -79,7 +99,7 @@ class Request:
             port=port or (443 if parts.scheme == "https" else 80),
             target=target,
             headers=headers,
-            tls=tls or Tls(),
+            tls=tls or PLAIN_TRUST,
             where=where or f"{parts.scheme}://{parts.hostname}{parts.path}",
         )
 
@@ -118,7 +138,7 @@ class Stale(Exception):
 class Connection:
     """One socket with its read buffer. Belongs to one thread; `kill` may come from another."""
 
-    def __init__(self, sock: socket.socket, client: "Client", *, tls: bool) -> None:
+    def __init__(self, sock: socket.socket, client: Client, *, tls: bool) -> None:
         self.sock = sock
         self.client = client
         self.tls = tls

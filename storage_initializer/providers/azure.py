@@ -8,7 +8,6 @@ otherwise PATH is a `/`-bounded directory. Verified by Content-MD5 where the blo
 import base64
 import functools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from posixpath import basename
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
@@ -22,8 +21,9 @@ from storage_initializer.errors import (
     StorageError,
     TransferFailed,
 )
-from storage_initializer.items import Item
+from storage_initializer.items import HttpSource, Item
 from storage_initializer.providers.azure_auth import Authorizer, connection_string
+from storage_initializer.records import Record
 from storage_initializer.uri import Uri
 from storage_initializer.wire import Request
 
@@ -32,8 +32,7 @@ def connect(uri: Uri, context: Context) -> "BlobSource":
     return BlobSource(uri, context)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Record):
     """Where a URI points to."""
 
     endpoint: str
@@ -69,7 +68,7 @@ def locate(uri: Uri, environ: Mapping[str, str]) -> Place:
     return Place(base, account, unquote(container), unquote(path), sas)
 
 
-class BlobSource:
+class BlobSource(HttpSource):
     """One blob or one directory of a container."""
 
     filtered = True
@@ -178,8 +177,7 @@ class BlobSource:
         return self.explain(None, status, headers, body)
 
 
-@dataclass(slots=True)
-class Blob:
+class Blob(Record, frozen=False):
     name: str = ""
     size: int = 0
     etag: str = ""
@@ -188,11 +186,11 @@ class Blob:
     """A directory entry of a hierarchical namespace."""
 
 
-@dataclass(slots=True)
 class _Reader:
-    blobs: list[Blob] = field(default_factory=list)
-    marker: str = ""
-    text: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.blobs: list[Blob] = []
+        self.marker = ""
+        self.text: list[str] = []
 
 
 def parse_page(body: bytes, where: str) -> tuple[list[Blob], str]:

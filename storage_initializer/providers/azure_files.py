@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from posixpath import basename
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
@@ -15,8 +14,9 @@ from storage_initializer.errors import (
     StorageError,
     TransferFailed,
 )
-from storage_initializer.items import Item
+from storage_initializer.items import HttpSource, Item
 from storage_initializer.providers.azure_auth import Authorizer, connection_string
+from storage_initializer.records import Record
 from storage_initializer.uri import Uri
 from storage_initializer.wire import Request
 
@@ -27,7 +27,7 @@ def connect(uri: Uri, context: Context) -> "ShareSource":
     return ShareSource(uri, context)
 
 
-class ShareSource:
+class ShareSource(HttpSource):
     """One file or one directory of a share."""
 
     filtered = True
@@ -118,8 +118,7 @@ class ShareSource:
         return self.explain(None, status, headers, body)
 
 
-@dataclass(slots=True)
-class Entry:
+class Entry(Record, frozen=False):
     name: str = ""
     size: int = 0
     directory: bool = False

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 
 from storage_initializer.context import Context, refusal
 from storage_initializer.errors import AccessDenied, Changed, MissingExtra, NotFound, StorageError
-from storage_initializer.items import Item
+from storage_initializer.items import HttpSource, Item
 from storage_initializer.uri import Uri
 from storage_initializer.wire import Request, Tls
 
@@ -28,7 +28,7 @@ def connect(uri: Uri, context: Context) -> "GcsSource":
     return GcsSource(uri, context)
 
 
-class GcsSource:
+class GcsSource(HttpSource):
     """One object or one `/`-bounded prefix of a bucket."""
 
     filtered = True

@@ -24,7 +24,7 @@ from storage_initializer.errors import (
     TransferFailed,
     UnsafePath,
 )
-from storage_initializer.items import Item
+from storage_initializer.items import CopySource, Item
 from storage_initializer.uri import Uri
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
@@ -54,7 +54,7 @@ def locate(uri: Uri) -> tuple[str, str, str]:
     return url, ref if at else "", directory
 
 
-class GitSource:
+class GitSource(CopySource):
     """One tree of one repository, held in a temporary clone until it is copied."""
 
     filtered = False

@@ -23,7 +23,7 @@ from storage_initializer.errors import (
     StorageError,
     TransferFailed,
 )
-from storage_initializer.items import Item
+from storage_initializer.items import CopySource, Item
 from storage_initializer.uri import Uri
 
 DEFAULT_SECRETS = "/var/secrets/kserve-hdfscreds"
@@ -54,7 +54,7 @@ def read_secret(environ: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-class HdfsSource:
+class HdfsSource(CopySource):
     """One file or directory tree."""
 
     filtered = True

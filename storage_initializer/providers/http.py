@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, unquote, urljoin, urlsplit
 
 from storage_initializer.context import Context, refusal
 from storage_initializer.errors import Changed, InvalidSettings, NotFound, Relocated, StorageError
-from storage_initializer.items import Item
+from storage_initializer.items import HttpSource, Item
 from storage_initializer.uri import Uri
 from storage_initializer.wire import Request, Tls
 
@@ -30,7 +30,7 @@ def connect(uri: Uri, context: Context) -> "HttpFile":
     return HttpFile(uri, context)
 
 
-class HttpFile:
+class HttpFile(HttpSource):
     """One file behind a URL."""
 
     filtered = False

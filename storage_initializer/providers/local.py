@@ -14,7 +14,7 @@ from pathlib import Path
 
 from storage_initializer.context import Context
 from storage_initializer.errors import AccessDenied, Changed, NotFound, StorageError
-from storage_initializer.items import RESERVED, Item
+from storage_initializer.items import RESERVED, CopySource, Item
 from storage_initializer.uri import Uri
 
 _FICLONE = 0x40049409
@@ -34,7 +34,7 @@ def connect(uri: Uri, context: Context) -> "LocalSource":
     return LocalSource(uri, context)
 
 
-class LocalSource:
+class LocalSource(CopySource):
     """A file or a directory of this machine."""
 
     local = True

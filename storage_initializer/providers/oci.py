@@ -30,7 +30,7 @@ from storage_initializer.errors import (
     Relocated,
     StorageError,
 )
-from storage_initializer.items import Item
+from storage_initializer.items import FinishingSource, Item
 from storage_initializer.providers import oci_layers
 from storage_initializer.providers.redirected import Located
 from storage_initializer.settings import parse_flag
@@ -57,7 +57,7 @@ def connect(uri: Uri, context: Context) -> "RegistrySource":
     return RegistrySource(uri, context)
 
 
-class RegistrySource(Located):
+class RegistrySource(Located, FinishingSource):
     """One image or artifact of a registry."""
 
     filtered = False

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from storage_initializer.context import Context
 from storage_initializer.errors import AccessDenied, NotFound
-from storage_initializer.items import Item
+from storage_initializer.items import Item, VerifiedSource
 from storage_initializer.uri import Uri
 
 
@@ -18,7 +18,7 @@ def connect(uri: Uri, context: Context) -> "ClaimSource":
     return ClaimSource(uri)
 
 
-class ClaimSource:
+class ClaimSource(VerifiedSource):
     """Nothing to list: `verify` is all there is."""
 
     filtered = False

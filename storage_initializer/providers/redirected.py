@@ -10,13 +10,13 @@ from urllib.parse import urljoin, urlsplit
 
 from storage_initializer.context import refusal
 from storage_initializer.errors import Changed, Relocated, StorageError
-from storage_initializer.items import Item
+from storage_initializer.items import HttpSource, Item
 from storage_initializer.wire import Request, Tls
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
-class Located:
+class Located(HttpSource):
     """Base of sources whose `item.ref` is a URL at `origin`. Subclasses give `headers`."""
 
     shown: str

@@ -10,7 +10,6 @@ import base64
 import functools
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from posixpath import basename
 from urllib.parse import urlsplit
 
@@ -26,7 +25,8 @@ from storage_initializer.errors import (
     Throttled,
     TransferFailed,
 )
-from storage_initializer.items import Item
+from storage_initializer.items import HttpSource, Item
+from storage_initializer.records import Record
 from storage_initializer.settings import MIB, Reader
 from storage_initializer.uri import Uri
 from storage_initializer.wire import Request, Tls
@@ -81,8 +81,7 @@ _CREDENTIALS = frozenset(
 )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class S3Settings:
+class S3Settings(Record):
     """What the environment says about S3."""
 
     endpoint: str
@@ -133,7 +132,7 @@ def connect(uri: Uri, context: Context) -> "S3Source":
     return S3Source(uri, context)
 
 
-class S3Source:
+class S3Source(HttpSource):
     """One object or one prefix of a bucket."""
 
     def __init__(self, uri: Uri, context: Context) -> None:

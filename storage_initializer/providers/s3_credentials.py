@@ -5,16 +5,21 @@ need no SDK at all (start-up!). Everything else (profiles, web identity/IRSA, co
 instance roles, SSO) is botocore's credential chain itself: the reference, not an imitation.
 """
 
-import logging
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from storage_initializer.errors import AccessDenied, MissingExtra
+from storage_initializer.logs import Log
 
 from .s3_sign import Credentials
 
-logger = logging.getLogger(__name__)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+logger = Log(__name__)
 
 Resolve = Callable[[], Credentials | None]
 """Current credentials (refreshed when they expire); None means: ask anonymously."""

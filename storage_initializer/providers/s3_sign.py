@@ -8,14 +8,14 @@ import hashlib
 import hmac
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import quote
+
+from storage_initializer.records import Record
 
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(Record):
     access_key: str
     secret_key: str
     token: str = ""

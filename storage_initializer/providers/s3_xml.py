@@ -1,7 +1,6 @@
 """The two XML documents of S3 that are read: errors and ListObjectsV2 pages."""
 
 import re
-from dataclasses import dataclass
 from urllib.parse import unquote
 
 from storage_initializer.errors import TransferFailed
@@ -17,14 +16,14 @@ def error_code(body: bytes) -> tuple[str, str]:
     return code[1].decode(), " ".join(text.split())
 
 
-@dataclass(slots=True)
 class Page:
     """One page of ListObjectsV2."""
 
-    objects: list[tuple[str, int, str]]
-    """(key, size, ETag with its quotes)."""
-    token: str
-    """Continuation token; empty on the last page."""
+    def __init__(self) -> None:
+        self.objects: list[tuple[str, int, str]] = []
+        """(key, size, ETag with its quotes)."""
+        self.token = ""
+        """Continuation token; empty on the last page."""
 
     @classmethod
     def parse(cls, body: bytes, where: str) -> "Page":
@@ -34,7 +33,7 @@ class Page:
         """
         from xml.parsers import expat
 
-        page = cls([], "")
+        page = cls()
         text: list[str] = []
         current: dict[str, str] = {}
         encoded = b"<EncodingType>url</EncodingType>" in body

@@ -5,13 +5,14 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import storage_initializer
 from functions.wire import container
-from storage_initializer import logs, publish
+from storage_initializer import library_logs, logs, publish
 from storage_initializer.errors import NotFound, StorageError, from_os_error
 from storage_initializer.progress import Progress, Reporter, bar, human
 from storage_initializer.settings import Settings
@@ -22,7 +23,7 @@ QUIET = Settings.from_env({"STORAGE_PROGRESS_SECONDS": "0"})
 def test_log_lines_have_the_keys_of_every_unit() -> None:
     record = logging.LogRecord("x", logging.INFO, "f", 1, "hello %s", ("you",), None)
     record.extra_key = 7
-    ours = json.loads(logs.JsonLogFormatter().format(record))
+    ours = json.loads(library_logs.JsonLogFormatter().format(record))
     theirs = json.loads(container.JsonLogFormatter("storage_initializer").format(record))
     assert list(ours) == list(theirs)
     assert ours == theirs
@@ -182,3 +183,56 @@ def test_a_hard_linked_source_keeps_its_permissions(tmp_path: Path) -> None:
     )
     storage_initializer.fetch(str(tmp_path / "src"), tmp_path / "m", settings)
     assert (tmp_path / "src" / "run").stat().st_mode & 0o777 == 0o711
+
+
+@pytest.fixture
+def program() -> Iterator[io.StringIO]:
+    """This process as the program `python -m storage_initializer`, its stderr in memory."""
+    stream = io.StringIO()
+    logs.configure("INFO", stream)
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield stream
+    logs._sink = None
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def test_the_program_writes_its_lines_without_logging(program: io.StringIO) -> None:
+    log = logs.Log("storage_initializer.x")
+    log.info("hello %s", "you", extra={"bytes": 7})
+    log.warning("100 % sure")
+    first, second = map(json.loads, program.getvalue().splitlines())
+    record = logging.LogRecord(log.name, logging.INFO, "f", 1, "hello %s", ("you",), None)
+    record.bytes = 7
+    theirs = json.loads(container.JsonLogFormatter("storage_initializer").format(record))
+    assert {**first, "ts": ""} == {**theirs, "ts": ""}
+    assert list(first) == list(theirs)
+    assert (second["level"], second["message"]) == ("WARNING", "100 % sure")
+
+
+def test_the_level_is_respected(program: io.StringIO) -> None:
+    logs.configure("WARNING", program)
+    logs.Log("x").info("no")
+    logs.Log("x").error("yes")
+    assert [json.loads(line)["message"] for line in program.getvalue().splitlines()] == ["yes"]
+
+
+def test_what_sdks_log_becomes_lines_like_ours(program: io.StringIO) -> None:
+    logs.adopt()
+    logging.getLogger("some.sdk").warning("careful: %s", "hot")
+    logging.getLogger("botocore").info("chatter")
+    (line,) = map(json.loads, program.getvalue().splitlines())
+    assert (line["unit"], line["logger"]) == ("storage_initializer", "some.sdk")
+    assert line["message"] == "careful: hot"
+
+
+def test_a_library_leaves_logging_alone(caplog: pytest.LogCaptureFixture) -> None:
+    before = logging.getLogger().handlers[:]
+    logs.adopt()
+    assert logging.getLogger().handlers == before
+    with caplog.at_level("INFO"):
+        logs.Log("storage_initializer.y").info("n: %d", 3, extra={"files": 2})
+    (record,) = caplog.records
+    assert (record.name, record.getMessage(), record.files) == ("storage_initializer.y", "n: 3", 2)  # type: ignore[attr-defined]
+    assert record.filename == "test_reporting.py"
