@@ -1,5 +1,6 @@
 """`python -m functions`: read the settings, configure logging, serve, return the exit code."""
 
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -21,6 +22,8 @@ def main(argv: Sequence[str]) -> int:
             log_config.apply(settings.log_config_file)
         except ConfigurationError as error:
             return fail_usage(error.problems)
+    for note in settings.notes:
+        logging.getLogger("functions").warning(note)
     from . import server
 
     return server.run(settings)

@@ -307,7 +307,17 @@ def _close_quietly(model: ServedModel) -> None:
 def settings_for(source: Source, settings: Settings) -> Settings:
     """The settings as one of several models sees them: its own class, its own predictor."""
     host = dict(settings.model_predictor).get(source.name, settings.predictor_host)
-    return dataclasses.replace(settings, model_class=source.model_class, predictor_host=host)
+    protocol = settings.predictor_protocol
+    if host and protocol == "auto":
+        from .predictor import target
+
+        protocol = "grpc-v2" if target.speaks_grpc(host) else protocol
+    return dataclasses.replace(
+        settings,
+        model_class=source.model_class,
+        predictor_host=host,
+        predictor_protocol=protocol,
+    )
 
 
 def sources(settings: Settings) -> list[Source]:

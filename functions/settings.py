@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from . import kserve_flags
 from . import options as o
 from .errors import ConfigurationError
 from .settings_table import OPTIONS
@@ -79,6 +80,8 @@ class Settings:
     service: str = ""
     """Knative's K_SERVICE: names this server in logs and logged events. Empty outside Knative."""
     namespace: str = ""
+    notes: tuple[str, ...] = ()
+    """What the log should say of the command line, once logging is configured."""
     environ: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
     """The environment for child processes (the storage initializer); never logged."""
 
@@ -125,6 +128,7 @@ class Settings:
             **values,
             service=environ.get("K_SERVICE", ""),
             namespace=environ.get("POD_NAMESPACE", ""),
+            notes=tuple(kserve_flags.notes(flags)),
             environ=dict(environ),
         )
 
@@ -171,8 +175,8 @@ def _check_together(values: Mapping[str, Any]) -> list[str]:
     )
     if not has_model and not values["predictor_host"] and not values["model_predictor"]:
         problems.append(
-            "nothing to serve: give --model-dir (with --runtime), --model-class, --model or"
-            " --repository"
+            "nothing to serve: give --model-dir (with --runtime), --model-class, --model,"
+            " --repository or --predictor-host"
         )
     if values["storage_uri"] and not values["model_dir"]:
         problems.append("STORAGE_URI is set but --model-dir is not: say where to put the artifacts")
@@ -182,8 +186,35 @@ def _check_together(values: Mapping[str, Any]) -> list[str]:
         problems.append(
             "--preload: TensorFlow cannot be forked once loaded; use --workers without it"
         )
+    if values["predictor_host"] or values["model_predictor"]:
+        problems.extend(_check_predictors(values))
     if values["transformer"] or values["transformer_config"]:
         problems.extend(_check_transformer(values))
+    return problems
+
+
+def _check_predictors(values: Mapping[str, Any]) -> list[str]:
+    """Every predictor is an address, and nothing said of it contradicts that."""
+    from .predictor import target
+
+    problems = []
+    given = [("--predictor-host=", values["predictor_host"])] * bool(values["predictor_host"])
+    given += [(f"--model-predictor={name}=", host) for name, host in values["model_predictor"]]
+    protocol = values["predictor_protocol"]
+    for flag, host in given:
+        what = f"{flag}{target.shown(host)}"
+        try:
+            where = target.parse(host)
+        except ValueError as exc:
+            problems.append(f"{what}: expected {exc}")
+            continue
+        if target.speaks_grpc(host) and protocol not in ("auto", "grpc-v2"):
+            problems.append(f"{what} is gRPC, but the protocol to the predictor is {protocol}")
+        if values["predictor_use_ssl"] and host.strip().lower().startswith("http://"):
+            problems.append(
+                f"{what} is plain HTTP, but --predictor-use-ssl is true: give it as"
+                f" https://{where.authority}, or leave that flag out"
+            )
     return problems
 
 
@@ -207,22 +238,54 @@ def _check_transformer(values: Mapping[str, Any]) -> list[str]:
     return problems
 
 
+_EXAMPLES = """\
+examples:
+  a model, its runtime found by its files:
+    python -m functions --model-name iris --model-dir ./iris
+  a transformer of your own, in front of a predictor:
+    python -m functions --model-name digits --model-class transformer.py:Digits \\
+        --predictor-host digits-predictor.default
+  a ready-made transformer, in front of a predictor that speaks gRPC:
+    python -m functions --model-name digits --transformer image --param resize=28x28 \\
+        --predictor-host triton:8001 --predictor-protocol grpc-v2
+
+Each flag can also be given as the environment variable named with it, and spelled with underscores.
+KServe's flags are understood; those without a counterpart have no effect, and the log says so.
+"""
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The command line of `python -m functions`; `--model_name` is accepted for `--model-name`."""
     parser = argparse.ArgumentParser(
         prog="python -m functions",
-        description="Serve models over KServe V1, V2 (Open Inference) and TensorFlow Serving.",
-        epilog="Each flag can also be given as the environment variable named with it.",
+        usage="python -m functions --model-dir DIR | --model-class FILE.py:CLASS | --repository DIR"
+        " | --predictor-host HOST [options]",
+        description="Serve models, and transformers in front of other models, over KServe V1, V2"
+        " (Open Inference, REST and gRPC), TensorFlow Serving and Seldon.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     for option in OPTIONS:
+        # A flag that is true or false may stand alone: --predictor-use-ssl.
+        alone: dict[str, Any] = {"nargs": "?", "const": "true"} if option.parse is o.boolean else {}
+        default = f", default {option.shown_default}" if option.shown_default else ""
         parser.add_argument(
             option.flag,
             *(f"--{alias}" for alias in option.aliases),
             dest=option.name,
             action="append" if option.repeat else "store",
-            help=f"{option.help} [{option.env}]".replace("%", "%%"),
+            help=f"{option.help} [{option.env}{default}]".replace("%", "%%"),
             metavar=option.name.upper(),
+            **alone,
+        )
+    for flag in kserve_flags.INSTEAD:
+        parser.add_argument(
+            f"--{flag}",
+            dest=kserve_flags.destination(flag),
+            nargs="?",
+            const="true",
+            help=argparse.SUPPRESS,
         )
     return parser
 

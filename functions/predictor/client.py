@@ -62,8 +62,8 @@ class Predictor:
             )
         except ValueError as exc:
             raise LoadFailed(
-                f"the predictor of model {model}, {host or settings.predictor_host!r}:"
-                f" expected {exc}"
+                f"the predictor of model {model},"
+                f" {target.shown(host or settings.predictor_host)!r}: expected {exc}"
             ) from None
         if settings.predictor_protocol == "grpc-v2":
             _import_grpc()

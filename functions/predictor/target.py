@@ -1,6 +1,7 @@
 """Where the predictor is: `--predictor-host` and the proxy on the way there."""
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -42,20 +43,39 @@ class Target:
 _PORTS = {"http": 80, "https": 443}
 
 
+def speaks_grpc(text: str) -> bool:
+    """The scheme says gRPC: `grpc://`, `grpcs://`, or grpcio's own `dns:///host:port`."""
+    return text.strip().partition("://")[0].lower() in _GRPC_SCHEMES
+
+
+_GRPC_SCHEMES = {"grpc": "http", "grpcs": "https", "dns": "http"}
+
+
+def shown(text: str) -> str:
+    """As messages may show it: without a password somebody put there."""
+    return re.sub(r"//[^/@]*@", "//***@", text)
+
+
 def parse(text: str, *, use_ssl: bool = False, environ: Mapping[str, str] | None = None) -> Target:
     """A Target from `host[:port]` (KServe's form) or a URL. Raises ValueError with what is wrong.
 
     `use_ssl` makes `host[:port]` https; a scheme in the text says so itself. `environ` has
     http_proxy, https_proxy and no_proxy, lower case before upper, as curl reads them.
     """
-    scheme, separator, _ = text.partition("://")
+    text = text.strip()
+    scheme, separator, rest = text.partition("://")
     if not separator:
+        if text.count(":") > 1 and "[" not in text:  # an IPv6 address alone
+            text = f"[{text}]"
         text = f"{'https' if use_ssl else 'http'}://{text}"
-    elif scheme.lower() in ("grpc", "grpcs"):
-        text = f"{'https' if scheme.lower() == 'grpcs' else 'http'}{text[len(scheme) :]}"
+    elif speaks_grpc(text):
+        scheme = _GRPC_SCHEMES[scheme.lower()]
+        text = f"{'https' if use_ssl else scheme}://{rest.lstrip('/')}"
     try:
         parts = urlsplit(text)
         port = parts.port
+        if port == 0:
+            raise ValueError("port 0")
     except ValueError as exc:
         raise ValueError(f"host[:port] or a URL ({exc})") from None
     if parts.scheme not in _PORTS:

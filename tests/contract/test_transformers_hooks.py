@@ -347,10 +347,23 @@ def test_a_bad_logging_file_is_exit_2(
         assert any(str(file) in line and words in line for line in server.lines), server.lines
 
 
+def test_a_grpc_url_and_kserves_other_flags(behind: Server) -> None:
+    """The scheme says the protocol; KServe's flags without a counterpart are read and noted."""
+    flags = ["--enable_grpc", "false", "--max_threads=4", "--enable_predictor_health_check"]
+    host = f"grpc://127.0.0.1:{behind.grpc_port}"
+    with serving("--model-name", "m", "--predictor_host", host, *flags) as front:
+        reply = front.post("/v1/models/m:predict", {"instances": [[1.0, 2.0]]})
+        assert (reply.status, reply.json()) == (200, {"predictions": [[1.0, 2.0]]})
+        notes = [line["message"] for line in front.logged("level", "WARNING")]
+        for flag in ("--enable-grpc", "--max-threads", "--enable-predictor-health-check"):
+            assert any(note.startswith(flag + " is KServe's") for note in notes), notes
+
+
 def test_a_wrong_predictor_host_is_said_at_start(tmp_path: Path) -> None:
     with serving("--predictor-host", "http://user:pass@h", ready=False) as server:
-        assert server.wait_exit() == 1
-        assert any("predictor of model" in line and "expected" in line for line in server.lines)
+        assert server.wait_exit() == 2
+        (line,) = server.lines
+        assert "--predictor-host=http://***@h: expected" in line
 
 
 def test_requests_are_joined_before_the_hooks_and_the_hop(behind: Server, tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from functions import context, hooks
-from functions.errors import BadHookResult, LoadFailed, NotSupported
+from functions.errors import BadHookResult, ConfigurationError, LoadFailed, NotSupported
 from functions.inference import InferRequest, InferResponse, Tensor
 from functions.model import Call
-from functions.predictor import Predictor
+from functions.predictor import Predictor, target
 from functions.predictor.forwarding import Forwarder
 from functions.public import Model
 from functions.runtimes import kserve_compat, python
@@ -346,6 +346,49 @@ def test_kserves_protocol_flag(flags: list[str], spoken: str, served: tuple[str,
     assert (settings.predictor_protocol, settings.protocol) == (spoken, served)
     alone = Settings.from_env({}, ["--model-dir", "/m", "--protocol", "v2"])
     assert (alone.predictor_protocol, alone.protocol) == ("auto", ("v2",))
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--predictor-host", "h:99999"], "--predictor-host=h:99999: expected"),
+        (["--predictor-host", "h:0"], "port 0"),
+        (["--predictor-host", "ftp://h"], "--predictor-host=ftp://h: expected"),
+        (["--model-predictor", "b=http://u:p@h"], "--model-predictor=b=http://***@h: expected"),
+        (["--predictor-host", "grpc://h", "--predictor-protocol", "v1"], "is gRPC, but"),
+        (["--predictor-host", "http://h", "--predictor-use-ssl"], "plain HTTP, but"),
+    ],
+)
+def test_predictors_that_cannot_be_meant(flags: list[str], words: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_env({}, ["--model-dir", "/m", *flags])
+    (problem,) = caught.value.problems
+    assert words in problem
+    assert "u:p" not in problem
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "tls", "grpc"),
+    [
+        ("h", "h:80", False, False),
+        (" h:81\n", "h:81", False, False),
+        ("::1", "[::1]:80", False, False),
+        ("[fe80::2]:9", "[fe80::2]:9", False, False),
+        ("https://h/", "h:443", True, False),
+        ("GRPC://h:9", "h:9", False, True),
+        ("grpcs://h", "h:443", True, True),
+        ("dns:///h:9", "h:9", False, True),
+    ],
+)
+def test_how_a_predictor_is_written(host: str, address: str, tls: bool, grpc: bool) -> None:
+    where = target.parse(host)
+    assert (where.address, where.tls, target.speaks_grpc(host)) == (address, tls, grpc)
+
+
+def test_flags_that_are_true_or_false_may_stand_alone() -> None:
+    for flags, expected in ((["--predictor-use-ssl"], True), (["--predictor_use_ssl=0"], False)):
+        settings = Settings.from_env({}, ["--predictor-host", "h", *flags, "--port", "0"])
+        assert settings.predictor_use_ssl is expected
 
 
 def test_a_predictor_that_is_no_address_is_a_failed_load() -> None:
