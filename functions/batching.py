@@ -142,7 +142,7 @@ class Batcher:
         items = [one.item for one in waiting]
         try:
             self._model.run(items)
-        except Exception as error:
+        except BaseException as error:  # sys.exit in user code, too
             if len(items) == 1:
                 items[0].error = error
             else:
@@ -162,5 +162,5 @@ class Batcher:
     def _run_alone(self, item: Item) -> None:
         try:
             self._model.run([item])
-        except Exception as error:
+        except BaseException as error:
             item.error = error

@@ -140,6 +140,11 @@ class Engine:
         batcher, runner = entry.batcher, entry.runner
         assert batcher is not None
         assert isinstance(runner, Runner)
+        runner.held += 1  # the model may be replaced meanwhile: it stays for this request
+
+        def release(answer: Any, error: BaseException | None) -> None:
+            runner.held -= 1
+            done(answer, error)
 
         def prepare() -> Item:
             payload = codec.decode(body, route, call)
@@ -151,12 +156,12 @@ class Engine:
 
         def add(item: Any, error: BaseException | None) -> None:
             if error is not None:
-                done(None, error)
+                release(None, error)
                 return
             try:
-                batcher.add(item, size, finish, done)
+                batcher.add(item, size, finish, release)
             except FunctionsError as refused:
-                done(None, refused)
+                release(None, refused)
 
         if size > INLINE_BODY_BYTES:
             runner.beside(prepare, add)
@@ -164,7 +169,7 @@ class Engine:
         try:
             item = prepare()
         except Exception as error:  # the request is owned here
-            done(None, error)
+            release(None, error)
             return
         add(item, None)
 

@@ -87,6 +87,8 @@ class Runner:
         self.max_waiting = max_waiting
         self.loop = loop or asyncio.get_running_loop()
         self.in_flight = 0
+        self.held = 0
+        """Requests that are on their way to a call: being decoded, or waiting to be joined."""
         self._inline = inline
         self._inline_s = 0.0
         self._queue: deque[Job] = deque()
@@ -116,6 +118,11 @@ class Runner:
         """
         # One outlier (a preempted process) must not count for more than a few calls.
         self._inline_s += (min(seconds, 4 * INLINE_LIMIT_S) - self._inline_s) * 0.2
+
+    @property
+    def is_idle(self) -> bool:
+        """Nobody waits for an answer, no call is under way: it may be closed."""
+        return not self.in_flight and not self.held
 
     @property
     def wedged(self) -> bool:

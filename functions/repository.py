@@ -277,7 +277,7 @@ class Repository:
 
     def _retire(self, model: ServedModel, runner: Runner) -> None:
         """Close a replaced model once its last call has returned."""
-        if runner.in_flight:
+        if not runner.is_idle:
             runner.loop.call_later(0.05, self._retire, model, runner)
             return
         runner.close()

@@ -2,15 +2,21 @@
 
 import asyncio
 import threading
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from functions.batching import Batcher
+from functions.engine import Engine
 from functions.errors import ModelTimeout, Overloaded
 from functions.execution import INLINE_BODY_BYTES, INLINE_LIMIT_S, Runner
+from functions.front import V1Codec
 from functions.metrics import ModelMetrics
 from functions.model import Call, Item, JoinableModel
+from functions.repository import Repository
+from functions.settings import Settings
 
 
 def collect(into: list[Any]) -> Any:
@@ -205,5 +211,32 @@ def test_a_batch_never_exceeds_its_limit() -> None:
         await until(lambda: len(seen) == 6)
         assert model.sizes.count(9) == 1  # a request larger than the limit is its own batch
         assert max(size for size in model.sizes if size != 9) <= 4
+
+    asyncio.run(run())
+
+
+def test_a_request_waiting_to_be_joined_survives_its_models_unloading(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(
+        "def predict(body):\n    return {'predictions': [2 * x for x in body['instances']]}\n"
+    )
+
+    async def run() -> None:
+        arguments = ["--model-dir", str(tmp_path), "--max-batch-size", "8"]
+        repository = Repository(Settings.from_env({}, arguments))
+        await repository.load_all()
+        entry, seen = repository.ready_entry("model"), []
+        codec = V1Codec(repository.settings)
+        route = SimpleNamespace(model="model", version="", verb="predict", headers={}, is_json=True)
+        large = b'{"instances": [4]}' + b" " * INLINE_BODY_BYTES  # decoded beside the loop
+        for body in (b'{"instances": [3]}', large):
+            Engine(repository).execute(
+                entry, codec, route, body, len(body), Call({}), collect(seen)
+            )
+        repository.unload("model")
+        await until(lambda: len(seen) == 2)
+        assert sorted(answer.body for answer, _ in seen) == [
+            b'{"predictions":[6]}', b'{"predictions":[8]}',
+        ]  # fmt: skip
+        repository.close()
 
     asyncio.run(run())
