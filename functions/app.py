@@ -39,6 +39,8 @@ def create_app(repository: "Repository", loop: asyncio.AbstractEventLoop) -> fla
     def alive() -> flask.Response:
         return answer({"status": "alive"})
 
+    for path in ("/readyz", "/livez", "/healthz", "/metrics"):
+        _answered_elsewhere(app, path, "GET")
     if "v1" in protocols:
         _register_v1(app, repository)
     if "v2" in protocols:
@@ -46,6 +48,11 @@ def create_app(repository: "Repository", loop: asyncio.AbstractEventLoop) -> fla
         _register_repository(app, repository, loop)
     pages.register(app, repository)
     return app
+
+
+def _answered_elsewhere(app: flask.Flask, path: str, method: str) -> None:
+    """What the hot path answers; here so that other methods are 405 and not 404."""
+    app.add_url_rule(path, path, lambda **_: flask.abort(404), methods=[method])
 
 
 def answer(value: Any, status: int = 200) -> flask.Response:
@@ -123,11 +130,10 @@ def _register_v2(app: flask.Flask, repository: "Repository") -> None:
             repository.ready_entry(name, version)
         return answer(metadata_of(entry))
 
-    @app.post("/v2/models/<name>/infer")
-    @app.post("/v2/models/<name>/versions/<version>/infer")
-    def infer(name: str, version: str = "") -> flask.Response:
-        """Answered by the hot path; here so that other methods are 405 and not 404."""
-        flask.abort(404)
+    for path in ("/v2/health/live", "/v2/health/ready"):
+        _answered_elsewhere(app, path, "GET")
+    _answered_elsewhere(app, "/v2/models/<name>/infer", "POST")
+    _answered_elsewhere(app, "/v2/models/<name>/versions/<version>/infer", "POST")
 
     @app.get("/v2/models/<name>/ready")
     @app.get("/v2/models/<name>/versions/<version>/ready")
@@ -184,6 +190,7 @@ def _register_repository(
     def unload(name: str) -> flask.Response:
         async def run() -> None:
             repository.unload(name)
+            await repository.settled(name)
 
         on_loop(run())
         return answer({"name": name, "unload": True})

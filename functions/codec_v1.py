@@ -7,7 +7,7 @@ from typing import Any
 
 from . import answers, jsonio
 from .answers import JSON, Answer, Stream
-from .errors import InvalidRequest
+from .errors import InvalidRequest, StatusError
 from .model import Call
 from .wire import cloudevents, v1
 
@@ -32,12 +32,14 @@ def decode(body: bytes, headers: dict[str, str], is_json: bool | None, call: Cal
         if "ce-specversion" in headers and cloudevents.is_binary(headers):
             return _binary_event(body, headers, call)
         payload = jsonio.loads(body)
-        if (
+        if "cloudevents" in headers.get("content-type", "").lower():
+            payload = _declared_event(payload, headers, call)
+        elif (
             type(payload) is dict
             and "specversion" in payload
             and cloudevents.is_structured(payload)
         ):
-            payload = _structured_event(payload, headers, call)
+            payload = _structured_event(payload)[1]
     elif "ce-specversion" in headers and cloudevents.is_binary(headers):
         return _binary_event(body, headers, call)
     else:
@@ -63,7 +65,22 @@ def _binary_event(body: bytes, headers: dict[str, str], call: Call) -> Any:
     return payload
 
 
-def _structured_event(document: dict[str, Any], headers: dict[str, str], call: Call) -> Any:
+def _declared_event(document: Any, headers: dict[str, str], call: Call) -> Any:
+    """The data of what its Content-Type calls an event; its answer will be one, too."""
+    media = headers["content-type"].partition(";")[0].strip().lower()
+    if media == cloudevents.BATCH:
+        raise StatusError(415, "events in batches are not taken: send each in its own request")
+    if media != cloudevents.STRUCTURED:
+        return document
+    if type(document) is not dict:
+        raise InvalidRequest("Cloud Event Exceptions: an event is a JSON object")
+    attributes, data = _structured_event(document)
+    call.payload = EventReply(attributes, structured=True)
+    return data
+
+
+def _structured_event(document: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """(attributes, data). Raises InvalidRequest."""
     try:
         attributes, data = cloudevents.structured_parts(document)
     except cloudevents.BadEvent as bad:
@@ -73,10 +90,7 @@ def _structured_event(document: dict[str, Any], headers: dict[str, str], call: C
     ):
         with contextlib.suppress(InvalidRequest):
             data = jsonio.loads(data)
-    media = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media == cloudevents.STRUCTURED:
-        call.payload = EventReply(attributes, structured=True)
-    return data
+    return attributes, data
 
 
 def encode(result: Any, model: str, call: Call, settings: Any) -> Answer | Stream:

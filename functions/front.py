@@ -106,7 +106,7 @@ class Front:
         elif method == b"POST" and path.startswith("/v2/models/") and "v2" in self.protocols:
             parts = path[len("/v2/models/") :].split("/")
             if parts[-1] == "infer" and (
-                len(parts) == 2 or (len(parts) == 4 and parts[1] == "versions")
+                len(parts) == 2 or (len(parts) == 4 and parts[1] == "versions" and parts[2])
             ):
                 route = Route(self.predict, head)
                 route.codec, route.model, route.verb = self.v2, unquote(parts[0]), "infer"

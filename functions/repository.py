@@ -9,7 +9,7 @@ import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,6 +22,7 @@ from .execution import Runner
 from .metrics import ModelMetrics, Registry
 from .model import JoinableModel, ServedModel
 from .settings import Settings
+from .siblings import Siblings
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class Entry:
 
     __slots__ = (
         "batcher",
+        "is_discovered",
         "metrics",
         "model",
         "name",
@@ -62,8 +64,12 @@ class Entry:
         "unloaded_on_purpose",
     )
 
-    def __init__(self, source: Source, metrics: ModelMetrics) -> None:
+    def __init__(
+        self, source: Source, metrics: ModelMetrics, *, is_discovered: bool = False
+    ) -> None:
+        """`is_discovered`: it is a directory of `--repository`, not named in the settings."""
         self.name = source.name
+        self.is_discovered = is_discovered
         self.source = source
         self.state = State.UNLOADED
         self.reason = ""
@@ -78,13 +84,19 @@ class Repository:
     """Models by name. Everything but `build` runs on the loop."""
 
     def __init__(
-        self, settings: Settings, preloaded: Mapping[str, ServedModel] | None = None
+        self,
+        settings: Settings,
+        preloaded: Mapping[str, ServedModel] | None = None,
+        at_start: Collection[str] | None = None,
     ) -> None:
         """`preloaded`: models built before this process was forked; each is used for the first
-        load."""
+        load. `at_start`: the directories of `--repository` that are loaded without being asked for
+        (None: all), so that a worker started later does not take more than its siblings did."""
         self.settings = settings
         self._preloaded = dict(preloaded or {})
-        self.registry = Registry(Path(settings.shared_dir) if settings.shared_dir else None)
+        shared = Path(settings.shared_dir) if settings.shared_dir else None
+        self.registry = Registry(shared)
+        self.siblings = Siblings(shared) if shared is not None else None
         self.entries: dict[str, Entry] = {}
         self._ready: dict[str, Entry] = {}
         self.draining = False
@@ -93,7 +105,11 @@ class Repository:
         for source in sources(settings):
             self.entries[source.name] = Entry(source, self.registry.model(source.name))
         self.discover()
-        self._required = tuple(self.entries)
+        self._required = tuple(
+            name
+            for name, entry in self.entries.items()
+            if at_start is None or name in at_start or not entry.is_discovered
+        )
 
     # --- looking up ----------------------------------------------------------------------------
 
@@ -139,11 +155,43 @@ class Repository:
 
     async def load_all(self) -> None:
         """Load the models given at start, one after the other. Raises the first failure."""
+        orders = self.siblings.wanted() if self.siblings is not None else {}
         for name in self._required:
-            await self.load(name)
+            if orders.pop(name, True):
+                await self._load(name)
+            else:
+                self._unload(name)
+        for name, load in orders.items():
+            try:
+                if load:
+                    await self._load(name)
+            except FunctionsError as error:
+                logger.error("model %s, which a sibling has loaded: %s", name, error)
 
     async def load(self, name: str) -> Entry:
-        """(Re)load one model; a loaded one goes on serving until its successor is there."""
+        """(Re)load one model, in all workers; a loaded one goes on serving until its successor is
+        there."""
+        entry = await self._load(name)
+        if self.siblings is not None:
+            self.siblings.give(name, load=True)
+            failure = await self.siblings.settled(name)
+            if failure:
+                raise LoadFailed(f"another worker could not load it: {failure}")
+        return entry
+
+    async def follow(self) -> None:
+        """Load and unload what the other workers do, until cancelled."""
+
+        async def carry(name: str, load: bool) -> None:
+            if load:
+                await self._load(name)
+            else:
+                self._unload(name)
+
+        if self.siblings is not None:
+            await self.siblings.follow(carry)
+
+    async def _load(self, name: str) -> Entry:
         if name not in self.entries:
             self.discover()
         entry = self.entry(name)
@@ -255,17 +303,25 @@ class Repository:
 
     def discover(self) -> None:
         """Make every directory of `--repository` known by name; nothing is loaded."""
-        root = self.settings.repository
-        if not root or not Path(root).is_dir():
-            return
-        for directory in sorted(Path(root).iterdir()):
+        for directory in directories(self.settings):
             name = directory.name
-            if name in self.entries or name.startswith(".") or not directory.is_dir():
-                continue
-            source = Source(name=name, directory=directory, runtime="")
-            self.entries[name] = Entry(source, self.registry.model(name))
+            if name not in self.entries:
+                source = Source(name=name, directory=directory, runtime="")
+                metrics = self.registry.model(name)
+                self.entries[name] = Entry(source, metrics, is_discovered=True)
 
     def unload(self, name: str) -> None:
+        """Unload a model; the other workers follow (`settled`)."""
+        self._unload(name)
+        if self.siblings is not None:
+            self.siblings.give(name, load=False)
+
+    async def settled(self, name: str) -> None:
+        """Wait until the other workers have followed."""
+        if self.siblings is not None:
+            await self.siblings.settled(name)
+
+    def _unload(self, name: str) -> None:
         entry = self.entry(name)
         self._ready.pop(name, None)
         model, runner = entry.model, entry.runner
@@ -302,6 +358,18 @@ def _close_quietly(model: ServedModel) -> None:
         model.close()
     except Exception:
         logger.exception("closing a model failed")
+
+
+def directories(settings: Settings) -> list[Path]:
+    """The model directories of `--repository`."""
+    root = Path(settings.repository)
+    if not settings.repository or not root.is_dir():
+        return []
+    return [
+        entry
+        for entry in sorted(root.iterdir())
+        if entry.is_dir() and not entry.name.startswith(".")
+    ]
 
 
 def settings_for(source: Source, settings: Settings) -> Settings:

@@ -81,6 +81,11 @@ class Application(BaseApplication):  # type: ignore[misc]
         self._failure = ""
         self.preloaded: dict[str, ServedModel] = {}
         self._deaths_before_ready = 0
+        self.at_start: list[str] | None = None
+        if settings.repository:
+            from . import repository
+
+            self.at_start = [directory.name for directory in repository.directories(settings)]
         self.board: Board | None = None
         if settings.workers > 1:
             from . import sharing

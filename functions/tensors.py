@@ -266,6 +266,8 @@ def _nested(name: str, datatype: str, dtype: np.dtype[Any], data: list[Any]) -> 
 
 def _strings(name: str, data: list[Any]) -> Array:
     flat: list[Any] = []
+    if any(type(item) is list for item in data):
+        _check_regular(name, data)
     stack = [iter(data)]
     while stack:  # nested lists, without recursion
         for item in stack[-1]:
@@ -282,6 +284,18 @@ def _strings(name: str, data: list[Any]) -> Array:
     found = np.empty(len(flat), dtype=object)
     found[:] = flat
     return found
+
+
+def _check_regular(name: str, data: list[Any]) -> None:
+    """Nested lists must be as long as their neighbours, as numpy has it for numbers."""
+    level = data
+    while level:
+        lengths = {len(item) if type(item) is list else -1 for item in level}
+        if len(lengths) > 1:
+            raise InvalidRequest(f"input {name!r}: its data is ragged")
+        if lengths == {-1}:
+            return
+        level = [inner for item in level for inner in item]
 
 
 # --- out

@@ -68,7 +68,7 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
         loop = asyncio.get_running_loop()
         forks.claim(loop)
         handlers = _listen(loop, stop)
-        repository = Repository(settings, self.app.preloaded)
+        repository = Repository(settings, self.app.preloaded, self.app.at_start)
         engine = Engine(repository)
         front = Front(repository, engine, WsgiBridge(lambda: _create_app(repository, loop)))
         if settings.logger_url:
@@ -104,6 +104,7 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
         done, _ = await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if loading in done and not loading.result():
             return int(Arbiter.APP_LOAD_ERROR)
+        following = loop.create_task(repository.follow())
         await stopping
         repository.draining = True
         if acceptor is not None:
@@ -118,8 +119,8 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
         if stopping_grpc is not None:
             await stopping_grpc
         await side.drain(0.5)
-        beating.cancel()
-        loading.cancel()
+        for task in (beating, loading, following):
+            task.cancel()
         repository.registry.share()
         if front.payload_log is not None:
             await asyncio.to_thread(front.payload_log.close)

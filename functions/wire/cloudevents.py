@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 STRUCTURED = "application/cloudevents+json"
+BATCH = "application/cloudevents-batch+json"
 _REQUIRED = ("specversion", "id", "source", "type")
 VERSIONS = frozenset({"1.0", "0.3"})
 
@@ -65,11 +66,11 @@ def _check(attributes: Mapping[str, Any]) -> None:
 
 def reply_attributes(
     request: Mapping[str, Any], *, event_type: str, source: str, merge: bool
-) -> dict[str, str]:
+) -> dict[str, Any]:
     """Attributes of the reply event; `merge` copies the request's own, except id and time."""
-    attributes: dict[str, str] = {}
+    attributes: dict[str, Any] = {}
     if merge:
-        attributes.update({k: str(v) for k, v in request.items() if k not in ("id", "time")})
+        attributes.update({k: v for k, v in request.items() if k not in ("id", "time")})
     attributes |= {
         "specversion": "1.0",
         "id": str(uuid.uuid4()),

@@ -267,6 +267,33 @@ def test_connections_are_shared_and_a_worker_that_loads_gets_none(tmp_path: Path
         wait_until(lambda: len(server.logged("message", "ready")) == 3, "the successor's model")
 
 
+def test_what_is_loaded_and_unloaded_is_so_in_every_worker(tmp_path: Path) -> None:
+    source = "def predict(body):\n    return {'predictions': [1]}\n"
+    for name in ("one", "two"):
+        write_model(tmp_path / name, source)
+    with serving("--repository", str(tmp_path), "--workers", "2") as server:
+        wait_until(lambda: len(server.logged("message", "ready")) == 2, "both workers")
+
+        def statuses(name: str) -> set[int]:
+            path = f"/v1/models/{name}:predict"
+            return {server.post(path, {"instances": [1]}).status for _ in range(16)}
+
+        assert server.post("/v2/repository/models/one/unload").status == 200
+        assert statuses("one") == {503}
+        write_model(tmp_path / "later", source)
+        write_model(tmp_path / "broken", "raise RuntimeError('broken on purpose')")
+        assert server.post("/v2/repository/models/later/load").status == 200
+        assert statuses("later") == {200}
+        assert server.post("/v2/repository/models/broken/load").status == 503
+        killed = server.children()[0]
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: len(server.logged("message", "ready")) == 3, "the successor")
+        assert killed not in server.children()
+        assert [statuses(name) for name in ("one", "two", "later")] == [{503}, {200}, {200}]
+        assert server.post("/v2/repository/models/one/load").status == 200
+        assert statuses("one") == {200}
+
+
 def test_an_empty_model_directory_is_fetched_from_storage_uri(tmp_path: Path) -> None:
     source = write_model(
         tmp_path / "source",

@@ -265,10 +265,23 @@ def test_structured_cloudevents_come_back_structured(server: Server, content_typ
     as_json = {**encoded, "data_base64": base64.b64encode(b'{"instances": [2]}').decode()}
     reply = server.post(PREDICT, json.dumps(as_json).encode(), {"content-type": content_type})
     assert reply.json()["data"] == {"predictions": [2]}
+    del encoded["data_base64"]
+    dataless = server.post(PREDICT, json.dumps(encoded).encode(), {"content-type": content_type})
+    assert dataless.headers["content-type"] == "application/cloudevents+json"
+    for lacking in ("id", "source", "type", "specversion"):
+        partial = {key: value for key, value in event.items() if key != lacking}
+        bad = server.post(PREDICT, json.dumps(partial).encode(), {"content-type": content_type})
+        assert (bad.status, bad.error[:12], lacking in bad.error) == (400, "Cloud Event ", True)
     text = {**event, "data": {"do": "text"}}
     reply = server.post(PREDICT, json.dumps(text).encode(), {"content-type": content_type})
     assert reply.json()["datacontenttype"] == "text/plain; charset=utf-8"
     assert base64.b64decode(reply.json()["data_base64"]) == b"plain text"
+
+
+def test_events_in_a_batch_are_refused(server: Server) -> None:
+    batch = {"content-type": "application/cloudevents-batch+json"}
+    reply = server.post(PREDICT, b"[]", batch)
+    assert (reply.status, "batches" in reply.error) == (415, True)
 
 
 def test_pages_and_documents(server: Server) -> None:

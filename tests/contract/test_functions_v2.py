@@ -219,6 +219,8 @@ BAD = [
     ("huge shape", {"inputs": [tensor("FP32", [1 << 40], [1])]}, "do not fill shape"),
     ("fractional shape", {"inputs": [tensor("FP32", [1.5], [1])]}, "whole numbers"),
     ("too many dimensions", {"inputs": [tensor("FP32", [1] * 99, [1])]}, "dimensions"),
+    ("ragged texts", {"inputs": [tensor("BYTES", [2, 2], [["a", "b", "c"], ["d"]])]}, "ragged"),
+    ("text beside a list", {"inputs": [tensor("BYTES", [2], ["a", ["b"]])]}, "ragged"),
     ("ragged", {"inputs": [tensor("FP32", [2, 2], [[1, 2], [3]])]}, "ragged"),
     ("text among numbers", {"inputs": [tensor("FP32", [2], [1, "2"])]}, "not of datatype"),
     ("null among numbers", {"inputs": [tensor("FP32", [2], [1, None])]}, "not of datatype"),
@@ -461,5 +463,8 @@ def test_other_methods_and_broken_bodies_of_the_other_endpoints(server: Server) 
         reply = server.get(path)
         assert (reply.status, reply.headers["allow"]) == (405, "OPTIONS, POST")
     assert server.request("DELETE", "/v2/models/echo").status == 405
+    for path in ("/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"):
+        assert server.post(path).status == 405
+    assert server.post("/v2/models/echo/versions//infer", {}).status == 404
     assert server.post("/v2/repository/index", b"{{").status == 400
     assert server.post("/v2/repository/index").status == 200

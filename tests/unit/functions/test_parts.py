@@ -247,6 +247,20 @@ def test_merged_events_keep_the_requests_extensions() -> None:
     assert answer.headers["ce-time"] != "x"
 
 
+def test_merged_attributes_of_structured_events_keep_their_types() -> None:
+    settings = Settings.from_env({"CE_MERGE": "true"}, ["--model-dir", "/m"])
+    headers = {"content-type": "application/cloudevents+json"}
+    event = (
+        b'{"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "n": 4, "flag": true,'
+        b' "data": {"instances": []}}'
+    )
+    call = Call(headers)
+    decode(event, headers, True, call)
+    answer: Any = encode({"predictions": []}, "m", call, settings)
+    reply = jsonio.loads(answer.body)
+    assert (reply["n"], reply["flag"]) == (4, True)
+
+
 def test_undecodable_event_data_reaches_the_model_as_bytes() -> None:
     headers = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/s", "ce-type": "t"}
     assert decode(b"\xff\xd8", headers, None, Call(headers)) == b"\xff\xd8"
