@@ -165,6 +165,11 @@ def _check_one(name: str, value: Any) -> str | None:
     return None
 
 
+def is_text(text: str) -> bool:
+    """Whether an attribute may hold it (CloudEvents type system, "String")."""
+    return not _CONTROL.search(text) and (text.isascii() or not _has_bad_code_point(text))
+
+
 def _has_bad_code_point(text: str) -> bool:
     """CloudEvents type system, "String": no C1 controls, surrogates or non-characters."""
     for char in text:

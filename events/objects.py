@@ -46,6 +46,27 @@ DENIED = frozenset(
         "SignatureDoesNotMatch",
     }
 )
+IMPOSSIBLE = frozenset(
+    {
+        "AuthorizationHeaderMalformed",  # of another region: the trigger's settings are wrong
+        "BadRequest",  # more than ten tags
+        "EntityTooLarge",
+        "InvalidArgument",
+        "InvalidBucketName",
+        "InvalidObjectName",
+        "InvalidRequest",
+        "InvalidTag",
+        "InvalidURI",
+        "KeyTooLongError",
+        "MalformedXML",
+        "MetadataTooLarge",
+        "NotImplemented",
+        "PermanentRedirect",
+        "XMinioInvalidObjectName",
+    }
+)
+"""Requests that no later attempt would make possible."""
+
 _META = "x-amz-meta-"
 
 
@@ -230,9 +251,13 @@ class ObjectStore:
         parameters = {"Bucket": bucket, "Key": key}
         if version_id:
             parameters["VersionId"] = version_id
+        client = self._client()
         return str(
-            self._client().generate_presigned_url(
-                "get_object", Params=parameters, ExpiresIn=int(expires_s)
+            self._guard(
+                lambda: client.generate_presigned_url(
+                    "get_object", Params=parameters, ExpiresIn=int(expires_s)
+                ),
+                bucket,
             )
         )
 
@@ -412,12 +437,6 @@ def _translate(response: Mapping[str, Any], text: str, bucket: str) -> Exception
         return TryAgain(f"the S3 credentials have expired ({code})")
     if code in DENIED:
         return Forbidden(f"S3 does not allow this in bucket {bucket!r} ({code}); check credentials")
-    if code in (
-        "EntityTooLarge",
-        "InvalidRequest",
-        "InvalidArgument",
-        "InvalidTag",
-        "KeyTooLongError",
-    ):
+    if code in IMPOSSIBLE:
         return Refused(f"S3 refuses: {text}")
     return TryAgain(f"S3 says {text}")

@@ -163,7 +163,8 @@ class SinkSpec:
         patterns = []
         places = (self.result.write, self.result.copy, self.result.move)
         for place in places:
-            if place and place.bucket:
+            # The event's own bucket is named by the source already.
+            if place and place.bucket and not _is_own_bucket(place.bucket):
                 patterns.append(place.bucket.pattern(names.PLACEHOLDER_IN_BUCKET))
         if self.dedupe.store == "s3":
             exact.add(self.dedupe.bucket)
@@ -180,6 +181,10 @@ class SinkSpec:
         return (
             f"/apis/turnout.dev/v1alpha1/namespaces/{self.namespace}/inferencetriggers/{self.name}"
         )
+
+
+def _is_own_bucket(bucket: Text) -> bool:
+    return [getattr(part, "text", None) for part in bucket.parts] == ["object.bucket"]
 
 
 def parse(value: Mapping[str, Any]) -> SinkSpec:

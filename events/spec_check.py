@@ -91,6 +91,8 @@ def _check_objects_used(value: Mapping[str, Any]) -> list[Problem]:
             problems.append(("request.object", f"{form} needs source.s3: there is no object"))
     if result.get("move") is not None and result.get("copy") is not None:
         problems.append(("result", "has copy and move: a move copies already"))
+    for name in ("write", "copy", "move"):
+        problems += _check_computed_bucket(result.get(name), f"result.{name}.bucket")
     for name in ("copy", "move"):
         action = result.get(name)
         if isinstance(action, Mapping) and not (action.get("bucket") or action.get("key")):
@@ -106,6 +108,14 @@ def _check_objects_used(value: Mapping[str, Any]) -> list[Problem]:
             if isinstance(write, Mapping)
             else []
         )
+        if result.get("move") is not None:
+            problems.append(
+                (
+                    "source.s3.removed",
+                    "DeleteResult with result.move would delete every result: a move removes the"
+                    " input; use Ignore, or copy",
+                )
+            )
         if not texts:
             problems.append(("source.s3.removed", "DeleteResult needs result.write"))
         elif any(re.search(r"\{\s*(\$|answer)", text) for text in texts):
@@ -116,6 +126,15 @@ def _check_objects_used(value: Mapping[str, Any]) -> list[Problem]:
                 )
             )
     return problems
+
+
+def _check_computed_bucket(place: Any, path: str) -> list[Problem]:
+    """A bucket that is nothing but what a model says could be any bucket."""
+    text = place.get("bucket") if isinstance(place, Mapping) else None
+    if not isinstance(text, str) or not re.fullmatch(r"(?:\{(?!object\.bucket\})[^{}]+\})+", text):
+        return []
+    message = "could be any bucket; put fixed text before or after the placeholder: digit-{...}"
+    return [(path, message)]
 
 
 def _check_dedupe(dedupe: Any) -> list[Problem]:

@@ -74,7 +74,7 @@ def from_record(record: Any) -> Event:
         id=f"{transport}.{_digest(*identity)}" if transport else _digest(*identity, size=32),
         source=f"{source}.{region}.{bucket}",
         type=TYPE_PREFIX + name,
-        subject=keys.decode(raw_key, source),
+        subject=_subject(keys.decode(raw_key, source), raw_key),
         time=time if events.is_timestamp(time) else None,
         value=record,
     )
@@ -115,10 +115,15 @@ def from_event_bridge(envelope: Mapping[str, Any]) -> Event:
         or _digest(bucket, key, _identity(object_), name, time),
         source=f"aws:s3.{region}.{bucket}",
         type=TYPE_PREFIX + name,
-        subject=key,
+        subject=_subject(key),
         time=time if events.is_timestamp(time) else None,
         value=record,
     )
+
+
+def _subject(*spellings: str) -> str | None:
+    """The first spelling of the key that an attribute may hold: keys may have line breaks."""
+    return next((text for text in spellings if events.is_text(text)), None)
 
 
 def _event_bridge_name(detail_type: str, detail: Mapping[str, Any]) -> str:

@@ -24,6 +24,10 @@ JSON = Any
 Object = dict[str, JSON]
 
 TYPE_PREFIX = "com.amazonaws.s3."
+CEPH_PREFIXES = ("com.amazonaws.s3:", "com.amazonaws.")
+"""Ceph's types, old and new; our adapter turns them into the first, but who posts to the broker
+without it (`notify: None`) sends these."""
+
 SINK_FIELDS = (
     "request",
     "result",
@@ -189,11 +193,13 @@ def _filters(resource: Resource) -> list[JSON]:
     events = [str(name).removeprefix("s3:") for name in s3.get("events") or ["ObjectCreated:*"]]
     if s3.get("removed") == "DeleteResult":
         events.append("ObjectRemoved:*")
+    prefixes = (TYPE_PREFIX, *(CEPH_PREFIXES if s3.get("notify") == "None" else ()))
     types = [
-        {"prefix": {"type": TYPE_PREFIX + name[:-1]}}
+        {"prefix": {"type": prefix + name[:-1]}}
         if name.endswith("*")
-        else {"exact": {"type": TYPE_PREFIX + name}}
+        else {"exact": {"type": prefix + name}}
         for name in dict.fromkeys(events)
+        for prefix in prefixes
     ]
     buckets = [{"suffix": {"source": f".{name}"}} for name in parts.buckets(resource)]
     result = [_any(types), _any(buckets)]

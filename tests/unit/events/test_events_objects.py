@@ -28,6 +28,9 @@ from events.names import AllowList
         ("", TryAgain),
         ("EntityTooLarge", Refused),
         ("InvalidTag", Refused),
+        ("BadRequest", Refused),
+        ("XMinioInvalidObjectName", Refused),
+        ("PermanentRedirect", Refused),
     ],
 )
 def test_error_codes(code: str, kind: type[EventsError]) -> None:
@@ -49,6 +52,16 @@ def test_every_error_tells_the_broker_whether_to_come_back() -> None:
             assert retried, kind
         elif issubclass(kind, Refused) or kind.__name__ in ("InvalidEvent", "UnsupportedMedia"):
             assert not retried, kind
+
+
+def test_a_url_cannot_be_signed_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", "/nowhere")
+    store = objects.ObjectStore(AllowList(["mine"]), endpoint_url="http://127.0.0.1:9")
+    with pytest.raises(TryAgain, match="credentials"):
+        store.presign("mine", "k", None, 1)
 
 
 @pytest.mark.parametrize("operation", ["get", "head", "put", "delete", "presign", "listing"])

@@ -117,12 +117,60 @@ def test_sns_asks_for_confirmation() -> None:
         ("Object Deleted", "DeleteObject", "ObjectRemoved:Delete"),
         ("Object Tags Added", "", "ObjectTagging:Put"),
         ("Object Tags Deleted", "", "ObjectTagging:Delete"),
+        ("Object Deleted", "Lifecycle Expiration", "LifecycleExpiration:Delete"),
+        ("Object Restore Initiated", "", "ObjectRestore:Post"),
+        ("Object Restore Completed", "", "ObjectRestore:Completed"),
+        ("Object Restore Expired", "", "ObjectRestore:Delete"),
+        ("Object ACL Updated", "", "ObjectAcl:Put"),
+        ("Object Storage Class Changed", "", "LifecycleTransition"),
+        ("Object Access Tier Changed", "", "IntelligentTiering"),
     ],
 )
 def test_event_bridge_names(detail_type: str, reason: str, name: str) -> None:
     body = shapes.event_bridge(**{"detail-type": detail_type})
     body["detail"]["reason"] = reason
     assert read(body).events[0].type == f"com.amazonaws.s3.{name}"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("s3:ObjectCreated:Put", "ObjectCreated:Put"),
+        ("s3:ObjectCreated:CompleteMultipartUpload", "ObjectCreated:CompleteMultipartUpload"),
+        ("s3:ObjectCreated:PutTagging", "ObjectTagging:Put"),
+        ("s3:ObjectCreated:DeleteTagging", "ObjectTagging:Delete"),
+        ("s3:ObjectCreated:PutRetention", "ObjectRetention:Put"),
+        ("s3:ObjectCreated:PutLegalHold", "ObjectLegalHold:Put"),
+    ],
+)
+def test_what_minio_calls_created_is_not_always_new(name: str, meant: str) -> None:
+    (event,) = read(shapes.minio(name=name)).events
+    assert event.type == f"com.amazonaws.s3.{meant}"
+    assert event.json()["eventName"] == name
+    about = storage.object_of(event.with_attributes(type=f"com.amazonaws.{name}"))
+    assert about is not None
+    assert about.event_name == meant
+
+
+@pytest.mark.parametrize(
+    ("body", "subject"),
+    [
+        (shapes.records(shapes.aws_record("a%0Ab+c")), "a%0Ab+c"),  # the raw text may be said
+        (shapes.event_bridge("a\nb"), None),
+        (shapes.ceph("a\x00b"), None),
+    ],
+)
+def test_a_key_that_no_attribute_may_hold_is_in_the_data(body: Any, subject: str | None) -> None:
+    (event,) = read(body).events
+    assert event.subject == subject
+    about = storage.object_of(event)
+    assert about is not None
+    assert about.key in ("a\nb c", "a\nb", "a\x00b")
+
+
+def test_files_of_seaweedfs_that_are_no_objects_are_taken_and_ignored() -> None:
+    found = read({"event_type": "create", "key": "/etc/iam/identity.json", "message": {}})
+    assert (found.shape, found.events) == ("seaweedfs", ())
 
 
 CREATED = {"new_entry": shapes.seaweed_entry("x"), "new_parent_path": "/buckets/mnist"}

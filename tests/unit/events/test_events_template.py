@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from events import names, spec, template
-from events.errors import Refused, SpecError
+from events.errors import Forbidden, Refused, SpecError
 from events.spec_check import check
 
 DOCUMENTS: dict[str, Any] = {
@@ -106,7 +106,8 @@ def test_keys(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["", "/a", "../a", "a/../b", "a//b", "./a", "a\x00b", "a\nb", "é" * 513]
+    "key",
+    ["", "/a", "../a", "a/../b", "a//b", "./a", "a\x00b", "a\nb", "é" * 513, "..", "a/..", "a/"],
 )
 def test_what_is_no_key(key: str) -> None:
     with pytest.raises(Refused):
@@ -150,6 +151,16 @@ def test_defaults_of_a_specification() -> None:
         ({"deadlineSeconds": True}, "deadlineSeconds"),
         ({"result": {"write": {"key": 5}}}, "result.write.key"),
         ({"resullt": {}}, "resullt"),
+        ({"result": {"write": {"bucket": "{$.bucket}"}}}, "result.write.bucket"),
+        ({"result": {"move": {"bucket": "{object.key}"}}}, "result.move.bucket"),
+        ({"maxHops": 0}, "maxHops"),
+        (
+            {
+                "source": {"s3": {"bucket": "mnist", "removed": "DeleteResult"}},
+                "result": {"write": {}, "move": {"key": "x/{object.name}"}},
+            },
+            "source.s3.removed",
+        ),
     ],
 )
 def test_problems_name_their_place(changes: dict[str, Any], path: str) -> None:
@@ -157,6 +168,24 @@ def test_problems_name_their_place(changes: dict[str, Any], path: str) -> None:
     assert [found for found, _ in check(value)] == [path]
     with pytest.raises(SpecError):
         spec.parse(value)
+
+
+def test_what_the_inputs_key_has_its_results_may_have() -> None:
+    for given in ("a//b.png", "/a.png", "a/../b", "a/."):
+        assert names.key(f"{given}.json", given) == f"{given}.json"
+        assert names.key(given, given) == given
+        for added in ("/../x", "//x", "/..", "/"):
+            with pytest.raises(Refused):
+                names.key(given + added, given)
+    assert names.key("a/result.json", "a") == "a/result.json"
+
+
+def test_the_events_own_bucket_opens_no_other() -> None:
+    parsed = spec.parse({**GOOD, "result": {"write": {"bucket": "{object.bucket}"}}})
+    allowed = parsed.allowed_buckets()
+    assert allowed.require("mnist") == "mnist"
+    with pytest.raises(Forbidden):
+        allowed.require("other")
 
 
 @pytest.mark.parametrize("value", [None, [], "x", 5])

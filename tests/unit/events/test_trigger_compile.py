@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from events import event as events
+from events import filters
 from knative import compiler, errors
 
 SPEC: dict[str, Any] = {
@@ -113,3 +115,16 @@ def test_an_adapter_may_pass_on_other_triggers_buckets() -> None:
     (container,) = adapter["spec"]["template"]["spec"]["containers"]
     env = {item["name"]: item.get("value") for item in container["env"]}
     assert env["TURNOUT_BUCKETS"] == "mnist,other"
+
+
+def test_who_posts_to_the_broker_itself_may_spell_types_as_ceph_does() -> None:
+    source = {"s3": {"bucket": "mnist", "notify": "None", "events": ["ObjectCreated:*"]}}
+    spec = {**SPEC, "source": source, "adapter": None, "delivery": None}
+    (trigger,) = (item for item in compiled(spec) if item["kind"] == "Trigger")
+    wants = filters.compile_filters(trigger["spec"])
+    for prefix in ("com.amazonaws.s3.", "com.amazonaws.s3:", "com.amazonaws."):
+        event = events.make(id="1", source="ceph:s3.zg.mnist", type=f"{prefix}ObjectCreated:Put")
+        assert wants(event), prefix
+    assert not wants(
+        events.make(id="1", source="x.mnist", type="com.amazonaws.ObjectRemoved:Delete")
+    )
