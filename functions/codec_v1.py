@@ -7,7 +7,7 @@ from typing import Any
 
 from . import answers, jsonio
 from .answers import JSON, Answer, Stream
-from .errors import InvalidRequest, StatusError
+from .errors import BadHookResult, InvalidRequest, StatusError
 from .model import Call
 from .wire import cloudevents, v1
 
@@ -94,7 +94,12 @@ def _structured_event(document: dict[str, Any]) -> tuple[dict[str, Any], Any]:
 
 
 def encode(result: Any, model: str, call: Call, settings: Any) -> Answer | Stream:
-    answer = answers.from_result(result, call.response_headers, call.status or 200)
+    try:
+        answer = answers.from_result(result, call.response_headers, call.status or 200)
+    except TypeError as exc:
+        raise BadHookResult(
+            f"{call.stage or 'predict'} of model {model} returned {type(result).__name__}: {exc}"
+        ) from exc
     reply = call.payload
     if reply is None or isinstance(answer, Stream):
         return answer

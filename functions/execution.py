@@ -276,8 +276,12 @@ class Runner:
                 result = await awaitable
         except TimeoutError as exc:
             error = ModelTimeout(self.name, self.timeout_s) if limit.expired() else exc
-        except asyncio.CancelledError:
-            raise
+        except asyncio.CancelledError as exc:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # the server is closing
+                raise
+            error = RuntimeError("a hook was cancelled: something that it waited for was")
+            error.__cause__ = exc
         except BaseException as exc:  # the request is owned here; `faults.classify` decides
             error = exc
         finally:

@@ -416,7 +416,7 @@ def sources(settings: Settings) -> list[Source]:
             directory = Path(settings.model_dir or ".")
             found.append(Source(name=name, directory=directory, runtime="python", model_class=path))
         elif colon:
-            found.append(Source(name=name, directory=Path(path), runtime=runtime))
+            found.append(Source(name=name, directory=Path(path).absolute(), runtime=runtime))
         else:
-            found.append(Source(name=name, directory=Path(location), runtime=""))
+            found.append(Source(name=name, directory=Path(location).absolute(), runtime=""))
     return found

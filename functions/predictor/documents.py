@@ -58,14 +58,18 @@ def infer_request(payload: Any, model: str) -> InferRequest:
     """
     if isinstance(payload, InferRequest):
         return payload
-    if isinstance(payload, dict) and not is_v2(payload) and "instances" in payload:
+    rows = _v1_rows(payload)
+    if rows is not None:
         from functions import tensors
 
-        array = tensors.as_array(payload["instances"])
         try:
-            return InferRequest(model, [Tensor("input-0", data=array)])
-        except TypeError as exc:
-            raise BadHookResult(f"the instances make no tensor: {exc}") from None
+            tensor = Tensor("input-0", data=tensors.as_array(rows))
+            tensors.check_elements(tensor)
+        except (TypeError, ValueError) as exc:
+            raise BadHookResult(
+                f"preprocess returned instances that make no tensor for a V2 predictor: {exc}"
+            ) from None
+        return InferRequest(model, [tensor])
     inputs = getattr(payload, "inputs", None)
     if isinstance(inputs, list) and not isinstance(payload, dict):
         return _from_foreign(payload, inputs, model)
@@ -75,6 +79,18 @@ def infer_request(payload: Any, model: str) -> InferRequest:
         return codec_v2.from_document(payload, memoryview(b""), model, "")
     except v2.Malformed as problem:
         raise BadHookResult(f"preprocess returned no V2 request: {problem}") from None
+
+
+def _v1_rows(payload: Any) -> Any:
+    """What a V1 document calls `instances`, or `inputs`; None for anything else."""
+    if not isinstance(payload, dict) or is_v2(payload):
+        return None
+    rows = payload.get("instances")
+    if rows is None:
+        rows = payload.get("inputs")
+        if isinstance(rows, list) and (not rows or isinstance(rows[0], dict)):
+            return None  # meant as V2
+    return rows
 
 
 def _wrong_type(payload: Any, wanted: str) -> BadHookResult:

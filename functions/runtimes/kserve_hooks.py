@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from functions import context, hooks
-from functions.errors import BadHookResult, NotSupported
+from functions.errors import BadHookResult, InvalidRequest, NotSupported
 from functions.model import Call, Item, JoinableModel, ModelInfo
 
 from . import kserve_compat
@@ -189,7 +189,7 @@ class KServeHooks(JoinableModel):
             hook = self._hooks.get(stage)
             if hook is None:
                 assert predictor is not None
-                payload = await predictor(payload, call)
+                payload = await self._ask(predictor, payload, call)
                 call.spent(stage, since)
                 continue
             if self._kserve:
@@ -208,6 +208,16 @@ class KServeHooks(JoinableModel):
             call.spent(stage, since)
             self._check_result(stage, payload)
         return payload
+
+    async def _ask(self, predictor: "Predictor", payload: Any, call: Call) -> Any:
+        try:
+            return await predictor(payload, call)
+        except BadHookResult as exc:
+            if "preprocess" in self._hooks:
+                raise
+            # Nobody touched it: it is what the client sent.
+            problem = str(exc).replace("preprocess returned", "the predictor cannot be sent", 1)
+            raise InvalidRequest(problem) from exc
 
     def _check_result(self, stage: str, payload: Any) -> None:
         if payload is None:

@@ -68,7 +68,7 @@ def build(name: str, directory: Path, settings: "Settings") -> ServedModel:
         from functions.predictor import Predictor
 
         predictor = Predictor(name, settings)
-        if not reference and not settings.model_dir:
+        if not reference and not settings.model_dir and directory == Path():
             return KServeHooks(object(), name=name, predictor=predictor)
     with kserve_compat.command_line(name, str(directory), settings):
         found: Any = (

@@ -199,6 +199,15 @@ class Base:
         ]
 
 
+def test_what_cannot_be_passed_on_is_the_clients_fault(behind: Server) -> None:
+    """Without a `preprocess` nobody but the client has touched it."""
+    with front_of(behind, "v2") as front:
+        for body in ([1, 2], {"instances": [[1], [1, 2]]}, {"something": 1}, b"\xff\xd8"):
+            kind = {"content-type": "image/jpeg"} if isinstance(body, bytes) else {}
+            reply = front.post("/v1/models/m:predict", body, kind)
+            assert (reply.status, "the predictor cannot be sent" in reply.error) == (400, True)
+
+
 def test_several_models_share_a_class_or_bring_their_own(behind: Server, tmp_path: Path) -> None:
     directory = write_model(tmp_path / "t", TRANSFORMER)
     own = write_model(
@@ -212,6 +221,10 @@ def test_several_models_share_a_class_or_bring_their_own(behind: Server, tmp_pat
         reply = front.post("/v1/models/c:predict", {"instances": [1]})
         assert reply.status == 404, "the predictor has no model c"
         assert front.get("/v1/models").json() == {"models": ["m", "b", "c"]}
+    host = f"127.0.0.1:{behind.port}"
+    with serving("--model", f"b=python:{own}", "--predictor-host", host) as front:
+        answer = front.post("/v1/models/b:predict", {"instances": [1]}).json()
+        assert answer["through"] == "own", "code in a directory, with no --model-dir"
 
 
 BAD = """
@@ -232,7 +245,9 @@ class Bad:
             case "post-raise": raise ValueError("secret detail")
             case "post-exit": sys.exit(3)
             case "post-none": return None
+            case "post-object": return object()
             case "post-never": await asyncio.sleep(3600)
+            case "post-cancel": raise asyncio.CancelledError
         return result
 """
 
@@ -252,6 +267,8 @@ def test_hooks_that_misbehave_name_themselves(behind: Server, tmp_path: Path) ->
             ("post-raise", 500, "postprocess of model m failed"),
             ("post-exit", 500, "postprocess of model m failed"),
             ("post-none", 500, "postprocess of model m returned None"),
+            ("post-object", 500, "postprocess of model m returned object: "),
+            ("post-cancel", 500, "postprocess of model m failed"),
             ("post-never", 504, "postprocess of model m did not answer within 3 s"),
         ):
             reply = front.post("/v1/models/m:predict", {"instances": [value]})

@@ -16,7 +16,7 @@ from functions.errors import (
 )
 from functions.inference import InferRequest, Tensor
 from functions.model import Call
-from functions.predictor import Predictor, client, pool, target
+from functions.predictor import Predictor, client, documents, pool, target
 from tests.fakes_predictor import (
     V2_ANSWER,
     Request,
@@ -267,6 +267,8 @@ def test_answers_in_every_framing() -> None:
         ("text", "v2", "returned str"),
         ({"inputs": [{"name": 3}]}, "v2", "no V2 request"),
         ({"something": 1}, "v2", "no V2 request"),
+        ({"instances": [{"a": 1}]}, "v2", "make no tensor .* dict is neither"),
+        ({"instances": [[1], [1, 2]]}, "grpc-v2", "make no tensor"),
         (InferRequest("m", tensors(1).inputs * 2), "v1", "several tensors"),
     ],
 )
@@ -274,6 +276,12 @@ def test_what_cannot_be_sent_is_the_hooks_fault(payload: Any, protocol: str, wor
     with pytest.raises(BadHookResult, match=words) as caught:
         asyncio.run(ask("127.0.0.1:1", payload, predictor_protocol=protocol))
     assert caught.value.http_status() == 500
+
+
+def test_v1_rows_become_one_tensor() -> None:
+    for payload in ({"instances": [[1.0], [2.0]]}, {"inputs": [[1.0], [2.0]]}):
+        (tensor,) = documents.infer_request(payload, "m").inputs
+        assert (tensor.name, tensor.shape, tensor.datatype) == ("input-0", [2, 1], "FP64")
 
 
 # --- connections and time
