@@ -90,14 +90,6 @@ class GrpcBody:
         except DecodeError as exc:
             raise ValueError(str(exc)) from None
 
-    def size(self) -> int:
-        """About how many bytes the request has, without serialising it again."""
-        return sum(map(len, self.raw)) or sum(
-            tensor.contents.ByteSize()
-            for tensor in self.message.inputs
-            if tensor.HasField("contents")
-        )
-
 
 def to_request(body: GrpcBody) -> InferRequest:
     """Raises InvalidRequest."""

@@ -1,13 +1,16 @@
-"""The grpcio door: services on an HTTP/2 port, on the same event loop as everything else."""
+"""The gRPC door: from a call on the port to a coroutine or to the engine, and back.
+
+The port itself is `functions.http2.server`; no grpcio is in the way.
+"""
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any
 
-import grpc
-import grpc.aio
+from google.protobuf.message import DecodeError
 
+from . import faults
 from .errors import (
     FunctionsError,
     InvalidRequest,
@@ -19,135 +22,159 @@ from .errors import (
     UpstreamStatus,
     UpstreamTimeout,
 )
+from .grpc_status import Status
+from .http2.call import ServerCall
+from .http2.server import Limits, Method, Server
+from .model import Call
+
+if TYPE_CHECKING:
+    from .engine import Codec, Engine
+    from .repository import Entry
+    from .settings import Settings
+
+__all__ = ["Method", "Server", "ServerCall", "coroutine", "execute", "start"]
 
 logger = logging.getLogger(__name__)
 
-_CODES: tuple[tuple[type[FunctionsError], grpc.StatusCode], ...] = (
-    (InvalidRequest, grpc.StatusCode.INVALID_ARGUMENT),
-    (ModelNotFound, grpc.StatusCode.NOT_FOUND),
-    (ModelNotReady, grpc.StatusCode.UNAVAILABLE),
-    (Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED),
-    (ModelTimeout, grpc.StatusCode.DEADLINE_EXCEEDED),
-    (UpstreamTimeout, grpc.StatusCode.DEADLINE_EXCEEDED),
-    (NotSupported, grpc.StatusCode.UNIMPLEMENTED),
+_STATUSES: tuple[tuple[type[FunctionsError], Status], ...] = (
+    (InvalidRequest, Status.INVALID_ARGUMENT),
+    (ModelNotFound, Status.NOT_FOUND),
+    (ModelNotReady, Status.UNAVAILABLE),
+    (Overloaded, Status.RESOURCE_EXHAUSTED),
+    (ModelTimeout, Status.DEADLINE_EXCEEDED),
+    (UpstreamTimeout, Status.DEADLINE_EXCEEDED),
+    (NotSupported, Status.UNIMPLEMENTED),
 )
 
 _BY_HTTP_STATUS = {
-    400: grpc.StatusCode.INVALID_ARGUMENT,
-    401: grpc.StatusCode.UNAUTHENTICATED,
-    403: grpc.StatusCode.PERMISSION_DENIED,
-    404: grpc.StatusCode.NOT_FOUND,
-    409: grpc.StatusCode.ABORTED,
-    422: grpc.StatusCode.INVALID_ARGUMENT,
-    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    501: grpc.StatusCode.UNIMPLEMENTED,
-    502: grpc.StatusCode.UNAVAILABLE,
-    503: grpc.StatusCode.UNAVAILABLE,
-    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+    400: Status.INVALID_ARGUMENT,
+    401: Status.UNAUTHENTICATED,
+    403: Status.PERMISSION_DENIED,
+    404: Status.NOT_FOUND,
+    409: Status.ABORTED,
+    422: Status.INVALID_ARGUMENT,
+    429: Status.RESOURCE_EXHAUSTED,
+    501: Status.UNIMPLEMENTED,
+    502: Status.UNAVAILABLE,
+    503: Status.UNAVAILABLE,
+    504: Status.DEADLINE_EXCEEDED,
 }
 
+Told = Callable[[FunctionsError], tuple[Status, str]]
+"""What a service tells its callers of a fault."""
 
-def status_of(error: FunctionsError) -> grpc.StatusCode:
+
+def status_of(error: FunctionsError) -> Status:
     """The gRPC status of a fault; an HTTP status chosen by user code or an upstream is translated,
     a gRPC upstream's own code is passed on."""
     if isinstance(error, UpstreamStatus) and error.grpc_code:
-        return grpc.StatusCode[error.grpc_code]
-    for kind, code in _CODES:
+        return Status[error.grpc_code]
+    for kind, code in _STATUSES:
         if isinstance(error, kind):
             return code
     status = error.http_status()
-    default = grpc.StatusCode.INVALID_ARGUMENT if 400 <= status < 500 else grpc.StatusCode.INTERNAL
+    default = Status.INVALID_ARGUMENT if 400 <= status < 500 else Status.INTERNAL
     return _BY_HTTP_STATUS.get(status, default)
 
 
-def text_of(error: FunctionsError) -> str:
-    """The details that go with it: an upstream's own text as it came."""
-    return error.text if isinstance(error, UpstreamStatus) else str(error)
+def told(error: FunctionsError) -> tuple[Status, str]:
+    """The status and its details: an upstream's own text as it came."""
+    return status_of(error), error.text if isinstance(error, UpstreamStatus) else str(error)
 
 
-def lower_metadata(context: Any) -> dict[str, str]:
-    """Request metadata as hooks see headers; binary (`-bin`) entries are left out."""
-    return {
-        key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)
-    }
+def read(call: ServerCall, kind: Any, data: memoryview) -> Any:
+    """A message of this class; None when it is none, which the caller has been told then."""
+    try:
+        return kind.FromString(bytes(data))
+    except DecodeError as exc:
+        call.fail(Status.INVALID_ARGUMENT, f"the request is no {kind.DESCRIPTOR.name}: {exc}")
+        return None
 
 
-def answer_to_await(
-    fault: Callable[[BaseException], BaseException],
-) -> tuple[asyncio.Future[Any], Callable[[Any, BaseException | None], None]]:
-    """A future, and the engine's `done` that settles it; an error goes through `fault` first."""
-    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+# --- methods that are coroutines ------------------------------------------------------------------
+
+_tasks: set[asyncio.Task[None]] = set()
+
+
+def coroutine(
+    function: Callable[[Any], Coroutine[Any, Any, Any]], kind: Any, tell: Told = told
+) -> Method:
+    """A method that takes a message of class `kind` and returns one. Cancelled when its caller
+    goes."""
+
+    def handler(call: ServerCall, data: memoryview) -> None:
+        request = read(call, kind, data)
+        if request is None:
+            return
+        task = asyncio.get_running_loop().create_task(_run(function(request), call, tell))
+        _tasks.add(task)
+        task.add_done_callback(_tasks.discard)
+        call.on_cancel = task.cancel
+
+    return Method(handler)
+
+
+async def _run(work: Coroutine[Any, Any, Any], call: ServerCall, tell: Told) -> None:
+    try:
+        answer = await work
+        call.respond([answer.SerializeToString()])
+    except FunctionsError as error:
+        call.fail(*tell(error))
+    except asyncio.CancelledError:
+        call.fail(Status.CANCELLED, "")
+        raise
+    except Exception:
+        logger.exception("a gRPC call failed")
+        call.fail(Status.INTERNAL, "internal error")
+
+
+# --- methods that ask a model ---------------------------------------------------------------------
+
+
+def execute(
+    engine: "Engine",
+    find: "Callable[[], Entry]",
+    codec: "Codec",
+    route: Any,
+    body: Any,
+    size: int,
+    call: ServerCall,
+    asked: Call,
+    tell: Told = told,
+) -> None:
+    """Have the engine answer a call; the codec's answers are messages in pieces. `find` gives the
+    model, or raises."""
+    asked.deadline = call.deadline
+    entry: Entry | None = None
 
     def done(answer: Any, error: BaseException | None) -> None:
-        if future.done():
-            return  # the client has gone
+        assert entry is not None
         if error is not None:
-            future.set_exception(fault(error))
+            refuse(faults.classify(error, route.model, asked.request_id, asked.stage))
         else:
-            future.set_result(answer)
+            entry.metrics.observe(codec.name, 200, asked.timings)
+            call.respond(answer)
 
-    return future, done
+    def refuse(error: FunctionsError) -> None:
+        if entry is not None:
+            entry.metrics.observe(codec.name, error.http_status(), asked.timings)
+        call.fail(*tell(error))
 
-
-Method = Callable[[Any, Any], Any]
-
-
-def handler(service: str, methods: Mapping[str, tuple[Method, Any]]) -> grpc.GenericRpcHandler:
-    """Unary methods: name -> (coroutine function of (message, context), request message class; None
-    where it takes the bytes)."""
-    return grpc.method_handlers_generic_handler(
-        service,
-        {
-            name: grpc.unary_unary_rpc_method_handler(
-                method,
-                request_deserializer=message and message.FromString,
-                response_serializer=_serialize,
-            )
-            for name, (method, message) in methods.items()
-        },
-    )
-
-
-def _serialize(message: Any) -> bytes:
-    data: bytes = message if isinstance(message, bytes) else message.SerializeToString()
-    return data
-
-
-def reflect(server: grpc.aio.Server, services: Iterable[str], pool: Any) -> None:
-    """Tell clients such as grpcurl of services, whose schema is in `pool`, if grpcio-reflection is
-    installed."""
     try:
-        from grpc_reflection.v1alpha import reflection, reflection_pb2
-    except ImportError:
-        return
-    pool.AddSerializedFile(reflection_pb2.DESCRIPTOR.serialized_pb)
-    reflection.enable_server_reflection((*services, reflection.SERVICE_NAME), server, pool)
+        entry = find()
+        engine.execute(entry, codec, route, body, size, asked, done)
+    except FunctionsError as error:
+        refuse(error)
 
 
-async def start(
-    handlers: list[grpc.GenericRpcHandler],
-    host: str,
-    port: int,
-    max_bytes: int,
-    extend: Callable[[grpc.aio.Server], None] | None = None,
-) -> tuple[grpc.aio.Server, int]:
-    """A started server and its port; `extend` may add to it before. Raises OSError when the port is
-    taken."""
-    server = grpc.aio.server(
-        options=[
-            ("grpc.max_receive_message_length", max_bytes),
-            ("grpc.max_send_message_length", -1),
-            ("grpc.so_reuseport", 1),
-        ]
+async def start(methods: Mapping[str, Method], settings: "Settings") -> Server:
+    """A server of these methods (`package.Service/Method`), started. Raises OSError when the port
+    is taken."""
+    limits = Limits(
+        max_message_bytes=settings.max_body_bytes, max_streams=settings.grpc_max_streams
     )
-    server.add_generic_rpc_handlers(tuple(handlers))
-    if extend is not None:
-        extend(server)
-    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    try:
-        bound = server.add_insecure_port(target)
-    except RuntimeError as exc:
-        raise OSError(f"cannot listen on {target} for gRPC: {exc}") from exc
-    await server.start()
-    logger.info("gRPC on %s:%d", host, bound, extra={"grpc_port": bound})
-    return server, bound
+    server = Server({f"/{name}".encode(): method for name, method in methods.items()}, limits)
+    port = settings.grpc_only_port or settings.grpc_port
+    bound = await server.listen(settings.host, port)
+    logger.info("gRPC on %s:%d", settings.host, bound, extra={"grpc_port": bound})
+    return server

@@ -11,14 +11,15 @@ import base64
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import grpc
 import numpy as np
 from google.protobuf import json_format
 
-from . import faults, grpc_server, seldon_rest
+from . import grpc_reflection, grpc_server, seldon_rest
 from . import seldon_message as sm
 from .engine import Codec, Engine
 from .errors import FunctionsError, StatusError
+from .grpc_server import Method, ServerCall
+from .grpc_status import Status
 from .model import Call, ServedModel
 from .seldon_protos import MESSAGES, POOL
 from .seldon_rest import SeldonCodec
@@ -76,7 +77,7 @@ class SeldonGrpcCodec(Codec):
         return to_message(result)
 
     def encode(self, result: Any, route: Any, call: Call) -> Any:
-        return result
+        return [result.SerializeToString()]
 
 
 # --- messages -------------------------------------------------------------------------------------
@@ -199,57 +200,43 @@ class SeldonServices:
         self.engine = engine
         self.codec = SeldonGrpcCodec(rest)
 
-    def generic_handlers(self) -> list[grpc.GenericRpcHandler]:
-        return [
-            grpc_server.handler(
-                f"{seldon.PACKAGE}.{service}",
-                {
-                    name: (self._method(_VERBS[name]), MESSAGES[takes])
-                    for name, (takes, _) in methods.items()
-                },
-            )
+    def methods(self) -> dict[str, Method]:
+        """And reflection, as Seldon's wrapper has it."""
+        found = {
+            f"{seldon.PACKAGE}.{service}/{name}": self._method(_VERBS[name], MESSAGES[takes])
             for service, methods in seldon.SERVICES.items()
-        ]
-
-    @staticmethod
-    def reflect(server: grpc.aio.Server) -> None:
-        """As Seldon's wrapper does it."""
+            for name, (takes, _) in methods.items()
+        }
         names = [f"{seldon.PACKAGE}.{service}" for service in seldon.SERVICES]
-        grpc_server.reflect(server, names, POOL)
+        return {**found, **grpc_reflection.methods(names, POOL)}
 
-    def _method(self, verb: str) -> grpc_server.Method:
-        async def answer(request: Any, context: Any) -> Any:
-            return await self._call(verb, request, context)
-
-        return answer
-
-    async def _call(self, verb: str, request: Any, context: Any) -> Any:
-        name = self.repository.settings.model_name
-        call = Call(grpc_server.lower_metadata(context))
-        call.request_id = call.headers.get("seldon-puid", "")
-        if call.request_id:
-            await context.send_initial_metadata((("seldon-puid", call.request_id),))
-        future, done = grpc_server.answer_to_await(
-            lambda error: faults.classify(error, name, call.request_id)
-        )
-
-        entry = None
-        try:
-            entry = self.repository.ready_entry(name)
-            self.engine.execute(
-                entry, self.codec, _Route(name, verb), request, request.ByteSize(), call, done
+    def _method(self, verb: str, kind: Any) -> Method:
+        def ask(call: ServerCall, data: memoryview) -> None:
+            request = grpc_server.read(call, kind, data)
+            if request is None:
+                return
+            name = self.repository.settings.model_name
+            asked = Call(call.metadata())
+            asked.request_id = asked.headers.get("seldon-puid", "")
+            if asked.request_id:
+                call.initial.append(("seldon-puid", asked.request_id))
+            grpc_server.execute(
+                self.engine,
+                lambda: self.repository.ready_entry(name),
+                self.codec,
+                _Route(name, verb),
+                request,
+                len(data),
+                call,
+                asked,
+                _told,
             )
-            answer = await future
-        except FunctionsError as error:
-            status, text, _ = seldon_rest.told(error)
-            if entry is not None:
-                entry.metrics.observe(self.codec.name, status, call.timings)
-            await context.abort(grpc_server.status_of(_chosen(error, status)), text)
-        assert entry is not None
-        entry.metrics.observe(self.codec.name, 200, call.timings)
-        return answer
+
+        return Method(ask)
 
 
-def _chosen(error: FunctionsError, status: int) -> FunctionsError:
-    """A fault whose status is user code's own counts by that status."""
-    return StatusError(status, str(error)) if isinstance(error, sm.BadResult) else error
+def _told(error: FunctionsError) -> tuple[Status, str]:
+    status, text, _ = seldon_rest.told(error)
+    # A fault whose status is user code's own counts by that status.
+    counted = StatusError(status, text) if isinstance(error, sm.BadResult) else error
+    return grpc_server.status_of(counted), text

@@ -37,6 +37,7 @@ class Settings:
     host: str = "0.0.0.0"  # noqa: S104
     port: int = 8080
     grpc_port: int = 8081
+    grpc_max_streams: int = 1000
     metrics_port: int = -1
     predictor_host: str = ""
     model_predictor: tuple[tuple[str, str], ...] = ()

@@ -124,6 +124,13 @@ OPTIONS: tuple[o.Option, ...] = (
         help="gRPC port when HTTP is served too",
     ),
     o.Option(
+        name="grpc_max_streams",
+        env="FUNCTIONS_GRPC_MAX_STREAMS",
+        parse=o.whole(1, 100_000),
+        default=1000,
+        help="gRPC calls at once on one connection; clients wait with further ones",
+    ),
+    o.Option(
         name="metrics_port",
         env="FUNCTIONS_METRICS_PORT",
         parse=o.whole(-1, 65535),

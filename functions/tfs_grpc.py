@@ -2,18 +2,22 @@
 
 from typing import TYPE_CHECKING, Any
 
-import grpc
 import numpy as np
 
-from . import faults, grpc_server, tensors, tfs, tfs_rest
+from . import grpc_server, tensors, tfs, tfs_rest
 from .engine import Codec, Engine
 from .errors import FunctionsError, InvalidRequest, ModelNotFound, NotSupported, StatusError
+from .grpc_server import Method, ServerCall
+from .grpc_status import Status
 from .model import Call, ServedModel
 
 if TYPE_CHECKING:
     from .repository import Repository
 
 Array = np.ndarray[Any, Any]
+
+SERVICES = "tensorflow.serving"
+"""The package of the services."""
 
 MAX_MESSAGE_BYTES = 1024
 """Status texts are cut here, as TensorFlow Serving does."""
@@ -95,7 +99,7 @@ class TfsGrpcCodec(Codec):
         return _examples(version, signature, payload, route.verb)
 
     def encode(self, result: Any, route: Any, call: Call) -> Any:
-        return result
+        return [result.SerializeToString()]
 
 
 class Precondition(InvalidRequest):
@@ -252,47 +256,37 @@ class PredictionService:
         self.engine = engine
         self.codec = TfsGrpcCodec(repository.settings)
 
-    def generic_handler(self) -> grpc.GenericRpcHandler:
-        methods = {
-            "Predict": (self.predict, tfs.PredictRequest),
-            "Classify": (self.classify, tfs.ClassificationRequest),
-            "Regress": (self.regress, tfs.RegressionRequest),
-            "MultiInference": (self.multi, tfs.MultiInferenceRequest),
-            "GetModelMetadata": (self.metadata, tfs.GetModelMetadataRequest),
+    def methods(self) -> dict[str, Method]:
+        found = {
+            "Predict": self._method("predict", tfs.PredictRequest),
+            "Classify": self._method("classify", tfs.ClassificationRequest),
+            "Regress": self._method("regress", tfs.RegressionRequest),
+            "MultiInference": self._method("multi", tfs.MultiInferenceRequest),
+            "GetModelMetadata": grpc_server.coroutine(
+                self.metadata, tfs.GetModelMetadataRequest, told
+            ),
         }
-        return grpc_server.handler("tensorflow.serving.PredictionService", methods)
+        return {f"{SERVICES}.PredictionService/{name}": method for name, method in found.items()}
 
-    async def predict(self, request: Any, context: Any) -> Any:
-        return await self._call("predict", request, context)
-
-    async def classify(self, request: Any, context: Any) -> Any:
-        return await self._call("classify", request, context)
-
-    async def regress(self, request: Any, context: Any) -> Any:
-        return await self._call("regress", request, context)
-
-    async def multi(self, request: Any, context: Any) -> Any:
-        return await self._call("multi", request, context)
-
-    async def _call(self, verb: str, request: Any, context: Any) -> Any:
-        name = _name_of(request)
-        call = Call(grpc_server.lower_metadata(context))
-        future, done = grpc_server.answer_to_await(lambda error: faults.classify(error, name))
-
-        entry = None
-        try:
-            entry = self._entry(name)
-            self.engine.execute(
-                entry, self.codec, _Route(name, verb), request, request.ByteSize(), call, done
+    def _method(self, verb: str, kind: Any) -> Method:
+        def ask(call: ServerCall, data: memoryview) -> None:
+            request = grpc_server.read(call, kind, data)
+            if request is None:
+                return
+            name = _name_of(request)
+            grpc_server.execute(
+                self.engine,
+                lambda: self._entry(name),
+                self.codec,
+                _Route(name, verb),
+                request,
+                len(data),
+                call,
+                Call(call.metadata()),
+                told,
             )
-            answer = await future
-        except FunctionsError as error:
-            if entry is not None:
-                entry.metrics.observe("grpc-v1", error.http_status(), call.timings)
-            await abort(context, error)
-        assert entry is not None
-        entry.metrics.observe("grpc-v1", 200, call.timings)
-        return answer
+
+        return Method(ask)
 
     def _entry(self, name: str) -> Any:
         if not name:
@@ -302,18 +296,14 @@ class PredictionService:
         except ModelNotFound:
             raise StatusError(404, f"Servable not found for request: Latest({name})") from None
 
-    async def metadata(self, request: Any, context: Any) -> Any:
+    async def metadata(self, request: Any) -> Any:
         response = tfs.GetModelMetadataResponse()
-        try:
-            if list(request.metadata_field) != ["signature_def"]:
-                raise InvalidRequest(
-                    "GetModelMetadataRequest must specify at least one metadata_field:"
-                    " signature_def"
-                )
-            entry = self._entry(request.model_spec.name)
-            version = _pick(entry.model, request.model_spec)
-        except FunctionsError as error:
-            await abort(context, error)
+        if list(request.metadata_field) != ["signature_def"]:
+            raise InvalidRequest(
+                "GetModelMetadataRequest must specify at least one metadata_field: signature_def"
+            )
+        entry = self._entry(request.model_spec.name)
+        version = _pick(entry.model, request.model_spec)
         definitions = tfs.SignatureDefMap()
         for name, signature in version.signatures.items():
             # Same message, other pool: TensorFlow's own bytes are read by ours.
@@ -328,13 +318,12 @@ class PredictionService:
         return response
 
 
-async def abort(context: Any, error: FunctionsError) -> None:
-    code = (
-        grpc.StatusCode.FAILED_PRECONDITION
-        if isinstance(error, Precondition)
-        else grpc_server.status_of(error)
-    )
+def told(error: FunctionsError) -> tuple[Status, str]:
+    """The status and its text, as TensorFlow Serving has them."""
+    status = grpc_server.status_of(error)
+    if isinstance(error, Precondition):
+        status = Status.FAILED_PRECONDITION
     text = str(error)
     if len(text) > MAX_MESSAGE_BYTES:
         text = text[:MAX_MESSAGE_BYTES] + "...TRUNCATED"
-    await context.abort(code, text)
+    return status, text

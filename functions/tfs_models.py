@@ -10,12 +10,11 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from . import grpc_server, tfs, tfs_rest
-from .errors import FunctionsError, InvalidRequest, NotSupported, StatusError
-from .tfs_grpc import Precondition, abort
+from .errors import InvalidRequest, NotSupported, StatusError
+from .grpc_server import Method
+from .tfs_grpc import SERVICES, Precondition, told
 
 if TYPE_CHECKING:
-    import grpc
-
     from .repository import Repository
 
 PLATFORM = "tensorflow"
@@ -28,40 +27,35 @@ class ModelService:
         self.repository = repository
         self._reloading = asyncio.Lock()
 
-    def generic_handler(self) -> "grpc.GenericRpcHandler":
-        methods = {
-            "GetModelStatus": (self.status, tfs.GetModelStatusRequest),
-            "HandleReloadConfigRequest": (self.reload, tfs.ReloadConfigRequest),
+    def methods(self) -> dict[str, Method]:
+        found = {
+            "GetModelStatus": grpc_server.coroutine(self.status, tfs.GetModelStatusRequest, told),
+            "HandleReloadConfigRequest": grpc_server.coroutine(
+                self.reload, tfs.ReloadConfigRequest, told
+            ),
         }
-        return grpc_server.handler("tensorflow.serving.ModelService", methods)
+        return {f"{SERVICES}.ModelService/{name}": method for name, method in found.items()}
 
-    async def status(self, request: Any, context: Any) -> Any:
+    async def status(self, request: Any) -> Any:
         response = tfs.GetModelStatusResponse()
         spec = request.model_spec
         version = str(spec.version.value) if spec.HasField("version") else ""
-        try:
-            if not spec.name:
-                raise InvalidRequest("Missing ModelSpec")
-            entry = self.repository.entries.get(spec.name)
-            if entry is None:
-                raise StatusError(404, f"Could not find any versions of model {spec.name}")
-            chosen = tfs_rest.statuses(entry, version)
-        except FunctionsError as error:
-            await abort(context, error)
-        for number, status in chosen:
+        if not spec.name:
+            raise InvalidRequest("Missing ModelSpec")
+        entry = self.repository.entries.get(spec.name)
+        if entry is None:
+            raise StatusError(404, f"Could not find any versions of model {spec.name}")
+        for number, status in tfs_rest.statuses(entry, version):
             found = response.model_version_status.add(version=number, state=status.state)
             found.status.error_code = 2 if status.error else 0
             found.status.error_message = status.error
         return response
 
-    async def reload(self, request: Any, context: Any) -> Any:
-        try:
-            async with self._reloading:
-                changes = self._changes(request.config)
-                for model, policy, labels in changes:
-                    await asyncio.to_thread(model.reconfigure, policy, labels)
-        except FunctionsError as error:
-            await abort(context, error)
+    async def reload(self, request: Any) -> Any:
+        async with self._reloading:
+            changes = self._changes(request.config)
+            for model, policy, labels in changes:
+                await asyncio.to_thread(model.reconfigure, policy, labels)
         return tfs.ReloadConfigResponse(status=tfs.StatusProto(error_code=0))
 
     def _changes(self, config: Any) -> list[tuple[Any, str, dict[str, int]]]:

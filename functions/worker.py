@@ -111,7 +111,7 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
             acceptor.close()
         logger.info("draining")
         stopping_grpc = (
-            loop.create_task(grpc_server.stop(settings.drain_s))
+            loop.create_task(grpc_server.drain(settings.drain_s))
             if grpc_server is not None
             else None
         )
@@ -128,36 +128,27 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
         return 0
 
     async def _start_grpc(self, repository: Repository, engine: Engine, front: "Front") -> Any:
-        """The gRPC port, when a gRPC protocol is asked for; grpcio is imported only then."""
+        """The gRPC port, when a gRPC protocol is asked for; protobuf is imported only then."""
         settings = self.app.settings
         if not any(protocol.startswith("grpc") for protocol in settings.protocol):
             return None
         from . import grpc_server
         from .grpc_v2 import HealthService, InferenceService
 
-        handlers = [HealthService(repository).generic_handler()]
+        methods = HealthService(repository).methods()
         if "grpc-v2" in settings.protocol:
-            handlers.append(InferenceService(repository, engine).generic_handler())
+            methods |= InferenceService(repository, engine).methods()
         if "grpc-v1" in settings.protocol:
             from .tfs_grpc import PredictionService
             from .tfs_models import ModelService
 
-            handlers.append(PredictionService(repository, engine).generic_handler())
-            handlers.append(ModelService(repository).generic_handler())
-        extend = None
+            methods |= PredictionService(repository, engine).methods()
+            methods |= ModelService(repository).methods()
         if "grpc-seldon" in settings.protocol:
             from .seldon_grpc import SeldonServices
 
-            handlers.extend(SeldonServices(repository, engine, front.seldon).generic_handlers())
-            extend = SeldonServices.reflect
-        server, _ = await grpc_server.start(
-            handlers,
-            settings.host,
-            settings.grpc_only_port or settings.grpc_port,
-            settings.max_body_bytes,
-            extend,
-        )
-        return server
+            methods |= SeldonServices(repository, engine, front.seldon).methods()
+        return await grpc_server.start(methods, settings)
 
     async def _load(self, repository: Repository) -> bool:
         """Load every model. False when one cannot be: the process is of no use then."""

@@ -6,7 +6,7 @@ from the buffer they are in to the socket and back without a copy of ours.
 * `client.Predictor` is what the server calls: which protocol, how long, how often, waking.
 * `rest`, `grpc_client`: one protocol each. `documents`: what hooks return -> what is sent.
 * `target`, `dialling`: where it is, and getting a connection. `pool`, `connection`: HTTP/1.1;
-  `http2`, `http2_headers`: HTTP/2. `forwarding`: header fields and deadlines that travel along.
+  `http2`: HTTP/2. `forwarding`: header fields and deadlines that travel along.
 """
 
 from .client import Predictor

@@ -14,6 +14,9 @@ from google.protobuf.message import DecodeError
 
 from functions import codec_grpc, oip, protowire
 from functions.errors import UpstreamError, UpstreamStatus
+from functions.grpc_status import Status
+from functions.http2.connection import Scratch
+from functions.http2.headers import literal
 from functions.inference import InferRequest, InferResponse, Tensor
 from functions.protowire import Buffer
 from functions.wire import v2
@@ -22,15 +25,7 @@ from . import documents
 from .connection import Broken
 from .dialling import CONNECT_S, Unreachable, connect
 from .http2 import Answer, Http2
-from .http2_headers import literal
 from .target import Target
-
-_CODES = (
-    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
-    "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED",
-    "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
-)  # fmt: skip
-"""By number."""
 
 _HTTP = {
     "CANCELLED": 499,
@@ -58,6 +53,8 @@ _OF_HTTP = {
 }  # fmt: skip
 """Where something on the way answers in plain HTTP (gRPC's "HTTP to gRPC Status Code Mapping")."""
 
+_NUMBERS = frozenset(Status)
+
 _METADATA_NEVER = frozenset({"te", "content-type", "user-agent", "grpc-timeout", "grpc-encoding"})
 
 Fields = Iterable[tuple[str, str]]
@@ -71,6 +68,7 @@ class Grpc:
         self.target = target
         self._context = context
         self._max_bytes = max_bytes
+        self._scratch = Scratch()
         self._connections: list[Http2] = []
         self._dialling: asyncio.Task[None] | None = None
         self._starts: dict[str, bytes] = {}
@@ -132,7 +130,7 @@ class Grpc:
             raise UpstreamError(self.name, f"sent garbage: {len(body)} bytes are no gRPC message")
         if body[0]:
             raise UpstreamError(self.name, "sent garbage: a compressed message, unasked")
-        return memoryview(body)[5:]
+        return body[5:]
 
     def _block(self, method: str, fields: Fields, left_s: float) -> bytes:
         milliseconds = max(1, int(left_s * 1000))
@@ -158,7 +156,8 @@ class Grpc:
         if number == b"0":
             return
         if number is not None:
-            code = _CODES[int(number)] if number.isdigit() and int(number) < 17 else "UNKNOWN"
+            known = number.isdigit() and int(number) in _NUMBERS
+            code = Status(int(number)).name if known else "UNKNOWN"
             details = unquote_to_bytes(headers.get(b"grpc-message", b"")).decode("utf-8", "replace")
             raise UpstreamStatus(self.name, _HTTP[code], details, grpc_code=code)
         status = headers.get(b":status", b"")
@@ -188,7 +187,7 @@ class Grpc:
     async def _dial(self) -> None:
         connection = await connect(
             self.target,
-            lambda: Http2(self._max_bytes, self._lost),
+            lambda: Http2(self._max_bytes, self._lost, self._scratch),
             self._context,
             tunnel=True,
         )

@@ -17,8 +17,11 @@ from hypothesis import strategies as st
 
 from functions import oip, protowire
 from functions.errors import MissingExtra, UpstreamError, UpstreamStatus, UpstreamTimeout
+from functions.http2 import headers
+from functions.http2.connection import Scratch
+from functions.http2.frames import head
 from functions.inference import InferRequest, Tensor
-from functions.predictor import grpc_client, http2, http2_headers
+from functions.predictor import grpc_client, http2
 from tests.fakes_predictor import ask, predictor, raw, says, scripted
 
 SETTINGS = struct.pack(">BHBBI", 0, 0, 4, 0, 0)
@@ -172,13 +175,13 @@ def test_an_unknown_method_and_a_cancelled_call() -> None:
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "speaks HTTP/1, not gRPC"),
         (b"\x15\x03\x03\x00\x02\x02\x46\0\0\0", "its answer is TLS"),
         (b"220 smtp ready\r\n", "no HTTP/2"),
-        (SETTINGS + http2._frame(0, 0, 1, 1 << 23), "a frame of"),
-        (SETTINGS + http2._frame(1, 4, 1, 3) + b"\xff\xff\xff", "garbage"),
-        (SETTINGS + http2._frame(9, 4, 1, 1) + b"x", "continuation"),
-        (SETTINGS + http2._frame(1, 5, 1, 1) + b"\x88", "without grpc-status"),
-        (SETTINGS + http2._frame(1, 4, 1, 1) + b"\x88", "in the middle"),
-        (SETTINGS + http2._frame(3, 0, 1, 4) + b"\0\0\0\2", "HTTP/2 error 2"),
-        (SETTINGS + http2._frame(7, 0, 0, 8) + b"\0" * 8, "shutting down"),
+        (SETTINGS + head(0, 0, 1, 1 << 23), "a frame of"),
+        (SETTINGS + head(1, 4, 1, 3) + b"\xff\xff\xff", "garbage"),
+        (SETTINGS + head(9, 4, 1, 1) + b"x", "continuation"),
+        (SETTINGS + head(1, 5, 1, 1) + b"\x88", "without grpc-status"),
+        (SETTINGS + head(1, 4, 1, 1) + b"\x88", "in the middle"),
+        (SETTINGS + head(3, 0, 1, 4) + b"\0\0\0\2", "HTTP/2 error 2"),
+        (SETTINGS + head(7, 0, 0, 8) + b"\0" * 8, "shutting down"),
     ],
 )
 def test_garbage_is_502_and_says_what_it_was(answer: bytes, words: str) -> None:
@@ -196,8 +199,8 @@ def test_garbage_is_502_and_says_what_it_was(answer: bytes, words: str) -> None:
 def test_plain_http_answers_on_the_way() -> None:
     """Proxies and gateways answer gRPC calls in plain HTTP when there is nobody behind them."""
     block = b"\x48\x03503"  # :status 503, without a table
-    frames = SETTINGS + http2._frame(1, 4, 1, len(block)) + block
-    frames += http2._frame(0, 1, 1, 9) + b"no pods: "
+    frames = SETTINGS + head(1, 4, 1, len(block)) + block
+    frames += head(0, 1, 1, 9) + b"no pods: "
 
     async def run() -> None:
         async with raw(frames[len(SETTINGS) :], greeting=SETTINGS) as host:
@@ -215,14 +218,14 @@ def test_frames_with_padding_priority_and_continuation() -> None:
     message.raw_output_contents.append(b"\1\2")
     data = message.SerializeToString()
     body = struct.pack(">BI", 0, len(data)) + data
-    trailer = http2_headers.literal(b"grpc-status", b"0")
+    trailer = headers.literal(b"grpc-status", b"0")
     frames = b"".join([
-        http2._frame(1, 0x28, 1, 8) + b"\2" + b"\0" * 5 + b"\0\0",  # no header yet
-        http2._frame(9, 4, 1, 1) + b"\x88",
-        http2._frame(0, 0x8, 1, len(body[:9]) + 4) + b"\3" + body[:9] + b"\0\0\0",
-        http2._frame(0, 0, 1, len(body) - 9) + body[9:],
-        http2._frame(6, 0, 0, 8) + b"12345678", http2._frame(99, 0, 0, 2) + b"??",
-        http2._frame(1, 1, 1, 4) + trailer[:4], http2._frame(9, 4, 1, len(trailer) - 4),
+        head(1, 0x28, 1, 8) + b"\2" + b"\0" * 5 + b"\0\0",  # no header yet
+        head(9, 4, 1, 1) + b"\x88",
+        head(0, 0x8, 1, len(body[:9]) + 4) + b"\3" + body[:9] + b"\0\0\0",
+        head(0, 0, 1, len(body) - 9) + body[9:],
+        head(6, 0, 0, 8) + b"12345678", head(99, 0, 0, 2) + b"??",
+        head(1, 1, 1, 4) + trailer[:4], head(9, 4, 1, len(trailer) - 4),
         trailer[4:],
     ])  # fmt: skip
 
@@ -237,7 +240,9 @@ def test_frames_with_padding_priority_and_continuation() -> None:
 def test_what_grpc_needs_is_missed_at_load(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "functions.predictor.grpc_client")
     monkeypatch.delitem(sys.modules, "functions.predictor.http2")
-    monkeypatch.delitem(sys.modules, "functions.predictor.http2_headers")
+    monkeypatch.delitem(sys.modules, "functions.http2.headers")
+    for name in [name for name in sys.modules if name.startswith("hpack.")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "hpack", None)
     with pytest.raises(MissingExtra, match=r"needs hpack.*turnout\[functions,grpc\]"):
         predictor("h", **GRPC)
@@ -367,15 +372,15 @@ def test_any_bytes_are_a_message_or_refused(data: bytes) -> None:
 @given(st.binary(max_size=400), st.integers(1, 50))
 def test_any_frames_end_the_call_or_wait_for_more(data: bytes, step: int) -> None:
     async def run() -> None:
-        connection = http2.Http2(1 << 20, lambda gone: None)
+        connection = http2.Http2(1 << 20, lambda gone: None, Scratch())
         connection.connection_made(_Deaf())  # type: ignore[arg-type]
         call = asyncio.ensure_future(connection.call(b"\x83", [b"x"]))
         await asyncio.sleep(0)
-        connection.data_received(struct.pack(">BHBBI", 0, 0, 4, 0, 0))
+        receive(connection, struct.pack(">BHBBI", 0, 0, 4, 0, 0))
         for at in range(0, len(data), step):
             if connection._transport.is_closing():  # type: ignore[union-attr]
                 break
-            connection.data_received(data[at : at + step])
+            receive(connection, data[at : at + step])
         connection.connection_lost(None)
         for ended in (call, connection.settled):
             with contextlib.suppress(Exception):
@@ -402,3 +407,13 @@ class _Deaf:
         self.closing = True
 
     abort = close
+
+
+def receive(connection: asyncio.BufferedProtocol, data: bytes) -> None:
+    """As a transport does it."""
+    while data:
+        buffer = connection.get_buffer(len(data))
+        part = data[: len(buffer)]
+        buffer[: len(part)] = part  # type: ignore[index]
+        connection.buffer_updated(len(part))
+        data = data[len(part) :]
