@@ -147,7 +147,9 @@ class ServerCall(Stream):
 
     def respond(self, message: Sequence[Buffer]) -> None:
         """One message, in pieces, and status OK."""
-        if self._end():
+        if self._connection.is_full:
+            self.fail(Status.RESOURCE_EXHAUSTED, "too many answers are left unread")
+        elif self._end():
             pieces = [_prefix(message), *message]
             self._connection.answer(self, self._opening(), pieces, _trailer(self.id, _OK))
 
@@ -174,7 +176,9 @@ class ServerCall(Stream):
 
     def send(self, message: Sequence[Buffer]) -> None:
         """One message of several."""
-        if not self.is_answered:
+        if self._connection.is_full:
+            self.fail(Status.RESOURCE_EXHAUSTED, "too many answers are left unread")
+        elif not self.is_answered:
             pieces = [_prefix(message), *message]
             self._connection.answer(self, self._opening(), pieces, None)
 

@@ -21,7 +21,7 @@ Fields = list[tuple[bytes, bytes]]
 TABLE_BYTES = 4096
 """Of the dynamic table: the size that every peer begins with."""
 
-_KEPT_BLOCKS = 256
+_KEPT_BLOCKS = 128
 _KEPT_BYTES = 2048
 """Longer blocks are not likely to come back."""
 
@@ -183,6 +183,8 @@ class HeaderReader(Generic[Made]):
             made = self._make(self._decoder.decode(block))
             if self._decoder.changed:
                 self._known.clear()  # indices mean something else now
-            elif len(block) < _KEPT_BYTES and len(self._known) < _KEPT_BLOCKS:
+            elif len(block) < _KEPT_BYTES:
+                if len(self._known) >= _KEPT_BLOCKS:
+                    self._known.clear()  # those that do come again will be back
                 self._known[block] = made
         return made

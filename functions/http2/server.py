@@ -46,9 +46,6 @@ _DRAIN_PING_S = 1.0
 _RESET_COST = 20
 """A call given up counts like so many frames without content: it may have been begun with."""
 
-_MAX_UNSENT_MESSAGES = 128
-"""Answers of one stream that its client may leave unread."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -63,6 +60,8 @@ class Limits:
     """Of one request; more is RESOURCE_EXHAUSTED."""
     max_unfinished_bytes: int = 1 << 30
     """Of all requests that have begun to arrive; a further piece is answered RESOURCE_EXHAUSTED."""
+    max_unread_bytes: int = 256 << 20
+    """Of the answers that one client leaves unread; a further one becomes RESOURCE_EXHAUSTED."""
     max_connections: int = 16384
     """Open at once; a further one is closed."""
     max_idle_frames_per_s: int = 10_000
@@ -112,6 +111,14 @@ class ServerConnection(Connection[ServerCall]):
     @property
     def first_window(self) -> int:
         return self._first_window
+
+    @property
+    def is_full(self) -> bool:
+        """The client leaves too much unread."""
+        if not self._waiting:
+            return False
+        unread = sum(len(piece) for call in self._waiting.values() for piece in call.unsent)
+        return unread > self._server.limits.max_unread_bytes
 
     # --- the transport's side ------------------------------------------------------------------
 
@@ -324,8 +331,6 @@ class ServerConnection(Connection[ServerCall]):
                 break
             if whole[0]:
                 call.fail(Status.UNIMPLEMENTED, "streams of compressed messages are not supported")
-            elif len(call.unsent) > 2 * _MAX_UNSENT_MESSAGES:
-                call.fail(Status.RESOURCE_EXHAUSTED, "too many answers are left unread")
             else:
                 self._server.run(call, method, whole[PREFIX_BYTES:end])
             whole = whole[end:]

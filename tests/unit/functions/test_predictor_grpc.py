@@ -22,6 +22,7 @@ from functions.http2.connection import Scratch
 from functions.http2.frames import head
 from functions.inference import InferRequest, Tensor
 from functions.predictor import grpc_client, http2
+from tests.fakes_http2 import receive
 from tests.fakes_predictor import ask, predictor, raw, says, scripted
 
 SETTINGS = struct.pack(">BHBBI", 0, 0, 4, 0, 0)
@@ -407,13 +408,3 @@ class _Deaf:
         self.closing = True
 
     abort = close
-
-
-def receive(connection: asyncio.BufferedProtocol, data: bytes) -> None:
-    """As a transport does it."""
-    while data:
-        buffer = connection.get_buffer(len(data))
-        part = data[: len(buffer)]
-        buffer[: len(part)] = part  # type: ignore[index]
-        connection.buffer_updated(len(part))
-        data = data[len(part) :]
