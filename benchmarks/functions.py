@@ -352,7 +352,7 @@ def _start(file: Path, options: Options) -> list[Row]:
     first, listening, memory = first[1:], listening[1:], memory[1:]
     code = (
         "import time; t=time.perf_counter();"
-        "import functions.server,functions.worker,functions.front; print(time.perf_counter()-t,"
+        "import functions.server,functions.worker,functions.serving; print(time.perf_counter()-t,"
         "int(open('/proc/self/status').read().split('VmRSS:')[1].split()[0])/1024)"
     )
     done = [

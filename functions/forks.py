@@ -3,8 +3,11 @@ from the hook as its parent does would go on as a second server on the same sock
 locks other threads held. It is ended where it comes back.
 """
 
-import asyncio
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
 
 _server = 0
 """Process id of the worker (or of the master, while it loads); 0: not claimed yet."""
@@ -15,7 +18,7 @@ _MESSAGE = (
 )
 
 
-def claim(loop: asyncio.AbstractEventLoop | None = None) -> None:
+def claim(loop: "asyncio.AbstractEventLoop | None" = None) -> None:
     """This process is the server. `loop`: a child that comes back to it ends, too."""
     global _server
     _server = os.getpid()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from . import artifacts, forks, runtimes, warmup
+from . import artifacts, forks, heap, runtimes, warmup
 from .batching import Batcher
 from .errors import FunctionsError, LoadFailed, ModelNotFound, ModelNotReady
 from .execution import Runner
@@ -231,7 +231,8 @@ class Repository:
             runtime = source.runtime or artifacts.detect_runtime(source.directory, self.settings)
             settings = settings_for(source, self.settings)
             try:
-                model = runtimes.build(runtime, source.name, source.directory, settings)
+                with heap.loading():
+                    model = runtimes.build(runtime, source.name, source.directory, settings)
             finally:
                 forks.end_if_child()
             if self.settings.warmup:
@@ -338,6 +339,7 @@ class Repository:
             return
         runner.close()
         self._executor().submit(_close_quietly, model)
+        heap.unloading()
 
     def _executor(self) -> ThreadPoolExecutor:
         if self._loader is None:

@@ -18,11 +18,11 @@ from gunicorn.glogging import Logger
 
 from . import forks
 from .errors import FunctionsError
-from .model import ServedModel
 from .settings import Settings
 from .wire import container
 
 if TYPE_CHECKING:
+    from .model import ServedModel
     from .sharing import Board
 
 logger = logging.getLogger(__name__)
@@ -132,8 +132,13 @@ class Application(BaseApplication):  # type: ignore[misc]
         for listener in arbiter.LISTENERS:
             host, port = listener.sock.getsockname()[:2]
             logger.info("listening on %s:%s", host, port, extra={"host": host, "port": port})
+        if self.settings.workers > 1:
+            from . import serving  # noqa: F401  (once, for all of them)
         if self.settings.preload:
             self._preload()
+        # What exists now is never looked at again: the collector's marks would unshare the pages
+        # that this process has in common with its workers.
+        gc.freeze()
 
     def _preload(self) -> None:
         """Build every model once; the workers inherit them and share their memory.
@@ -155,9 +160,7 @@ class Application(BaseApplication):  # type: ignore[misc]
         for number, handler in handlers.items():
             # Here user code runs on the main thread, where it can take the server's signals.
             signal.signal(number, handler)
-        # What exists now is never collected: the collector's marks would unshare its pages.
         gc.collect()
-        gc.freeze()
 
     def _pre_fork(self, arbiter: Any, worker: Any) -> None:
         """In the master: the new worker takes the lowest slot that is free."""

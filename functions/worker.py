@@ -1,36 +1,14 @@
-"""The gunicorn worker class: one uvloop, the shared HTTP/1.1 server, the models.
+"""The gunicorn worker class. What it serves with (`serving`) is imported in its own process.
 
-gunicorn binds the listener before it forks, so connections are accepted from the first moment; this
-worker answers health checks at once and loads the models on a thread meanwhile. A model that cannot
-be loaded ends the process with `Arbiter.APP_LOAD_ERROR`, which makes gunicorn stop instead of
-trying again.
+The master only looks after workers, so it knows none of that: memory which it had in common with
+them would be written to by both, and so be there twice.
 """
 
-import asyncio
-import logging
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
 
-from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
-
-from . import forks, heap
-from .engine import Engine
-from .errors import FunctionsError
-from .repository import Repository
-from .wire import native
-from .wire.http1 import Limits, Server
-from .wsgi import WsgiBridge
-
-if TYPE_CHECKING:
-    from .front import Front
-
-logger = logging.getLogger(__name__)
-
-HEARTBEAT_S = 1.0
-"""How often gunicorn's master is told that the event loop turns."""
 
 
 class FunctionsWorker(Worker):  # type: ignore[misc]
@@ -39,164 +17,19 @@ class FunctionsWorker(Worker):  # type: ignore[misc]
     slot: int
     """Which of the workers this is; given by the master before it forks."""
 
-    def init_process(self) -> None:
-        # No wakeup pipe of gunicorn's: asyncio has its own.
-        super().init_process()
-
     def load_wsgi(self) -> None:
         """Nothing to load here: `app.py` is created at the first request that needs it."""
 
     def init_signals(self) -> None:
         super().init_signals()
+        # No wakeup pipe of gunicorn's: asyncio has its own.
         signal.set_wakeup_fd(-1)
 
     def run(self) -> None:
-        import uvloop
+        from . import serving
 
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            code = runner.run(self._serve())
+        code = serving.run(self)
         sys.stdout.flush()
         sys.stderr.flush()
         # Threads of user code that never return must not keep the process alive.
         os._exit(code)
-
-    async def _serve(self) -> int:
-        from .front import Front
-
-        settings = self.app.settings
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        forks.claim(loop)
-        handlers = _listen(loop, stop)
-        repository = Repository(settings, self.app.preloaded, self.app.at_start)
-        engine = Engine(repository)
-        front = Front(repository, engine, WsgiBridge(lambda: _create_app(repository, loop)))
-        if settings.logger_url:
-            from .payload_log import PayloadLog
-
-            front.payload_log = PayloadLog(settings, repository.registry)
-        limits = Limits(
-            max_body_bytes=settings.max_body_bytes, read_timeout_s=300.0, response_timeout_s=None
-        )
-        server = Server(front, limits)
-        side = Server(front.side, limits)
-        # gunicorn binds in the order of `Application.binds`: the main port, then the metrics port.
-        main, *others = [listener.sock for listener in self.sockets]
-        board = self.app.board if self.slot < settings.workers else None
-        await server.listen(sockets=[main] if board is None else [])
-        acceptor = None
-        if board is not None:
-            from .sharing import Acceptor
-
-            acceptor = Acceptor(
-                main,
-                board,
-                self.slot,
-                ready=lambda: repository.ready,
-                connections=lambda: len(server.connections),
-                adopt=server.adopt,
-            )
-        await side.listen(sockets=others)
-        grpc_server = await self._start_grpc(repository, engine, front)
-        loading = loop.create_task(self._load(repository))
-        beating = loop.create_task(self._beat(repository, engine, stop, handlers))
-        stopping = loop.create_task(stop.wait())
-        done, _ = await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if loading in done and not loading.result():
-            return int(Arbiter.APP_LOAD_ERROR)
-        following = loop.create_task(repository.follow())
-        await stopping
-        repository.draining = True
-        if acceptor is not None:
-            acceptor.close()
-        logger.info("draining")
-        stopping_grpc = (
-            loop.create_task(grpc_server.drain(settings.drain_s))
-            if grpc_server is not None
-            else None
-        )
-        await server.drain(settings.drain_s)
-        if stopping_grpc is not None:
-            await stopping_grpc
-        await side.drain(0.5)
-        for task in (beating, loading, following):
-            task.cancel()
-        repository.registry.share()
-        if front.payload_log is not None:
-            await asyncio.to_thread(front.payload_log.close)
-        repository.close()
-        return 0
-
-    async def _start_grpc(self, repository: Repository, engine: Engine, front: "Front") -> Any:
-        """The gRPC port, when a gRPC protocol is asked for; protobuf is imported only then."""
-        settings = self.app.settings
-        if not any(protocol.startswith("grpc") for protocol in settings.protocol):
-            return None
-        from . import grpc_server
-        from .grpc_v2 import HealthService, InferenceService
-
-        methods = HealthService(repository).methods()
-        if "grpc-v2" in settings.protocol:
-            methods |= InferenceService(repository, engine).methods()
-        if "grpc-v1" in settings.protocol:
-            from .tfs_grpc import PredictionService
-            from .tfs_models import ModelService
-
-            methods |= PredictionService(repository, engine).methods()
-            methods |= ModelService(repository).methods()
-        if "grpc-seldon" in settings.protocol:
-            from .seldon_grpc import SeldonServices
-
-            methods |= SeldonServices(repository, engine, front.seldon).methods()
-        return await grpc_server.start(methods, settings)
-
-    async def _load(self, repository: Repository) -> bool:
-        """Load every model. False when one cannot be: the process is of no use then."""
-        try:
-            await repository.load_all()
-        except Exception as error:
-            cause = error.__cause__ if isinstance(error, FunctionsError) else error
-            logger.error("loading failed", exc_info=cause or error)
-            self.app.report_failure(str(error))
-            return False
-        heap.keep(self.app.settings.keep_freed_mb)
-        self.app.report_ready()
-        logger.info("ready", extra={"models": list(repository.entries)})
-        logger.info(native.describe())
-        return True
-
-    async def _beat(
-        self,
-        repository: Repository,
-        engine: Engine,
-        stop: asyncio.Event,
-        handlers: dict[signal.Signals, Any],
-    ) -> None:
-        while True:
-            self.notify()
-            repository.note(engine.in_flight)
-            repository.registry.share()
-            if any(signal.getsignal(name) is not own for name, own in handlers.items()):
-                logger.warning("user code replaced the server's signal handlers; they are back")
-                handlers = _listen(asyncio.get_running_loop(), stop)
-            if repository.wedged:
-                logger.error("every thread of a model is stuck: this process is replaced")
-                stop.set()
-            if os.getppid() != self.ppid:
-                logger.warning("the parent process is gone")
-                stop.set()
-            await asyncio.sleep(HEARTBEAT_S)
-
-
-def _listen(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> dict[signal.Signals, Any]:
-    """Take the signals that end this process; the handlers, to be recognised."""
-    names = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-    for name in names:
-        loop.add_signal_handler(name, stop.set)
-    return {name: signal.getsignal(name) for name in names}
-
-
-def _create_app(repository: Repository, loop: asyncio.AbstractEventLoop) -> Any:
-    from .app import create_app
-
-    return create_app(repository, loop)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from functions import cpu
+from functions import cpu, heap
 from functions.errors import InvalidRequest, LoadFailed, NoArtifact, StatusError
 from functions.inference import InferRequest
 from functions.model import Call, Item, ModelInfo, ServedModel, TensorSpec
@@ -242,6 +242,7 @@ class TensorFlowModel(GraphModel):
     def _unload(self, number: int) -> None:
         # Calls under way hold their Version; it goes when the last of them returns.
         self._versions = {n: v for n, v in self._versions.items() if n != number}
+        heap.unloading()
         self.statuses[number].state = wire.END
         logger.info("version %d of %s is unloaded", number, self.name)
 

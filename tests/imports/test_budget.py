@@ -21,12 +21,12 @@ HEAVY = (
 ROUTER = (
     "import router_fn.__main__, router_fn.server, router_fn.loops; router_fn.loops.loop_factory()"
 )
-FUNCTIONS = "import functions.__main__, functions.server, functions.worker, functions.app"
+FUNCTIONS = "import functions.__main__, functions.server, functions.serving, functions.app"
 
 BUDGETS = {
     # entry point: (program, modules at most, heavy packages it may load)
     "router_fn ready to listen": (ROUTER, 190, {"uvloop"}),
-    "functions before load()": (FUNCTIONS, 365, {"flask", "uvloop"}),
+    "functions before load()": (FUNCTIONS, 370, {"flask", "uvloop"}),
     "storage_initializer file": (
         "import storage_initializer.cli, storage_initializer.fetching, "
         "storage_initializer.providers.local",
