@@ -16,7 +16,7 @@ from .event import Event
 from .lineage import HOPS, MADE_BY
 from .objects import ObjectStore, Stored
 from .request import describe_object
-from .spec import Action, SinkSpec
+from .spec import SinkSpec, Write
 from .storage import SWEPT_FLOOR, ObjectRef
 from .template import Body, Text
 
@@ -37,7 +37,8 @@ _JSON = "application/json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the graph said: bytes as they came, and their JSON value where there is one."""
+    """What the graph said: bytes as they came, and what templates see of them: their JSON value, or
+    the text of an answer that is text."""
 
     body: bytes
     content_type: str
@@ -46,13 +47,18 @@ class Answer:
     hops: int = 0
     """Of what it was made from, see `lineage`; what is made of the answer has one more."""
 
+    @property
+    def has_value(self) -> bool:
+        return self.is_json or self.value is not None
+
 
 def answer_of(body: bytes, content_type: str, hops: int = 0) -> Answer:
-    """An answer from the wire; a body that is not JSON stays bytes."""
+    """An answer from the wire."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
-        return Answer(body=body, content_type=content_type, hops=hops)
+        text = body.decode("utf-8", "replace") if content_type.startswith("text/") else None
+        return Answer(body=body, content_type=content_type, value=text, hops=hops)
     return Answer(body=body, content_type=content_type, value=value, is_json=True, hops=hops)
 
 
@@ -67,12 +73,22 @@ def unpack(packed: bytes) -> Answer:
     return answer_of(body, content_type, int(hops))
 
 
+@dataclass(frozen=True, slots=True)
+class _Filing:
+    """What to do with the input: tags to set, and where to copy or move it (empty: nowhere)."""
+
+    tags: Mapping[str, str]
+    bucket: str = ""
+    name: str = ""
+
+
 class Effects:
     """The effects of one trigger."""
 
     def __init__(self, spec: SinkSpec, store: ObjectStore) -> None:
         self._spec = spec
         self._store = store
+        self._allowed = spec.allowed_buckets()
 
     def apply(
         self,
@@ -91,7 +107,10 @@ class Effects:
         input already; `resumed`: an earlier run may have done some of it. Raises
         `Refused` or `TryAgain`.
         """
-        result = self._spec.result
+        write = self._spec.result.write
+        # Every name is computed before anything is done: one that is refused leaves no half.
+        target = self._target(write, about, documents) if write is not None else None
+        filing = self._filing(about, documents) if about is not None else None
         marks = {
             MADE_BY: self._spec.full_name,
             HOPS: str(answer.hops + 1),
@@ -99,15 +118,13 @@ class Effects:
             **_time_marks(event, about),
         }
         made: list[str] = []
-        if result.write is not None:
-            bucket = self._bucket(result.write.bucket, about, documents)
-            name = names.key(result.write.key.text(documents), about.key if about else "")
-            if not (resumed and self._is_ours(bucket, name, marks)):
-                content = self._content(result.write.content, event, documents, answer)
-                self._write(bucket, name, content, marks)
-            made.append(f"s3://{bucket}/{name}")
-        if about is not None and (result.tag or result.copy or result.move):
-            made += self._file(about, documents, marks, stored, answer)
+        if write is not None and target is not None:
+            if not (resumed and self._is_ours(*target, marks)):
+                content = self._content(write.content, event, documents, answer)
+                self._write(*target, content, marks)
+            made.append("s3://{}/{}".format(*target))
+        if about is not None and filing is not None:
+            made += self._file(about, documents, filing, marks, stored, answer)
         return made
 
     def undo(self, about: ObjectRef, documents: dict[str, Any]) -> str | None:
@@ -119,8 +136,7 @@ class Effects:
         write = self._spec.result.write
         if write is None:
             return None
-        bucket = self._bucket(write.bucket, about, documents)
-        name = names.key(write.key.text(documents), about.key)
+        bucket, name = self._target(write, about, documents)
         try:
             present = self._store.head(bucket, name)
         except ObjectGone:
@@ -130,17 +146,37 @@ class Effects:
         self._store.delete(bucket, name)
         return f"s3://{bucket}/{name}"
 
+    def _target(
+        self, write: Write, about: ObjectRef | None, documents: dict[str, Any]
+    ) -> tuple[str, str]:
+        """Bucket and key of the result object."""
+        name = names.key(write.key.text(documents), about.key if about else "")
+        return self._bucket(write.bucket, about, documents), name
+
+    def _filing(self, about: ObjectRef, documents: dict[str, Any]) -> _Filing | None:
+        result = self._spec.result
+        action = result.move or result.copy
+        if action is None and not result.tag:
+            return None
+        tags = {tag: text.text(documents)[:_MAX_TAG_VALUE] for tag, text in result.tag}
+        if action is None:
+            return _Filing(tags)
+        name = action.key.text(documents) if action.key else documents["object"]["key"]
+        return _Filing(
+            tags, self._bucket(action.bucket, about, documents), names.key(name, about.key)
+        )
+
     def _file(
         self,
         about: ObjectRef,
         documents: dict[str, Any],
+        filing: _Filing,
         marks: Mapping[str, str],
         stored: Stored | None,
         answer: Answer,
     ) -> list[str]:
         result = self._spec.result
-        action = result.move or result.copy
-        bucket, name = self._destination(action, about, documents)
+        bucket, name = filing.bucket, filing.name
         try:
             source = stored or self._store.head(
                 about.bucket,
@@ -152,10 +188,9 @@ class Effects:
             if result.move and self._is_ours(bucket, name, marks):
                 return [f"s3://{bucket}/{name}"]
             raise
-        if result.tag:
-            tags = {tag: text.text(documents)[:_MAX_TAG_VALUE] for tag, text in result.tag}
-            self._tag(source, tags, about, answer.hops)
-        if action is None or (bucket, name) == (source.bucket, source.key):
+        if filing.tags:
+            self._tag(source, filing.tags, about, answer.hops)
+        if not bucket or (bucket, name) == (source.bucket, source.key):
             return []
         self._store.copy(source, bucket, name, marks)
         if result.move:
@@ -180,14 +215,6 @@ class Effects:
             return
         if (present.version_id, present.etag) == (source.version_id, source.etag):
             self._store.delete(source.bucket, source.key)
-
-    def _destination(
-        self, action: Action | None, about: ObjectRef, documents: dict[str, Any]
-    ) -> tuple[str, str]:
-        if action is None:
-            return "", ""
-        name = action.key.text(documents) if action.key else documents["object"]["key"]
-        return self._bucket(action.bucket, about, documents), names.key(name, about.key)
 
     def _write(self, bucket: str, name: str, content: bytes, marks: Mapping[str, str]) -> None:
         """Write a result once: a request of a killed process that arrives late finds it there."""
@@ -214,7 +241,7 @@ class Effects:
         self, bucket: Text | None, about: ObjectRef | None, documents: dict[str, Any]
     ) -> str:
         if bucket is not None:
-            return names.bucket(bucket.text(documents))
+            return self._allowed.require(names.bucket(bucket.text(documents)))
         if about is None:
             raise Refused("result.write needs a bucket: this event is not about an object")
         return about.bucket
@@ -277,6 +304,6 @@ def object_documents(event: Event, about: ObjectRef | None, answer: Answer) -> d
     result: dict[str, Any] = {"event": dict(event.attributes)}
     if about is not None:
         result["object"] = describe_object(about, None)
-    if answer.is_json:
+    if answer.has_value:
         result["answer"] = answer.value
     return result

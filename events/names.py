@@ -39,7 +39,7 @@ def key(name: str, given: str = "") -> str:
         added = f"x{added}"  # in place of the input's last segment
     if any(part in ("", ".", "..") for part in added.split("/")):
         raise Refused(f"computed key {name[:80]!r} has empty, '.' or '..' segments")
-    if any(ord(char) < 0x20 or ord(char) == 0x7F for char in name):
+    if any(ord(char) < 0x20 or ord(char) == 0x7F for char in added):
         raise Refused(f"computed key {name[:80]!r} has control characters")
     return name
 

@@ -386,6 +386,8 @@ def _make_client(
         retries={"mode": "standard", "total_max_attempts": 2},
         # Path style for any server that is not AWS: bucket names are rarely in its DNS.
         s3={"addressing_style": "path" if endpoint_url else "auto"},
+        # boto3 would sign URLs as in 2006, which young buckets and several servers refuse.
+        signature_version="s3v4" if service == "s3" else None,
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )

@@ -17,7 +17,7 @@ from typing import Any
 from . import codec, effects, filters, lineage, request, storage
 from . import event as events
 from .effects import Answer, Effects
-from .errors import DeliveryFailed, EventsError, InFlight, Refused, TryAgain
+from .errors import DeliveryFailed, EventsError, InFlight, InvalidEvent, Refused, TryAgain
 from .event import Event
 from .gate import Gate, KeyedLocks, Once
 from .http import Answer as HttpAnswer
@@ -211,7 +211,7 @@ class Sink:
         documents = request.documents(event, about, stored, self._forms, presign)
         body, headers = request.build(spec.request, event, stored, documents)
         answer = self._call(event, body, headers, deadline, hops)
-        if answer.is_json:
+        if answer.has_value:
             documents["answer"] = answer.value
         if spec.result.touches_objects:
             self._journal.answered(work_keys, effects.pack(answer))
@@ -302,13 +302,17 @@ class Sink:
         *,
         resumed: bool = False,
     ) -> Outcome:
+        wanted = self.spec.result.reply
+        # First of all: what cannot be said must not have been done.
+        reply = None
+        if wanted is not None:
+            reply = self._reply(wanted, event, work_keys[0], documents, answer)
         made = self._effects.apply(
             work_keys[0], event, about, documents, answer, stored, resumed=resumed
         )
         facts = {"made": made} if made else {}
-        if self.spec.result.reply is None:
+        if reply is None:
             return Outcome(status=204, kind="done", facts=facts)
-        reply = self._reply(self.spec.result.reply, event, work_keys[0], documents, answer)
         message = codec.encode_binary(reply)
         return Outcome(status=200, kind="replied", reply=reply, message=message, facts=facts)
 
@@ -326,20 +330,23 @@ class Sink:
             data = json.dumps(spec.data.build(documents), ensure_ascii=False).encode()
             content_type = "application/json"
         trace = {name: event.attributes.get(name) for name in TRACE_ATTRIBUTES}
-        return events.make(
-            # The same work gives the same id, so a reply published twice can be told.
-            id=storage.digest(key, kind)[:32],
-            source=spec.source.text(documents) if spec.source else self.spec.source,
-            type=kind,
-            subject=spec.subject.text(documents) if spec.subject else event.subject,
-            time=self._now().strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-            datacontenttype=content_type,
-            data=data,
-            causationid=event.id,
-            causationsource=event.source,
-            turnouthops=str(answer.hops + 1),
-            **trace,
-        )
+        try:
+            return events.make(
+                # The same work gives the same id, so a reply published twice can be told.
+                id=storage.digest(key, kind)[:32],
+                source=spec.source.text(documents) if spec.source else self.spec.source,
+                type=kind,
+                subject=spec.subject.text(documents) if spec.subject else event.subject,
+                time=self._now().strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+                datacontenttype=content_type,
+                data=data,
+                causationid=event.id,
+                causationsource=event.source,
+                turnouthops=str(answer.hops + 1),
+                **trace,
+            )
+        except InvalidEvent as error:  # of what the answer said: not the sender's event
+            raise Refused(f"the reply would be {error}") from error
 
     def _log(self, event: Event, outcome: Outcome, seconds: float) -> None:
         level = logging.INFO

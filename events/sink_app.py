@@ -1,5 +1,6 @@
 """The sink's HTTP door (Flask), and the making of a sink from its settings."""
 
+import base64
 import json
 import logging
 from pathlib import Path
@@ -163,7 +164,7 @@ def make_app(sink: Sink, jobs: Jobs, sweeper: Sweeper | None, max_body_bytes: in
                     "subject": event.subject,
                     "error_dest": event.attributes.get("knativeerrordest"),
                     "error_code": event.attributes.get("knativeerrorcode"),
-                    "error_data": event.attributes.get("knativeerrordata"),
+                    "reason": _reason(str(event.attributes.get("knativeerrordata") or "")),
                 },
             )
         return Response(status=204)
@@ -173,6 +174,20 @@ def make_app(sink: Sink, jobs: Jobs, sweeper: Sweeper | None, max_body_bytes: in
         return web.handshake()
 
     return app
+
+
+def _reason(data: str) -> str:
+    """The text in `knativeerrordata`: the base64 of the beginning of an error body, ours or
+    another's."""
+    try:
+        text = base64.b64decode(data, validate=True).decode("utf-8", "replace")
+    except ValueError:
+        return data
+    try:
+        value = json.loads(text)
+    except ValueError:  # cut off, or never JSON
+        return text
+    return str(value["error"]) if isinstance(value, dict) and "error" in value else text
 
 
 def _response(answer: tuple[int, dict[str, str], bytes]) -> Response:

@@ -1,6 +1,7 @@
 """`python -m events ...` as processes: settings, statuses, limits, drain, and events that get
 through."""
 
+import base64
 import http.client
 import json
 import os
@@ -406,9 +407,11 @@ def sink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
 
 def test_sink_buries_dead_letters_loudly(sink: Program) -> None:
     letter = {**EVENT, "ce-knativeerrorcode": "422", "ce-knativeerrordest": "http://x"}
+    letter["ce-knativeerrordata"] = base64.b64encode(b'{"error": "not in bucket"}').decode()
     assert sink.request("POST", "/dead-letters", b"", letter)[0] == 204
     line = next(x for x in sink.lines() if x["message"] == "dead letter")
     assert (line["level"], line["event_id"], line["error_code"]) == ("ERROR", "1", "422")
+    assert line["reason"] == "not in bucket"
 
 
 def test_sink_hears_out_the_dead_letter_of_an_event_that_was_too_large(sink: Program) -> None:

@@ -459,6 +459,34 @@ def test_events_that_are_not_about_objects() -> None:
     assert world.sink.handle(events.make(id="2", source="/shop", type="other")).kind == "ignored"
 
 
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [
+        ({"reply": {"type": "{$.p}"}}, "the reply would be"),
+        ({"move": {"bucket": "digit-5", "key": "{$.p}"}}, "bytes long"),
+        ({"move": {"bucket": "digit-{$.p}"}}, "not a bucket name"),
+        ({"move": {"bucket": "digit-{$.none}"}}, "finds nothing"),
+        ({"tag": {"t": "{$.none}"}}, "finds nothing"),
+    ],
+)
+def test_what_cannot_be_done_whole_is_not_begun(result: dict[str, Any], reason: str) -> None:
+    write = {"bucket": "answers", "key": "{object.key}.json"}
+    world = World({"result": {**result, "write": write}}, predictions(b'{"p": ""}'))
+    outcome = world.upload("a.png")
+    assert (outcome.status, outcome.kind) == (422, "refused")
+    assert reason in outcome.reason
+    assert set(world.store.objects) == {("mnist", "a.png")}
+
+
+def test_an_answer_that_is_text_has_a_value_too() -> None:
+    text = Answer(200, {"content-type": "text/plain; charset=utf-8"}, b"five")
+    world = World({"result": {"copy": {"bucket": "digit-{$}"}}}, text)
+    assert world.upload("a.png").status == 204
+    assert ("digit-five", "a.png") in world.store.objects
+    picture = Answer(200, {"content-type": "image/png"}, b"\x89PNG")
+    assert World({"result": {"copy": {"bucket": "digit-{$}"}}}, picture).upload().status == 422
+
+
 def test_computed_buckets_stay_inside_the_pattern() -> None:
     allowed = spec.parse(SPEC).allowed_buckets()
     assert allowed.require("digit-5") == "digit-5"

@@ -171,7 +171,7 @@ def test_problems_name_their_place(changes: dict[str, Any], path: str) -> None:
 
 
 def test_what_the_inputs_key_has_its_results_may_have() -> None:
-    for given in ("a//b.png", "/a.png", "a/../b", "a/."):
+    for given in ("a//b.png", "/a.png", "a/../b", "a/.", "a\nb"):
         assert names.key(f"{given}.json", given) == f"{given}.json"
         assert names.key(given, given) == given
         for added in ("/../x", "//x", "/..", "/"):
