@@ -29,6 +29,7 @@ def create_app(repository: "Repository", loop: asyncio.AbstractEventLoop) -> fla
     from . import pages
 
     app = flask.Flask("functions", static_folder=None)
+    app.url_map.merge_slashes = False  # a doubled slash is another path, not a redirect
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.register_error_handler(FunctionsError, _own_error)
     protocols = repository.settings.protocol
