@@ -122,7 +122,7 @@ def _head(directory: Path, *patterns: str) -> list[bytes]:
 def _is_xgboost(directory: Path) -> bool:
     if _has("*.ubj", "*.xgb")(directory):
         return True
-    heads = _head(directory, "*.bst", "model.json")
+    heads = _head(directory, "*.bst", "*.json")
     return any(
         head.startswith((b"binf", b"{L\0", b"{l", b"bs64")) or b'"learner"' in head
         for head in heads
@@ -143,8 +143,11 @@ _DETECTORS: tuple[tuple[str, Callable[[Path], bool]], ...] = (
     ("mlflow", _has("MLmodel", "*/MLmodel")),
     ("tensorflow", _has("saved_model.pb", "[0-9]*/saved_model.pb")),
     ("huggingface", _is_huggingface),
-    ("pytorch", _has("*.mar", "model-store/*.mar", "MAR-INF/MANIFEST.json", "*.pt", "*.pth")),
-    ("onnx", _has("*.onnx")),
+    (
+        "pytorch",
+        _has("*.mar", "model-store/*.mar", "MAR-INF/MANIFEST.json", "*.pt", "*.pth", "[0-9]*/*.pt"),
+    ),
+    ("onnx", _has("*.onnx", "[0-9]*/*.onnx")),
     ("sklearn", _has("*.joblib", "*.pkl", "*.pickle")),
     ("xgboost", _is_xgboost),
     ("lightgbm", _is_lightgbm),

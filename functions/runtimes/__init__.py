@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from functions.errors import LoadFailed, MissingExtra
 from functions.model import ServedModel
 
+from . import files
+
 if TYPE_CHECKING:
     from functions.settings import Settings
 
@@ -53,4 +55,7 @@ def build(runtime: str, name: str, directory: Path, settings: "Settings") -> Ser
         if exc.name in LIBRARIES:
             raise MissingExtra(exc.name, LIBRARIES[exc.name]) from exc
         raise
+    version = files.mlserver_parameters(directory).get("version")
+    if version and not model.info.versions:
+        model.info.versions = (str(version),)
     return model

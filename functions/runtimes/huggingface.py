@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+TOKENIZER = ("tokenizer*", "vocab*", "*.model")
 TASKS = ("text-classification", "token-classification", "embeddings")
 
 _SUFFIXES = (
@@ -122,6 +123,9 @@ def detect_task(directory: Path, wanted: str) -> str:
 
 def build(name: str, directory: Path, settings: "Settings") -> ServedModel:
     task = detect_task(directory, str(dict(settings.param).get("task", "")))
+    if not any(any(directory.glob(pattern)) for pattern in TOKENIZER):
+        # The library would make one up, which knows no word.
+        raise NoArtifact(f"{directory} has no tokenizer (no {', '.join(TOKENIZER)})")
     limit_threads(settings)
     import transformers
 

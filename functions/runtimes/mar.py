@@ -38,11 +38,12 @@ class Archive:
             shutil.rmtree(self.directory, ignore_errors=True)
 
 
-def find(directory: Path) -> Path | None:
+def find(directory: Path, name: str) -> Path | None:
     """The archive in a model directory: a `.mar` at its top or in `model-store/`, or itself
-    unpacked.
+    unpacked. Of several, the one that TorchServe's configuration has for the model called `name`,
+    or `NAME.mar`.
 
-    Raises AmbiguousArtifact when there are several.
+    Raises AmbiguousArtifact when there are several and none is called so.
     """
     if directory.is_file() and directory.suffix == ".mar":
         return directory
@@ -50,12 +51,37 @@ def find(directory: Path) -> Path | None:
         return directory
     found = sorted(directory.glob("*.mar")) or sorted((directory / "model-store").glob("*.mar"))
     if len(found) > 1:
+        wanted = _snapshot(directory).get(name, f"{name}.mar")
+        for path in found:
+            if path.name == wanted:
+                return path
         names = ", ".join(path.name for path in found)
         raise AmbiguousArtifact(
-            f"{directory} has several archives ({names}): serve one a directory, or name each"
-            " with --model"
+            f"{directory} has several archives ({names}) and none of them is for {name}: serve"
+            f" each as --model NAME=pytorch:{found[0]}"
         )
     return found[0] if found else None
+
+
+def _snapshot(directory: Path) -> dict[str, str]:
+    """Model name -> archive, from `model_snapshot` in TorchServe's `config/config.properties`."""
+    try:
+        lines = (directory / "config" / "config.properties").read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return {}
+    found = {}
+    for line in lines:
+        key, _, value = line.partition("=")
+        if key.strip() != "model_snapshot":
+            continue
+        try:
+            for name, versions in json.loads(value)["models"].items():
+                for version in versions.values():
+                    if name not in found or version.get("defaultVersion"):
+                        found[name] = str(version["marName"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return found
 
 
 def unpack(archive: Path) -> Archive:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from functions import cpu
-from functions.errors import AmbiguousArtifact, InvalidRequest, LoadFailed, NoArtifact
+from functions.errors import InvalidRequest, LoadFailed
 from functions.model import ModelInfo, ServedModel, TensorSpec
 
+from .files import newest_version, one_model
 from .graph import Array, GraphModel
 
 if TYPE_CHECKING:
@@ -35,27 +36,23 @@ _TYPES = {
 }
 
 
-def find(directory: Path) -> Path:
-    if directory.is_file():
-        return directory
-    files = sorted(directory.glob("*.onnx")) or sorted(directory.glob("[0-9]*/*.onnx"))
-    preferred = [file for file in files if file.name == "model.onnx"]
-    if len(files) == 1 or len(preferred) == 1:
-        return (preferred or files)[0]
-    if not files:
-        raise NoArtifact(f"{directory} has no .onnx file")
-    names = ", ".join(file.name for file in files)
-    raise AmbiguousArtifact(f"{directory} has several models ({names}): name one model.onnx")
+def find(directory: Path) -> tuple[Path, tuple[str, ...]]:
+    """The file and its version: one at the top, or Triton's layout, `1/model.onnx`."""
+    folder = None if any(directory.glob("*.onnx")) else newest_version(directory, "*.onnx")
+    if folder is not None:
+        return one_model(folder, (".onnx",)), (folder.name,)
+    return one_model(directory, (".onnx",)), ()
 
 
 class OnnxModel(GraphModel):
     inline = True
 
-    def __init__(self, session: Any, threads: int) -> None:
+    def __init__(self, session: Any, threads: int, versions: tuple[str, ...]) -> None:
         self._session = session
         self.threads = threads
         self.info = ModelInfo(
             platform="onnxruntime_onnx",
+            versions=versions,
             inputs=_specs(session.get_inputs()),
             outputs=tuple(spec for spec in _specs(session.get_outputs(), skip_unknown=True)),
         )
@@ -113,7 +110,7 @@ def _specs(values: Any, *, skip_unknown: bool = False) -> tuple[TensorSpec, ...]
 
 
 def build(name: str, directory: Path, settings: "Settings") -> ServedModel:
-    file = find(directory)
+    file, versions = find(directory)
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -126,4 +123,4 @@ def build(name: str, directory: Path, settings: "Settings") -> ServedModel:
         )
     except Exception as exc:  # private classes again; every one of them means "not loadable"
         raise LoadFailed(f"{file.name} cannot be loaded: {str(exc)[:500]}") from exc
-    return OnnxModel(session, settings.threads or 1)
+    return OnnxModel(session, settings.threads or 1, versions)

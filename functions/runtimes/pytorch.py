@@ -189,7 +189,7 @@ def _item_of(tensor: "Tensor") -> dict[str, Any]:
 
 def build(name: str, directory: Path, settings: "Settings") -> ServedModel:
     """Load whatever of pytorch is in the directory. Raises LoadFailed."""
-    archive_file = mar.find(directory)
+    archive_file = mar.find(directory, name)
     if archive_file is not None:
         return _build_mar(name, archive_file, settings)
     limit_threads(settings)

@@ -6,6 +6,7 @@ always.
 
 import inspect
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from functions.inference import InferRequest, InferResponse, Tensor, new_id
 from functions.model import Call, Item, JoinableModel, ModelInfo
 from functions.wire import v1
 
-from .files import one_model
+from .files import newest_version, one_model
 
 SUFFIXES = (".pt", ".pth")
 
@@ -100,7 +101,9 @@ class TorchModel(JoinableModel):
 
 def build(directory: Path, threads: int) -> TorchModel:
     """Raises LoadFailed."""
-    file = one_model(directory, SUFFIXES)
+    at_top = directory.is_file() or any(directory.glob("*.pt*"))
+    triton = None if at_top else newest_version(directory, "*.pt")
+    file = one_model(triton or directory, SUFFIXES)
     folder = file.parent
     if _is_torchscript(file):
         try:
@@ -112,6 +115,9 @@ def build(directory: Path, threads: int) -> TorchModel:
     module = _architecture(folder)()
     try:
         state = torch.load(str(file), map_location="cpu", weights_only=True)
+        for key in ("state_dict", "model_state_dict"):  # a training checkpoint around it
+            if isinstance(state.get(key), Mapping):
+                state = state[key]
         module.load_state_dict(state)
     except (RuntimeError, EOFError, AttributeError, TypeError) as exc:
         raise LoadFailed(

@@ -26,7 +26,7 @@ def build(name: str, directory: Path, settings: "Settings") -> ServedModel:
     threads = cpu.library_threads(settings)
     try:
         booster = xgboost.Booster({"nthread": threads}, model_file=str(file))
-    except xgboost.core.XGBoostError as exc:
+    except (xgboost.core.XGBoostError, UnicodeDecodeError) as exc:  # the latter: cut off
         raise LoadFailed(f"{file.name} cannot be loaded: {str(exc).splitlines()[0]}") from exc
     features = tuple(booster.feature_names or ())
     width = booster.num_features()

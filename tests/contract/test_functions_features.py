@@ -324,6 +324,7 @@ class H(BaseHandler):
         assert reply.json() == {"predictions": [[7.0], [1.0]]}
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit")
 def test_state_dicts_and_torchscript(tmp_path: Path) -> None:
     import torch
 
@@ -334,13 +335,20 @@ def test_state_dicts_and_torchscript(tmp_path: Path) -> None:
     torch.nn.init.constant_(net.layer.bias, 1.0)
     state = write_model(tmp_path / "state", NET, "net.py")
     torch.save(net.state_dict(), state / "model.pt")
+    checkpoint = write_model(tmp_path / "checkpoint", NET, "net.py")
+    torch.save({"epoch": 3, "state_dict": net.state_dict()}, checkpoint / "last.pth")
+    script = tmp_path / "script" / "1"  # as Triton has it
+    script.mkdir(parents=True)
+    trace: Any = torch.jit.trace
+    trace(net, torch.zeros(1, 2)).save(str(script / "model.pt"))
     pickled = write_model(tmp_path / "pickled", NET, "net.py")
     torch.save({"weights": base64.b64encode, "more": 1}, pickled / "model.pt")
-    with serving("--model", f"state={state}") as server:
+    models = {"state": state, "checkpoint": checkpoint, "script": script.parent}
+    with serving(*(f"--model={name}={where}" for name, where in models.items())) as server:
         body = {"instances": [[1, 2], [0, 0]]}
-        assert server.post("/v1/models/state:predict", body).json() == {
-            "predictions": [[7.0], [1.0]]
-        }
+        for name in models:
+            reply = server.post(f"/v1/models/{name}:predict", body)
+            assert reply.json() == {"predictions": [[7.0], [1.0]]}, name
         tensor = {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}
         answer = server.post("/v2/models/state/infer", {"inputs": [tensor]}).json()
         assert answer["outputs"] == [

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.fakes_functions import Server, serving
@@ -186,6 +187,30 @@ def test_mlflow_pyfunc_models(tmp_path: Path) -> None:
         assert server.post(*v2("m", *columns)).json()["outputs"][0]["data"] == [1]
         assert server.post("/v1/models/m:predict", {"instances": [[1, 2]]}).status == 400
         assert server.post("/v1/models/m:predict", {"instances": [list("abcd")]}).status == 400
+
+
+def test_huggingface_without_a_tokenizer_is_said(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    (tmp_path / "config.json").write_text('{"architectures": ["BertForSequenceClassification"]}')
+    (tmp_path / "model.safetensors").touch()
+    with serving("--model-dir", str(tmp_path), ready=False) as server:
+        assert server.wait_exit() == 1
+        assert "has no tokenizer" in server.lines[-1]
+
+
+def test_mlservers_settings_beside_a_model(tmp_path: Path) -> None:
+    xgboost = pytest.importorskip("xgboost")
+    matrix = xgboost.DMatrix(np.array([[0.0], [1.0]]), label=[0, 1])
+    xgboost.train({}, matrix, 1).save_model(tmp_path / "iris.json")
+    settings = {"name": "iris", "parameters": {"uri": "./iris.json", "version": "v0.1.0"}}
+    (tmp_path / "model-settings.json").write_text(json.dumps(settings))
+    (tmp_path / "warmup.json").write_text('[{"instances": [[1.0]]}]')
+    with serving("--model-name", "iris", "--model-dir", str(tmp_path)) as server:
+        assert server.get("/v2/models/iris").json()["versions"] == ["v0.1.0"]
+        path, body = v2("iris", ("x", [1, 1], "FP32", [1.0]))
+        for version, status in (("v0.1.0", 200), ("v0.2.0", 404)):
+            versioned = path.replace("/infer", f"/versions/{version}/infer")
+            assert server.post(versioned, body).status == status
 
 
 def test_huggingface_pipelines(tmp_path: Path) -> None:

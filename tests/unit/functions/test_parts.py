@@ -22,7 +22,7 @@ from functions.errors import (
     NotSupported,
 )
 from functions.model import Call
-from functions.runtimes import mar, versions
+from functions.runtimes import files, mar, versions
 from functions.settings import Settings
 from functions.wire import tensorflow
 
@@ -441,7 +441,7 @@ def test_archives_in_the_other_formats(tmp_path: Path) -> None:
     for name, text in GOOD.items():
         (tmp_path / "folder" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "folder" / name).write_text(text)
-    assert mar.find(tmp_path / "folder") == tmp_path / "folder"
+    assert mar.find(tmp_path / "folder", "m") == tmp_path / "folder"
     kept = mar.unpack(tmp_path / "folder")
     kept.close()
     assert kept.directory.exists()
@@ -493,7 +493,7 @@ def test_manifests_that_are_none(
 
 
 @pytest.mark.parametrize(
-    ("files", "runtime"),
+    ("names", "runtime"),
     [
         (["a.mar"], "pytorch"),
         (["model-store/a.mar", "config/config.properties"], "pytorch"),
@@ -507,6 +507,8 @@ def test_manifests_that_are_none(
         (["model.ubj"], "xgboost"),
         (["model.json={L\x00\x00"], "xgboost"),
         (['model.json={"learner": {'], "xgboost"),
+        (['iris.json={"learner": {', "model-settings.json={}"], "xgboost"),
+        (["1/model.onnx", "2/model.onnx"], "onnx"),
         (["model.txt=tree\nversion=v4"], "lightgbm"),
         (["model.bst=tree\n"], "lightgbm"),
         (["model.bst=binf"], "xgboost"),
@@ -514,8 +516,8 @@ def test_manifests_that_are_none(
         (["only.py"], "python"),
     ],
 )
-def test_formats_are_detected(tmp_path: Path, files: list[str], runtime: str) -> None:
-    for entry in files:
+def test_formats_are_detected(tmp_path: Path, names: list[str], runtime: str) -> None:
+    for entry in names:
         name, _, text = entry.partition("=")
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -530,3 +532,41 @@ def test_none_or_several_formats_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.joblib").touch()
     with pytest.raises(AmbiguousArtifact, match="onnx, sklearn"):
         artifacts.detect_runtime(tmp_path, SETTINGS)
+
+
+def touch(directory: Path, *names: str) -> Path:
+    for name in names:
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).touch()
+    return directory
+
+
+def test_what_lies_beside_a_model_is_no_candidate(tmp_path: Path) -> None:
+    about = ["model-settings.json", "warmup.json", "README.txt", "requirements.txt"]
+    folder = touch(tmp_path / "a", "iris.json", *about)
+    assert files.one_model(folder, (".json", ".txt")).name == "iris.json"
+    folder = touch(tmp_path / "b", "old.json", "new.json", *about)
+    with pytest.raises(AmbiguousArtifact, match=r"\(new\.json, old\.json\)"):
+        files.one_model(folder, (".json", ".txt"))
+    (folder / "model-settings.json").write_text('{"parameters": {"uri": "./new.json"}}')
+    assert files.one_model(folder, (".json", ".txt")).name == "new.json"
+
+
+def test_tritons_highest_version_is_taken(tmp_path: Path) -> None:
+    touch(tmp_path, "2/model.onnx", "10/model.onnx", "11/notes.txt", "12x/model.onnx")
+    assert files.newest_version(tmp_path, "*.onnx") == tmp_path / "10"
+    assert files.newest_version(tmp_path, "*.pt") is None
+
+
+def test_an_archive_of_torchserves_store_is_chosen_by_the_models_name(tmp_path: Path) -> None:
+    touch(tmp_path, "model-store/cat-dog.mar", "model-store/breed-v2.mar", "config/x")
+    snapshot = {"models": {"dog-breed": {"1.0": {"marName": "breed-v2.mar"}}}}
+    (tmp_path / "config" / "config.properties").write_text(
+        f"inference_address=http://0.0.0.0:8085\nmodel_snapshot={json.dumps(snapshot)}\n"
+    )
+    for name, archive in (("cat-dog", "cat-dog.mar"), ("dog-breed", "breed-v2.mar")):
+        found = mar.find(tmp_path, name)
+        assert found is not None
+        assert found.name == archive
+    with pytest.raises(AmbiguousArtifact, match="none of them is for other"):
+        mar.find(tmp_path, "other")
