@@ -15,36 +15,41 @@ SERVICE = "grpc.reflection.v1alpha.ServerReflection"
 _PACKAGE = SERVICE.rpartition(".")[0]
 
 _STRING, _INT32, _BYTES, _MESSAGE = 9, 5, 12, 11
-_Fields = dict[str, tuple[int, int | str]]
+_ONE, _MANY = 1, 3
+
+_Fields = dict[str, tuple[int, int, int | str]]
+"""Name -> number, label, type: a scalar's number or a message's name."""
 
 _MESSAGES: dict[str, _Fields] = {
     "ServerReflectionRequest": {
-        "host": (1, _STRING),
-        "file_by_filename": (3, _STRING),
-        "file_containing_symbol": (4, _STRING),
-        "file_containing_extension": (5, "ExtensionRequest"),
-        "all_extension_numbers_of_type": (6, _STRING),
-        "list_services": (7, _STRING),
+        "host": (1, _ONE, _STRING),
+        "file_by_filename": (3, _ONE, _STRING),
+        "file_containing_symbol": (4, _ONE, _STRING),
+        "file_containing_extension": (5, _ONE, "ExtensionRequest"),
+        "all_extension_numbers_of_type": (6, _ONE, _STRING),
+        "list_services": (7, _ONE, _STRING),
     },
-    "ExtensionRequest": {"containing_type": (1, _STRING), "extension_number": (2, _INT32)},
+    "ExtensionRequest": {
+        "containing_type": (1, _ONE, _STRING),
+        "extension_number": (2, _ONE, _INT32),
+    },
     "ServerReflectionResponse": {
-        "valid_host": (1, _STRING),
-        "original_request": (2, "ServerReflectionRequest"),
-        "file_descriptor_response": (4, "FileDescriptorResponse"),
-        "all_extension_numbers_response": (5, "ExtensionNumberResponse"),
-        "list_services_response": (6, "ListServiceResponse"),
-        "error_response": (7, "ErrorResponse"),
+        "valid_host": (1, _ONE, _STRING),
+        "original_request": (2, _ONE, "ServerReflectionRequest"),
+        "file_descriptor_response": (4, _ONE, "FileDescriptorResponse"),
+        "all_extension_numbers_response": (5, _ONE, "ExtensionNumberResponse"),
+        "list_services_response": (6, _ONE, "ListServiceResponse"),
+        "error_response": (7, _ONE, "ErrorResponse"),
     },
-    "FileDescriptorResponse": {"file_descriptor_proto": (1, _BYTES)},
+    "FileDescriptorResponse": {"file_descriptor_proto": (1, _MANY, _BYTES)},
     "ExtensionNumberResponse": {
-        "base_type_name": (1, _STRING),
-        "extension_number": (2, _INT32),
+        "base_type_name": (1, _ONE, _STRING),
+        "extension_number": (2, _MANY, _INT32),
     },
-    "ListServiceResponse": {"service": (1, "ServiceResponse")},
-    "ServiceResponse": {"name": (1, _STRING)},
-    "ErrorResponse": {"error_code": (1, _INT32), "error_message": (2, _STRING)},
+    "ListServiceResponse": {"service": (1, _MANY, "ServiceResponse")},
+    "ServiceResponse": {"name": (1, _ONE, _STRING)},
+    "ErrorResponse": {"error_code": (1, _ONE, _INT32), "error_message": (2, _ONE, _STRING)},
 }
-_REPEATED = {"file_descriptor_proto", "service"} | {"extension_number of ExtensionNumberResponse"}
 _CHOICES = {"ServerReflectionRequest": 3, "ServerReflectionResponse": 4}
 """Message -> number of the first field of its oneof."""
 
@@ -57,9 +62,8 @@ def _file() -> descriptor_pb2.FileDescriptorProto:
         made = file.message_type.add(name=message)
         if message in _CHOICES:
             made.oneof_decl.add(name="message_" + message.removeprefix("ServerReflection").lower())
-        for name, (number, kind) in fields.items():
-            is_repeated = name in _REPEATED or f"{name} of {message}" in _REPEATED
-            field = made.field.add(name=name, number=number, label=3 if is_repeated else 1)
+        for name, (number, label, kind) in fields.items():
+            field = made.field.add(name=name, number=number, label=label)
             if isinstance(kind, str):
                 field.type = _MESSAGE
                 field.type_name = f".{_PACKAGE}.{kind}"
@@ -137,7 +141,7 @@ def _found(request: Any, asked: str | None, pool: Any) -> Any:
 
 
 def _closure(file: Any, seen: set[str] | None = None) -> Iterator[Any]:
-    """A file and all that it imports, the imports first... each once."""
+    """A file and all that it imports, each once."""
     seen = set() if seen is None else seen
     if file.name in seen:
         return

@@ -4,11 +4,12 @@ Knative probes one container of a pod, the one with the port. Without this the p
 requests while the model beside it is still loading.
 """
 
+import asyncio
 import http.client
 import time
 from typing import TYPE_CHECKING
 
-from .errors import LoadFailed
+from .errors import LoadFailed, UpstreamError, UpstreamStatus
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -24,14 +25,10 @@ def until_ready(settings: "Settings", model: str) -> None:
     Only a refused connection and "not ready" (503, UNAVAILABLE) are waited for: a predictor that
     answers anything else is there, and requests will tell what is wrong.
     """
-    host = settings.predictor_host.rpartition("://")[2].rstrip("/")
     ready = _grpc_ready if settings.predictor_protocol == "grpc-v2" else _http_ready
-    path = f"/v1/models/{model}"
-    if settings.predictor_protocol != "v1":
-        path = f"/v2/models/{model}/ready"
     end = time.monotonic() + settings.predictor_wait_s
     pause = _FIRST_PAUSE_S
-    while not ready(host, model, path):
+    while not ready(settings, model):
         if time.monotonic() > end:
             raise LoadFailed(
                 f"the predictor at {settings.predictor_host} is not ready after"
@@ -41,7 +38,11 @@ def until_ready(settings: "Settings", model: str) -> None:
         pause = min(_LONGEST_PAUSE_S, pause * 1.3)
 
 
-def _http_ready(host: str, model: str, path: str) -> bool:
+def _http_ready(settings: "Settings", model: str) -> bool:
+    host = settings.predictor_host.rpartition("://")[2].rstrip("/")
+    path = f"/v1/models/{model}"
+    if settings.predictor_protocol != "v1":
+        path = f"/v2/models/{model}/ready"
     connection = http.client.HTTPConnection(host, timeout=_TRY_S)
     try:
         connection.request("GET", path)
@@ -52,20 +53,33 @@ def _http_ready(host: str, model: str, path: str) -> bool:
         connection.close()
 
 
-def _grpc_ready(host: str, model: str, path: str) -> bool:
-    import grpc
+def _grpc_ready(settings: "Settings", model: str) -> bool:
+    from .predictor.client import import_grpc, tls_context
+    from .predictor.connection import Broken
+    from .predictor.dialling import Unreachable
+    from .predictor.target import parse
 
-    from . import oip
+    try:
+        target = parse(
+            settings.predictor_host, use_ssl=settings.predictor_use_ssl, environ=settings.environ
+        )
+    except ValueError:
+        return True  # nothing to wait for; the transformer says what is wrong with it
 
-    with grpc.insecure_channel(host) as channel:
-        ask = channel.unary_unary(
-            f"/{oip.SERVICE}/ModelReady",
-            request_serializer=oip.ModelReadyRequest.SerializeToString,
-            response_deserializer=oip.ModelReadyResponse.FromString,
+    async def ask() -> bool:
+        predictor = import_grpc().Grpc(
+            target,
+            context=tls_context(settings, "h2") if target.tls else None,
+            max_bytes=settings.max_body_bytes,
         )
         try:
-            found: bool = ask(oip.ModelReadyRequest(name=model), timeout=_TRY_S).ready
-        except grpc.RpcError as error:
-            waiting = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-            return error.code() not in waiting
-        return found
+            ready: bool = await predictor.is_ready(model, _TRY_S)
+            return ready
+        except UpstreamStatus as status:
+            return status.grpc_code not in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+        except (UpstreamError, Unreachable, Broken, TimeoutError):
+            return False
+        finally:
+            predictor.close()
+
+    return asyncio.run(ask())

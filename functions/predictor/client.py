@@ -66,7 +66,7 @@ class Predictor:
                 f" {target.shown(host or settings.predictor_host)!r}: expected {exc}"
             ) from None
         if settings.predictor_protocol == "grpc-v2":
-            _import_grpc()
+            import_grpc()
         self._tls = tls_context(settings) if self.target.tls else None
         self._forwarder = Forwarder(settings.predictor_headers)
         self._link: _Link | None = None
@@ -257,7 +257,7 @@ class _Link:
     def grpc(self) -> "Grpc":
         if self._grpc is None:
             settings = self._settings
-            self._grpc = _import_grpc().Grpc(
+            self._grpc = import_grpc().Grpc(
                 self._target,
                 context=tls_context(settings, "h2") if self._target.tls else None,
                 max_bytes=settings.max_body_bytes,
@@ -270,7 +270,7 @@ class _Link:
             self._grpc.close()
 
 
-def _import_grpc() -> Any:
+def import_grpc() -> Any:
     """`grpc_client`, with protobuf and hpack, which only predictors that speak it need. Raises
     MissingExtra."""
     try:

@@ -97,6 +97,16 @@ class Grpc:
             raise UpstreamError(self.name, f"sent an answer that is no V2 response: {exc}") from exc
         return documents.checked(response, self.name)
 
+    async def is_ready(self, model: str, left_s: float) -> bool:
+        """Whether it serves this model. Raises as `infer` does."""
+        message = oip.ModelReadyRequest(name=model).SerializeToString()
+        answer = await self._call("ModelReady", [message], (), left_s)
+        try:
+            ready: bool = oip.ModelReadyResponse.FromString(bytes(answer)).ready
+        except DecodeError as exc:
+            raise UpstreamError(self.name, f"sent an answer that is none: {exc}") from exc
+        return ready
+
     async def poke(self, fields: Fields, left_s: float) -> int:
         """The status, as HTTP has it, of a request that costs the predictor nothing: a request
         wakes a sleeping service, an open connection alone would not."""
