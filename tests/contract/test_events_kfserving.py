@@ -7,13 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from events import codec
 from tests import fakes_events as shapes
 from tests import seaweed
-from tests.contract.test_events import ROOT, Program
+from tests.contract.test_events import ROOT, Program, running
 
 FOLDER = ROOT / "examples" / "digits-s3" / "kfserving"
 
@@ -79,3 +80,31 @@ def test_every_form_of_the_event(server: tuple[Program, seaweed.S3Server], form:
     assert status == 200, answer
     assert b'"classes"' in answer
     assert s3.get("digits", f"digit-5/{key}") == b"12345"
+
+
+def test_a_trigger_hands_the_event_over_as_such_code_knows_it(
+    server: tuple[Program, seaweed.S3Server], tmp_path: Path
+) -> None:
+    """The template of docs/events.md: a trigger deduplicates and retries for user code as well."""
+    program, s3 = server
+    s3.put("mnist", "through +a.png", b"1234567")
+    spec = {
+        "name": "kfserving",
+        "source": {"s3": {"bucket": "mnist"}},
+        "target": {"url": f"http://127.0.0.1:{program.port}/v1/models/mnist:predict"},
+        "request": {
+            "template": {
+                "EventName": "s3:{object.eventName}",
+                "Key": "{object.bucket}/{object.key}",
+                "Records": ["{data}"],
+            }
+        },
+        "result": {"reply": {"type": "filed"}},
+    }
+    headers, body = codec.encode_binary(shapes.object_event("through +a.png"))
+    with running(tmp_path, "sink", SINK_SPEC=json.dumps(spec)) as sink:
+        for _ in range(2):
+            status, fields, answer = sink.request("POST", "/", body, headers)
+            assert (status, fields["ce-type"]) == (200, "filed"), answer
+            assert json.loads(answer)["predictions"][0]["filed"] == "digit-7/through +a.png"
+    assert s3.get("digits", "digit-7/through +a.png") == b"1234567"
