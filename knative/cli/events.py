@@ -2,7 +2,8 @@
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from knative import errors
@@ -21,6 +22,8 @@ COUNTED = (
 """Counters since the engine's start. Delivered without and with a reply event; failed: on the way
 to a dead letter sink."""
 
+FOLLOW_S = 0.5
+
 ALWAYS = frozenset({"received", "delivered", "retried", "dead"})
 
 
@@ -32,6 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = """examples:
   turnout events
+  turnout events -f
   turnout events dead
   turnout events replay 17
   turnout events replay --all"""
@@ -40,6 +44,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", nargs="?", default="recent", choices=what, help="default: recent")
     parser.add_argument("id", nargs="?", type=int, help="which dead letter to replay")
     parser.add_argument("--all", action="store_true", help="replay every dead letter")
+    parser.add_argument(
+        "-f", "--follow", action="store_true", help="go on: a line whenever something happens"
+    )
     parser.add_argument("--json", action="store_true", help="everything, for scripts")
 
 
@@ -51,6 +58,14 @@ def run(args: argparse.Namespace) -> int:
             raise errors.UsageError("say which dead letter to replay: a number, or --all")
         print(f"{engine.post('replay', id=args.id)['replayed']} events go out again")
         return 0
+    if args.follow:
+        if args.json:
+            raise errors.UsageError("--follow prints lines; leave out --json")
+        seen: set[str] = set()
+        while True:
+            for line in news(engine.get("events"), args.what, seen):
+                print(line, flush=True)
+            time.sleep(FOLLOW_S)
     answer = engine.get("events")
     if args.json:
         print(json.dumps(answer, indent=2))
@@ -60,10 +75,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def news(answer: Mapping[str, Any], what: str, seen: set[str]) -> Sequence[str]:
+    """Lines, oldest first, that were not among those `seen`, which then has today's."""
+    now = [_SHAPES[what](item) for item in reversed(answer[what])]
+    fresh = [line for line in dict.fromkeys(now) if line not in seen]
+    seen.clear()
+    seen.update(now)
+    return fresh
+
+
 def lines(answer: Mapping[str, Any], what: str) -> Sequence[str]:
     """One line per event, newest first; recent ones end with what was counted since the start."""
-    shape = {"recent": _recent, "pending": _pending, "dead": _dead}[what]
-    found = [shape(item) for item in answer[what]]
+    found = [_SHAPES[what](item) for item in answer[what]]
     if what == "recent":
         waiting, dead = sum(answer["depth"].values()), len(answer["dead"])
         counted = answer["stats"]
@@ -89,7 +112,9 @@ def _dead(item: Mapping[str, Any]) -> str:
     failure = item.get("failure") or {}
     code = failure.get("code") or "no answer"
     why = failure.get("reason") or failure.get("body") or ""
-    reason = f": {' '.join(str(why).split())[:300]}" if why else ""
+    text = " ".join(str(why).split())[:300]
+    # Written by whoever answered: nothing that a terminal would take for an order.
+    reason = f": {''.join(c if c.isprintable() else '?' for c in text)}" if why else ""
     where = failure.get("destination", "?")
     return f"#{item['id']}  {_head(item)}  {item.get('trigger')}  {code} from {where}{reason}"
 
@@ -98,3 +123,10 @@ def _head(item: Mapping[str, Any]) -> str:
     event = item.get("event") or {}
     named = (event.get(name) for name in ("type", "source", "id", "subject"))
     return "  ".join(str(value) for value in named if value)
+
+
+_SHAPES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "recent": _recent,
+    "pending": _pending,
+    "dead": _dead,
+}
