@@ -14,6 +14,7 @@ from functions import jsonio
 from functions.errors import FunctionsError, InvalidRequest, UpstreamError, UpstreamStatus
 from functions.inference import InferRequest, InferResponse
 from functions.wire import v2
+from functions.wire.headers import FRAMING, HOP_BY_HOP
 
 from . import documents
 from .connection import Buffer, Response
@@ -34,7 +35,8 @@ _REFUSALS = frozenset({400, 406, 411, 415, 422, 500, 501})
 
 _NO_SUCH_PATH = frozenset({404, 405, 501})
 
-_PASSED_ON = ("retry-after", "www-authenticate")
+_NOT_PASSED_ON = FRAMING | HOP_BY_HOP | {b"content-type", b"date", b"server", b"set-cookie"}
+"""Fields of an error answer that belong to one message, one connection or its sender."""
 
 
 @dataclass(slots=True)
@@ -172,19 +174,25 @@ class Rest:
         answer."""
         if 200 <= answer.status < 300:
             return
+        if not 300 <= answer.status < 600:
+            raise UpstreamError(self.name, f"sent garbage: {answer.status} is no HTTP status")
         if answer.status < 400:
             where = answer.field(b"location") or "nowhere"
             raise UpstreamError(
                 self.name, f"answered {answer.status}, a redirect to {where}: is the host right?"
             )
-        kept = {name: answer.field(name.encode()) for name in _PASSED_ON}
+        kept = {
+            name.decode("latin-1").lower(): value.decode("latin-1")
+            for name, value in answer.head.headers
+            if name.lower() not in _NOT_PASSED_ON
+        }
         raise UpstreamStatus(
             self.name,
             answer.status,
             documents.error_text(answer.body),
             body=bytes(answer.body),
             content_type=answer.field(b"content-type") or "",
-            headers={name: value for name, value in kept.items() if value is not None},
+            headers=kept,
         )
 
 

@@ -22,6 +22,7 @@ from .caller import Caller
 
 Array = np.ndarray[Any, Any]
 
+_PLAIN_ALPHABET = bytes.maketrans(b"-_", b"+/")
 _DATA_URL = re.compile(rb"data:[\w.+/-]*(?:;[\w=-]+)*;base64,")
 
 
@@ -90,8 +91,8 @@ def member(row: Any, field: str, kind: str, names: Sequence[str], index: int) ->
 
 
 def encoded_bytes(value: Any, where: str, limit: int) -> bytes:
-    """The bytes behind a JSON value: base64 text, a data URL or `{"b64": …}`; bytes that are no
-    base64 as they are. Raises InvalidRequest."""
+    """The bytes behind a JSON value: base64 text (of either alphabet), a data URL or `{"b64": …}`;
+    bytes that are no base64 as they are. Raises InvalidRequest."""
     if isinstance(value, dict) and set(value) == {"b64"}:
         value = value["b64"]
     if isinstance(value, str):
@@ -104,8 +105,11 @@ def encoded_bytes(value: Any, where: str, limit: int) -> bytes:
     text = text[match.end() :] if (match := _DATA_URL.match(text)) else text
     if len(text) > (limit * 4 // 3 + 4 if raw is None else limit * 2):
         raise InvalidRequest(f"{where} is larger than {limit} bytes: send a smaller one")
+    packed = b"".join(text.split())
+    if raw is None:  # RFC 4648's other alphabet, and padding left out, are common in URLs
+        packed = packed.translate(_PLAIN_ALPHABET) + b"=" * (-len(packed) % 4)
     try:
-        decoded = base64.b64decode(b"".join(text.split()), validate=True)
+        decoded = base64.b64decode(packed, validate=True)
     except binascii.Error as error:
         if raw is None:
             raise InvalidRequest(f"{where} is not base64: {error}") from None

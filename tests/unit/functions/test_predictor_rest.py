@@ -163,7 +163,8 @@ def test_headers_that_travel_and_those_that_do_not() -> None:
 @pytest.mark.parametrize("status", [400, 401, 404, 409, 429, 500, 503, 504])
 def test_a_predictors_error_is_passed_on_as_it_is(status: int) -> None:
     async def run() -> None:
-        answer = says(b'{"error":"its own words"}', status, retry_after="7")
+        answer = says(b'{"error":"its own words"}', status, retry_after="7",
+                      X_RateLimit_Left="0", keep_alive="timeout=5", set_cookie="a=b")  # fmt: skip
         async with scripted(lambda request: answer) as behind:
             await ask(behind.host, V1)
 
@@ -171,7 +172,7 @@ def test_a_predictors_error_is_passed_on_as_it_is(status: int) -> None:
     assert isinstance(error, UpstreamStatus)
     assert (error.http_status(), error.body) == (status, b'{"error":"its own words"}')
     assert error.content_type == "application/json"
-    assert error.response_headers() == {"retry-after": "7"}
+    assert error.response_headers() == {"retry-after": "7", "x-ratelimit-left": "0"}
 
 
 def test_a_redirect_is_no_answer() -> None:
@@ -200,6 +201,7 @@ def test_a_redirect_is_no_answer() -> None:
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "chunk"),
         (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\n1", "gzip"),
         (b"HTTP/1.1 101 Switching\r\n\r\n", "protocol switch"),
+        (b"HTTP/1.1 600 Odd\r\nContent-Length: 0\r\n\r\n", "600 is no HTTP status"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n<html/>", "no JSON ('<html/>')"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 999999999\r\n\r\n", "an answer of more than"),
         (b"HTTP/1.1 200 OK\r\n\r\n" + b"[" + b"1" * 5000, "an answer of more than"),

@@ -160,6 +160,7 @@ def test_photographs_are_turned_upright() -> None:
         b64(PNG),
         "data:image/png;base64," + b64(PNG),
         base64.encodebytes(PNG).decode(),
+        base64.urlsafe_b64encode(PNG).decode().rstrip("="),
         {"b64": b64(PNG)},
         {"image": {"b64": b64(PNG)}},
         {"image_bytes": {"b64": b64(PNG)}, "key": "1"},
