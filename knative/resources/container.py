@@ -132,13 +132,26 @@ def env(**variables: str) -> list[Object]:
     return [{"name": name, "value": value} for name, value in variables.items()]
 
 
-def ready_probe(protocol: str = "") -> Object:
+def is_grpc(protocol: str) -> bool:
+    """Nothing but gRPC is among the protocols (comma-separated): our servers then have it on their
+    one port."""
+    return bool(protocol) and all(part.startswith("grpc") for part in protocol.split(","))
+
+
+def serves_h2c(given: Mapping[str, JSON]) -> bool:
+    """The user's port says gRPC: Knative and KServe read it from the name."""
+    return any((port.get("name") or "") == "h2c" for port in given.get("ports") or [])
+
+
+def ready_probe(protocol: str = "", given: Mapping[str, JSON] | None = None) -> Object:
     """True only when the unit says so; Knative's queue-proxy runs it aggressively on cold start.
 
-    A gRPC port speaks HTTP/2 only, so there the standard gRPC health service is asked.
+    A gRPC port speaks HTTP/2 only, so there the standard gRPC health service is asked, on the port
+    that a user's container (`given`) names.
     """
-    if protocol.startswith("grpc"):
-        return {"grpc": {"port": DEFAULT_PORT}}
+    if is_grpc(protocol):
+        first: Mapping[str, JSON] = next(iter((given or {}).get("ports") or []), {})
+        return {"grpc": {"port": first.get("containerPort") or DEFAULT_PORT}}
     return {"httpGet": {"path": "/readyz"}}
 
 
@@ -149,7 +162,7 @@ def copied(resources: Mapping[str, Mapping[str, str]]) -> Object:
 
 def ports(protocol: str = "") -> list[Object]:
     """The one serving port; gRPC needs HTTP/2 end to end, which Knative reads from the name."""
-    if protocol.startswith("grpc"):
+    if is_grpc(protocol):
         return [{"containerPort": DEFAULT_PORT, "name": "h2c"}]
     return [{"containerPort": DEFAULT_PORT}]
 

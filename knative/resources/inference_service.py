@@ -116,7 +116,9 @@ def _wired(
         ("model_name", protocol.model_name(resource)),
         ("predictor_host", names.host(behind, resource.namespace)),
     ]
-    if ours or spoken != "v1":
+    # KServe's `--protocol v2` says what the predictor speaks, as long as nothing else does.
+    alias = ours and container.flag_value(given, "--protocol") in ("v1", "v2")
+    if (ours or spoken != "v1") and not alias:
         wanted.append(("predictor_protocol", spoken))
     fetches = container.env_value(given, "STORAGE_URI") or fields.get("storageUris")
     if fetches and ours:

@@ -50,6 +50,15 @@ def model_of(predictor: Mapping[str, JSON]) -> ModelServer | None:
     return None
 
 
+def of_model(model: ModelServer) -> str:
+    """What the model field itself says, if anything. V2 behind a port named h2c is gRPC, as in
+    KServe's samples, which declare it beside `protocolVersion: v2`."""
+    given = str(model.fields.get("protocolVersion") or "")
+    if given in ("", "v2") and container.serves_h2c(model.fields):
+        return "grpc-v1" if model.format == "tensorflow" and not given else "grpc-v2"
+    return given
+
+
 def of_predictor(resource: "Resource", context: "Context") -> str:
     """v1, v2, grpc-v1 or grpc-v2: what the predictor's callers speak (spec/kserve_graph 2.5)."""
     predictor = resource.spec["predictor"]
@@ -58,8 +67,8 @@ def of_predictor(resource: "Resource", context: "Context") -> str:
         given = predictor.get("containers") or []
         behind = [c for c in given if c.get("name") != names.TRANSFORMER_CONTAINER]
         return _declared(behind) or "v1"
-    if given := model.fields.get("protocolVersion"):
-        return str(given)
+    if given := of_model(model):
+        return given
     if named := model.fields.get("runtime"):
         return _of_runtime(str(named), resource, context)
     return "v2" if model.format in V2_BY_DEFAULT else "v1"
@@ -108,7 +117,7 @@ def _declared(containers: list[Mapping[str, JSON]]) -> str:
         given = container.env_value(item, "PROTOCOL") or container.flag_value(item, "--protocol")
         if given:
             return given.split(",")[0]
-        if any((port.get("name") or "") == "h2c" for port in item.get("ports") or []):
+        if container.serves_h2c(item):
             return "grpc-v2"
     return ""
 

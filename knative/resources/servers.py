@@ -59,7 +59,7 @@ def make(resource: Resource, context: "Context") -> Server | None:
 def _own(resource: Resource, context: "Context", model: protocol.ModelServer) -> Server:
     """`python -m functions` with one of its runtimes."""
     fields = model.fields
-    spoken = fields.get("protocolVersion") or ""
+    spoken = protocol.of_model(model)
     delivery = storage.of_model(resource, context, fields, model.path, own_server=True)
     extras = agent.env(resource, context, "predictor", ours=True)
     base: Object = {
@@ -79,7 +79,7 @@ def _own(resource: Resource, context: "Context", model: protocol.ModelServer) ->
         ],
         "envFrom": delivery.env_from,
         "ports": container.ports(spoken),
-        "readinessProbe": container.ready_probe(spoken),
+        "readinessProbe": container.ready_probe(spoken, fields),
         "resources": container.copied(container.SERVER_RESOURCES),
         "securityContext": dict(container.HARDENED),
         "volumeMounts": [*delivery.mounts, container.tmp_mount()],
@@ -182,13 +182,14 @@ def _of_runtime(
         "securityContext": {**container.GUARDED, "runAsNonRoot": True},
         "volumeMounts": delivery.mounts,
     }
-    spoken = str(model.fields.get("protocolVersion") or "")
+    spoken = protocol.of_model(model)
     user = _user_fields(model.fields)
     serving = container.merge(container.merge(base, first), user)
     serving["image"] = _image(serving, choice, model, pinned="image" in user)
-    if spoken.startswith("grpc") and not user.get("ports"):
-        serving = container.tidy({**serving, "ports": _grpc_port(choice.name)})
-        serving.pop("readinessProbe", None)
+    if container.is_grpc(spoken):
+        serving = container.tidy({**serving, "ports": user.get("ports") or _grpc_port(choice.name)})
+        if not user.get("readinessProbe"):  # the runtime's own asks over HTTP
+            serving.pop("readinessProbe", None)
     return Server(
         unit="custom",
         containers=[
@@ -236,7 +237,8 @@ def _expanded(
     spec: Mapping[str, JSON],
 ) -> list[Object]:
     """The runtime's containers with its Go-template expressions filled in."""
-    envelope = "kservev2" if protocol.of_predictor(resource, context) == "v2" else "kserve"
+    spoken = protocol.of_predictor(resource, context)
+    envelope = "kservev2" if spoken in ("v2", "grpc-v2") else "kserve"
     labels = {
         "modelClass": stock_runtimes.MODEL_CLASSES.get(model.format, ""),
         "serviceEnvelope": envelope,
@@ -344,8 +346,14 @@ def custom_container(
         "volumeMounts": [*mounts, *([container.tmp_mount()] if ours else [])],
     }
     if ours:
-        spoken = container.flag_value(given, "--protocol")
-        base |= {"ports": container.ports(spoken), "readinessProbe": container.ready_probe(spoken)}
+        spoken = container.env_value(given, "FUNCTIONS_PROTOCOL")
+        if not spoken and container.serves_h2c(given):
+            given = collocation.with_flags(given, [("protocol", "grpc-v2")], ours=True)
+        spoken = container.flag_value(given, "--protocol") or spoken
+        base |= {
+            "ports": container.ports(spoken),
+            "readinessProbe": container.ready_probe(spoken, given),
+        }
     else:
         base |= {"ports": container.ports()}
     return container.merge(base, given)
