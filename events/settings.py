@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from .errors import SpecError
 from .http import ProxySettings, tls_context
@@ -213,14 +214,19 @@ class SqsSettings:
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "SqsSettings":
         """Raises `BadSettings`."""
         read = _Reader(os.environ if environ is None else environ)
+        queue_url = read.url("TURNOUT_SQS_QUEUE_URL", required=True)
+        origin, region = _sqs_of(queue_url)
         settings = cls(
             server=_server(read),
             sender=_sender(read),
-            queue_url=read.url("TURNOUT_SQS_QUEUE_URL", required=True),
+            queue_url=queue_url,
             endpoint_url=read.url("AWS_ENDPOINT_URL_SQS", required=False)
             or read.url("AWS_ENDPOINT_URL", required=False)
-            or None,
-            region=read.text("AWS_REGION") or read.text("AWS_DEFAULT_REGION") or None,
+            or origin,
+            region=region
+            or read.text("AWS_REGION")
+            or read.text("AWS_DEFAULT_REGION")
+            or ("us-east-1" if origin else None),
             buckets=read.words("TURNOUT_BUCKETS"),
             partition_by_object=read.flag("TURNOUT_PARTITION_BY_OBJECT", False),
             wait_s=read.integer("TURNOUT_SQS_WAIT_SECONDS", 20, 0, 20),
@@ -290,6 +296,19 @@ def _spec(read: _Reader, text: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise SpecError([("SINK_SPEC", "must be a JSON object")])
     return value
+
+
+def _sqs_of(queue_url: str) -> tuple[str | None, str | None]:
+    """Where a queue's API is: Amazon's region, or the address of whoever else speaks SQS (which
+    gets a region all the same, because requests are signed for one)."""
+    parts = urlsplit(queue_url)
+    host = parts.hostname or ""
+    found = re.match(r"(?:sqs\.)?([a-z]{2}(?:-[a-z]+)+-\d+)\.(?:queue\.)?amazonaws\.com", host)
+    if found:
+        return None, found.group(1)
+    if host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
+        return None, None
+    return f"{parts.scheme}://{parts.netloc}" if host else None, None
 
 
 def _server(read: _Reader) -> ServerSettings:

@@ -1,6 +1,7 @@
 """InferenceTrigger (turnout.dev/v1alpha1): the grammar is `events.spec_check`, owned by the program
 that runs it; here are the fields that only shape manifests (broker, delivery, adapter, scale)."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +20,11 @@ FIELDS: dict[str, Field] = {
         required=True,
     ),
     "status": silent("written by nobody: there is no controller"),
+}
+
+_QUEUES = {
+    "SQS": re.compile(r"https?://[^/\s]+/\S+\Z"),
+    "IntegrationSource": re.compile(r"arn:[a-z-]+:sqs:[a-z0-9-]+:\d*:[A-Za-z0-9_.-]+\Z"),
 }
 
 BROKER_CLASSES = ("MTChannelBasedBroker", "Kafka", "KafkaNamespaced")
@@ -151,9 +157,13 @@ def _check_queue(value: JSON) -> list[Problem]:
     if not isinstance(s3, Mapping):
         return []
     problems: list[Problem] = []
-    if s3.get("notify") in ("SQS", "IntegrationSource") and not s3.get("queue"):
-        what = "the queue's URL" if s3["notify"] == "SQS" else "the queue's ARN"
-        problems.append(("s3.queue", f"is missing: {what}, for notify: {s3['notify']}"))
+    notify, queue = s3.get("notify"), s3.get("queue")
+    if notify in ("SQS", "IntegrationSource"):
+        what = "the queue's URL" if notify == "SQS" else "the queue's ARN"
+        if not queue:
+            problems.append(("s3.queue", f"is missing: {what}, for notify: {notify}"))
+        elif not _QUEUES[notify].match(str(queue)):
+            problems.append(("s3.queue", f"{queue!r} is not {what}, as notify: {notify} wants it"))
     secret = s3.get("credentials")
     if secret is not None:
         if not isinstance(secret, Mapping) or not secret.get("secretName"):
@@ -164,6 +174,18 @@ def _check_queue(value: JSON) -> list[Problem]:
                 for path, message in _unknown(secret, ("secretName",))
             ]
     return problems
+
+
+def _check_journal(value: JSON) -> list[Problem]:
+    """`dedupe`: a volume is mounted where the SQLite file is."""
+    path = value.get("path") if isinstance(value, Mapping) else None
+    if not isinstance(path, str) or not path or value.get("store") != "sqlite":
+        return []
+    folder = path.rpartition("/")[0]
+    if path.startswith("/") and folder and folder != "/tmp":  # noqa: S108 - other pods' own volume
+        return []
+    message = "must be absolute, in a directory of its own: /journal/NAME.sqlite"
+    return [("path", message)]
 
 
 def _check_token(spec: Mapping[str, JSON]) -> list[Problem]:
@@ -193,6 +215,7 @@ def _unknown(value: Mapping[str, JSON], known: tuple[str, ...]) -> list[Problem]
 
 _SECTIONS: dict[str, Callable[[JSON], list[Problem]]] = {
     "source": _check_queue,
+    "dedupe": _check_journal,
     "broker": _check_broker,
     "delivery": delivery.check,
     "adapter": _check_adapter,

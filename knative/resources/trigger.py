@@ -82,7 +82,7 @@ def _sink(resource: Resource, context: "Context") -> Object:
     volumes: list[Object] = []
     if dedupe.get("store") == "sqlite":
         item["volumeMounts"].append(
-            {"name": "journal", "mountPath": str(dedupe["path"]).rpartition("/")[0] or "/journal"}
+            {"name": "journal", "mountPath": str(dedupe["path"]).rpartition("/")[0]}
         )
         source: Object = (
             {"persistentVolumeClaim": {"claimName": claim}} if claim else {"emptyDir": {}}

@@ -96,7 +96,8 @@ def binding(resource: Resource, name: str = "") -> Object:
 
 def integration_source(resource: Resource) -> Object:
     s3 = parts.s3_source(resource)
-    aws: Object = {"sqs": {"arn": s3["queue"], "region": s3.get("region") or "us-east-1"}}
+    # The queue's own region, which need not be the buckets'.
+    aws: Object = {"sqs": {"arn": s3["queue"], "region": s3["queue"].split(":")[3]}}
     if s3.get("credentials"):
         aws["auth"] = {"secret": {"ref": {"name": s3["credentials"]["secretName"]}}}
     elif resource.spec.get("serviceAccountName"):

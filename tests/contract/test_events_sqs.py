@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import boto3
 import pytest
@@ -164,3 +165,44 @@ def test_poison_goes_to_the_queues_own_dead_letters(endpoint: str, tmp_path: Pat
         queue.send("not json")
         wait_for(lambda: dead.left() == 1, 30, "the dead letter queue has it")
         assert queue.left() == 0
+
+
+def test_what_an_s3_server_says_itself_to_queues_and_topics(endpoint: str, tmp_path: Path) -> None:
+    """moto's S3 notifies a queue, and a topic that the queue has subscribed to; nothing but the
+    queue's URL and the keys is set."""
+    queue = Queue(endpoint, "told")
+    session = boto3.session.Session(
+        aws_access_key_id="k", aws_secret_access_key="s", region_name="us-east-1"
+    )
+    s3, sns = (session.client(name, endpoint_url=endpoint) for name in ("s3", "sns"))
+    wanted = ["QueueArn"]
+    found = queue.client.get_queue_attributes(QueueUrl=queue.url, AttributeNames=wanted)
+    arn = found["Attributes"]["QueueArn"]
+    topic = sns.create_topic(Name="told")["TopicArn"]
+    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
+    events = {"Events": ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]}
+    for bucket, told in (
+        ("queued", {"QueueConfigurations": [{"QueueArn": arn, **events}]}),
+        ("published", {"TopicConfigurations": [{"TopicArn": topic, **events}]}),
+    ):
+        s3.create_bucket(Bucket=bucket)
+        s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=told)
+    keys = [shapes.KEY, "a/b:c.log", "ü/€😀.png", "%41"]
+    secret = {name: CREDENTIALS[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    more = {"TURNOUT_SQS_QUEUE_URL": queue.url, "TURNOUT_SQS_WAIT_SECONDS": "1", **secret}
+    with Upstream() as sink, running(tmp_path, "sqs", K_SINK=sink.url, **more) as program:
+        for bucket in ("queued", "published"):
+            for key in keys:
+                s3.put_object(Bucket=bucket, Key=key, Body=b"x")
+            s3.delete_object(Bucket=bucket, Key="%41")
+        wait_for(lambda: queue.left() == 0, 40, "an empty queue")
+        got = {
+            tuple(unquote(call[1][f"ce-{name}"]) for name in ("source", "type", "subject"))
+            for call in sink.calls
+        }
+        for bucket in ("queued", "published"):
+            source = f"aws:s3.us-east-1.{bucket}"
+            for key in keys:
+                assert (source, "com.amazonaws.s3.ObjectCreated:Put", key) in got
+            assert (source, "com.amazonaws.s3.ObjectRemoved:Delete", "%41") in got
+        assert not [line for line in program.lines() if line["level"] != "INFO"]

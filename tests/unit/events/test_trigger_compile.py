@@ -11,7 +11,13 @@ from events import filters
 from knative import compiler, errors
 
 SPEC: dict[str, Any] = {
-    "source": {"s3": {"bucket": "mnist", "notify": "IntegrationSource", "queue": "arn:q"}},
+    "source": {
+        "s3": {
+            "bucket": "mnist",
+            "notify": "IntegrationSource",
+            "queue": "arn:aws:sqs:eu-west-1:1:q",
+        }
+    },
     "target": {"ref": {"kind": "InferenceService", "name": "m"}},
     "request": {"object": "base64"},
     "result": {"write": {"key": "{object.key}.json"}, "reply": {"type": "t"}},
@@ -128,3 +134,27 @@ def test_who_posts_to_the_broker_itself_may_spell_types_as_ceph_does() -> None:
     assert not wants(
         events.make(id="1", source="x.mnist", type="com.amazonaws.ObjectRemoved:Delete")
     )
+
+
+def test_an_integration_source_polls_in_the_queues_region() -> None:
+    (source,) = (item for item in compiled(SPEC) if item["kind"] == "IntegrationSource")
+    assert source["spec"]["aws"]["sqs"] == {
+        "arn": "arn:aws:sqs:eu-west-1:1:q",
+        "region": "eu-west-1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"source": {"s3": {**SPEC["source"]["s3"], "queue": "https://sqs/1/q"}}}, "queue"),
+        ({"source": {"s3": {**SPEC["source"]["s3"], "notify": "SQS"}}}, "queue"),
+        ({"dedupe": {"store": "sqlite", "path": "journal.sqlite"}}, "dedupe.path"),
+        ({"dedupe": {"store": "sqlite", "path": "/journal.sqlite"}}, "dedupe.path"),
+        ({"dedupe": {"store": "sqlite", "path": "/tmp/journal.sqlite"}}, "dedupe.path"),
+    ],
+)
+def test_what_no_pod_could_do_is_a_problem(changes: dict[str, Any], where: str) -> None:
+    with pytest.raises(errors.ManifestError) as caught:
+        compiled({**SPEC, **changes})
+    assert where in str(caught.value)
