@@ -117,6 +117,8 @@ def compact_json(value: Any) -> bytes:
 def check(attributes: Mapping[str, Any]) -> dict[str, AttributeValue]:
     """Validated attributes, nulls dropped. Raises `InvalidEvent` with *all* problems in one
     message."""
+    if _is_plain(attributes):
+        return dict(attributes)
     problems: list[str] = []
     result: dict[str, AttributeValue] = {}
     for name, value in attributes.items():
@@ -133,6 +135,30 @@ def check(attributes: Mapping[str, Any]) -> dict[str, AttributeValue]:
     if problems:
         raise InvalidEvent("not a valid CloudEvent: " + "; ".join(sorted(problems)))
     return result
+
+
+def _is_plain(attributes: Mapping[str, Any]) -> bool:
+    """Whether everything is right at one look: the required ones and printable ASCII, as nearly
+    every event has it. False says nothing; then each attribute is looked at."""
+    values = attributes.values()
+    try:
+        text = "".join(values)
+    except TypeError:  # not all are strings
+        return False
+    time = attributes.get("time")
+    return (
+        text.isascii()
+        and text.isprintable()
+        and "" not in values
+        and _NAME.match("".join(attributes)) is not None
+        and "" not in attributes
+        and "data" not in attributes
+        and attributes.get("specversion") == SPEC_VERSION
+        and "id" in attributes
+        and "source" in attributes
+        and "type" in attributes
+        and (time is None or is_timestamp(time))
+    )
 
 
 def _check_one(name: str, value: Any) -> str | None:
@@ -198,4 +224,6 @@ def is_timestamp(text: str) -> bool:
 
 def is_json_media(content_type: str | None) -> bool:
     """Whether data of this type is a JSON value (`*/json`, `*/*+json`); absent means JSON."""
-    return content_type is None or _JSON_MEDIA.match(content_type.strip()) is not None
+    if content_type is None or content_type == "application/json":
+        return True
+    return _JSON_MEDIA.match(content_type.strip()) is not None

@@ -18,20 +18,13 @@ from functions.wire import headers as wire_headers
 from functions.wire.http1 import Exchange
 from functions.wsgi import WsgiBridge
 
+from . import codec
 from .adapter import Adapter, Answer
 
 logger = logging.getLogger(__name__)
 
 JSON = b"application/json"
 _READY = container.READY_PATH.encode()
-Fields = list[tuple[str, str]]
-
-
-def fields_of(exchange: Exchange) -> Fields:
-    """Request headers as text."""
-    return [
-        (name.decode("latin-1"), value.decode("latin-1")) for name, value in exchange.head.headers
-    ]
 
 
 class AdapterFront:
@@ -55,11 +48,10 @@ class AdapterFront:
         task.add_done_callback(self._tasks.discard)
 
     async def _take(self, exchange: Exchange) -> None:
-        fields = fields_of(exchange)
+        fields = codec.lower_wire(exchange.head.headers)
         authorization, token = "", ""
         if self._adapter.is_guarded:
-            lowered = {name.lower(): value for name, value in fields}
-            authorization = lowered.get("authorization", "")
+            authorization = fields.get("authorization", "")
             query = exchange.head.target.partition(b"?")[2].decode("latin-1")
             token = parse_qs(query).get("access_token", [""])[0]
         answer = self._adapter.refusal(authorization, token)
@@ -77,7 +69,7 @@ class SinkFront:
 
     def __init__(
         self,
-        take: Callable[[Fields, bytes], tuple[int, dict[str, str], bytes]],
+        take: Callable[[codec.Fields, bytes], tuple[int, dict[str, str], bytes]],
         make_app: Callable[[], Any],
         threads: int,
     ) -> None:
@@ -97,7 +89,9 @@ class SinkFront:
 
     def _run(self, exchange: Exchange, loop: asyncio.AbstractEventLoop) -> None:
         try:
-            status, headers, body = self._take(fields_of(exchange), exchange.body)
+            status, headers, body = self._take(
+                codec.lower_wire(exchange.head.headers), exchange.body
+            )
         except Exception:  # one request is owned here: it must be answered
             logger.exception("an event failed")
             status, headers, body = 500, {}, b'{"error":"internal error"}'

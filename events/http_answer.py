@@ -10,6 +10,7 @@ Heads and chunks are parsed by the wire's own strict parsers. No I/O.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from functions.wire.headers import lower_text
 from functions.wire.http1_chunked import ChunkedDecoder
 from functions.wire.http1_head import BadHead, ResponseHead, parse_response_head
 
@@ -100,9 +101,13 @@ class AnswerReader:
             if head.length > self._most:
                 raise AnswerTooLong(head.length, self._most)
             self._chunks = ChunkedDecoder() if head.chunked else None
-        pieces = [data] if self._chunks is None else self._chunks.feed(data)
-        self._pieces += pieces
-        self._size += sum(map(len, pieces))
+        if self._chunks is None:
+            self._pieces.append(data)
+            self._size += len(data)
+        else:
+            pieces = self._chunks.feed(data)
+            self._pieces += pieces
+            self._size += sum(map(len, pieces))
         if self._size > self._most:
             raise AnswerTooLong(self._size, self._most)
         if self._chunks is not None:
@@ -123,7 +128,5 @@ class AnswerReader:
         """The complete answer."""
         head = self._head
         assert head is not None
-        fields = {
-            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in head.headers
-        }
+        fields = {lower_text(name): value.decode("latin-1") for name, value in head.headers}
         return Answer(head.status, fields, b"".join(self._pieces))

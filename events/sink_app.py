@@ -59,7 +59,7 @@ def take(
     try:
         if codec.mode_of(lowered) is None and wants_async(lowered):
             return jobs.submit(lowered, body)
-        found = codec.decode(headers, body)
+        found = codec.decode(lowered, body)
     except EventsError as error:
         sink.metrics.count("events", "invalid")
         logger.warning("invalid event", extra={"reason": str(error)})

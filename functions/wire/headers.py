@@ -4,6 +4,7 @@ Names are bytes, as they travel. Facts from RFC 9110 (fields), RFC 9112 (HTTP/1.
 canonical spelling, Go's `net/textproto` (KServe's router shows it to users' patterns).
 """
 
+import functools
 from collections.abc import Iterable
 
 Headers = list[tuple[bytes, bytes]]
@@ -75,6 +76,12 @@ REASONS: dict[int, bytes] = {
     507: b"Insufficient Storage",
 }
 """Reason phrases; a status without one is sent as `HTTP/1.1 299 Status`."""
+
+
+@functools.lru_cache(512)
+def lower_text(name: bytes) -> str:
+    """A field's name as text in lower case."""
+    return name.decode("latin-1").lower()
 
 
 def status_line(status: int) -> bytes:

@@ -106,7 +106,10 @@ class ResponseHead:
 
 
 def _split_fields(block: bytes) -> Headers:
-    return [(name, value.rstrip(b" \t")) for name, value in _FIELD.findall(block)]
+    fields: Headers = _FIELD.findall(block)
+    if b" \r\n" in block or b"\t\r\n" in block:
+        return [(name, value.rstrip(b" \t")) for name, value in fields]
+    return fields
 
 
 def _parse_length(value: bytes) -> int:
@@ -183,6 +186,14 @@ def _apply_request_fields(head: RequestHead) -> None:
         head.length = length
 
 
+_RESPONSE_NAME_LENGTHS = frozenset(
+    map(
+        len,
+        ("content-length", "transfer-encoding", "connection", "content-encoding", "content-type"),
+    )
+)
+
+
 def parse_response_head(block: bytes) -> ResponseHead:
     """Parse one whole head, the empty line included. Raises BadHead (502)."""
     match = _RESPONSE.fullmatch(block)
@@ -193,6 +204,8 @@ def parse_response_head(block: bytes) -> ResponseHead:
     head.keep_alive = minor == b"1"
     length: int | None = None
     for name, value in head.headers:
+        if len(name) not in _RESPONSE_NAME_LENGTHS:
+            continue
         match name.lower():
             case b"content-length":
                 try:
