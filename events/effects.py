@@ -31,6 +31,7 @@ time."""
 SWEPT_MARK = "turnout-swept"
 """User metadata: made because of a sweep, which knows the input's time to the second only."""
 
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 _MAX_TAG_VALUE = 256
 _JSON = "application/json"
 
@@ -251,9 +252,7 @@ class Effects:
     ) -> bytes:
         """The result object. By default the answer's JSON goes in as it came, digit for digit."""
         if content is not None:
-            return json.dumps(content.build(documents), ensure_ascii=False).encode(
-                "utf-8", "replace"
-            )
+            return _encode(content.build(documents)).encode("utf-8", "replace")
         head: dict[str, Any] = {
             "trigger": self._spec.name,
             "event": {
@@ -269,7 +268,7 @@ class Effects:
                 if documents["object"].get(name) is not None
             }
         body = answer.body if answer.is_json else json.dumps(answer.body.decode("latin-1")).encode()
-        prefix = json.dumps(head, ensure_ascii=False).encode("utf-8", "replace")
+        prefix = _encode(head).encode("utf-8", "replace")
         return prefix[:-1] + b', "answer": ' + body + b"}"
 
 

@@ -50,8 +50,12 @@ class Gate:
 
 
 class _Run(Generic[T]):
+    """`finished` is there once somebody waits: nearly every run has nobody who does."""
+
+    __slots__ = ("finished", "result")
+
     def __init__(self) -> None:
-        self.finished = threading.Event()
+        self.finished: threading.Event | None = None
         self.result: T | None = None
 
 
@@ -69,7 +73,10 @@ class Once(Generic[T]):
             mine = run is None
             if run is None:
                 run = self._runs[key] = _Run()
+            elif run.finished is None:
+                run.finished = threading.Event()
         if not mine:
+            assert run.finished is not None
             run.finished.wait(timeout_s)
             return run.result, False
         try:
@@ -77,7 +84,8 @@ class Once(Generic[T]):
         finally:
             with self._lock:
                 del self._runs[key]
-            run.finished.set()
+            if run.finished is not None:
+                run.finished.set()
         return run.result, True
 
 

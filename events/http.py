@@ -10,6 +10,7 @@ event loop.
 """
 
 import base64
+import functools
 import select
 import socket
 import ssl
@@ -104,6 +105,13 @@ class Route:
         return cls(*address, "", "", f"http://{parts.netloc.rpartition('@')[2]}", fields)
 
 
+@functools.lru_cache(_MAX_ROUTES)
+def split_url(url: str) -> tuple[str, str]:
+    """Origin (`http://host:port`) and origin-form target of a URL."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}", target_of(url)[1]
+
+
 def target_of(url: str) -> tuple[str, str]:
     """Host header and origin-form target of a URL."""
     parts = urlsplit(url)
@@ -121,6 +129,28 @@ def encode_fields(headers: Mapping[str, str]) -> str:
     return text
 
 
+class _Connection:
+    """A socket, and the look at whether it is still quiet."""
+
+    __slots__ = ("poll", "socket")
+
+    def __init__(self, connected: socket.socket) -> None:
+        self.socket = connected
+        self.poll = select.poll()
+        self.poll.register(connected, select.POLLIN | select.POLLHUP | select.POLLERR)
+
+
+class _Place:
+    """A route, the Host header there, and the connections that are idle."""
+
+    __slots__ = ("host", "idle", "route")
+
+    def __init__(self, route: Route, host: str) -> None:
+        self.route = route
+        self.host = host
+        self.idle: deque[_Connection] = deque()
+
+
 class Client:
     """A pool of connections to whatever is called."""
 
@@ -135,8 +165,7 @@ class Client:
         self._proxies = proxies or ProxySettings()
         self._connections = connections
         self._ca_certs = ca_certs
-        self._routes: dict[str, Route] = {}
-        self._idle: dict[Route, deque[socket.socket]] = {}
+        self._places: dict[str, _Place] = {}
         self._tls: ssl.SSLContext | None = None
 
     def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout_s: float) -> Answer:
@@ -153,28 +182,33 @@ class Client:
     def request(
         self,
         method: str,
-        url: str,
+        origin: str,
+        target: str,
         headers: Mapping[str, str],
         body: bytes,
         timeout_s: float,
         *,
         most: int = MAX_ANSWER_BYTES,
     ) -> Answer:
-        """Any request. Raises OSError (TimeoutError included), BadHead, BadChunk, AnswerTooLong."""
-        host, target = target_of(url)
-        route = self._route(url)
+        """Any request; `target` is quoted already (`split_url`).
+
+        Raises OSError (TimeoutError included), ValueError for an origin that is none, BadHead,
+        BadChunk, AnswerTooLong.
+        """
+        place = self._places.get(origin) or self._place(origin)
+        route, idle = place.route, place.idle
         length = f"Content-Length: {len(body)}\r\n" if body or method not in ("GET", "HEAD") else ""
         head = (
-            f"{method} {route.origin}{target} HTTP/1.1\r\nHost: {host}\r\n"
+            f"{method} {route.origin}{target} HTTP/1.1\r\nHost: {place.host}\r\n"
             f"{'' if route.tunnel else route.fields}{encode_fields(headers)}{length}\r\n"
         )
         data = head.encode("utf-8", "replace") + body
         deadline = time.monotonic() + timeout_s
-        idle = self._idle.setdefault(route, deque())
         while True:
-            connection, reused = self._take(idle), True
-            if connection is None:
-                connection, reused = self._connect(route, deadline), False
+            pooled, reused = self._take(idle), True
+            if pooled is None:
+                pooled, reused = _Connection(self._connect(route, deadline)), False
+            connection = pooled.socket
             reader = AnswerReader(most, bodiless=method == "HEAD")
             try:
                 whole = _exchange(connection, data, reader, deadline)
@@ -190,16 +224,16 @@ class Client:
                 connection.close()  # half an answer must not greet the next request
                 raise
             if whole and reader.keep_alive and len(idle) < self._connections:
-                idle.append(connection)
+                idle.append(pooled)
             else:
                 connection.close()
             return reader.answer()
 
     def close(self) -> None:
         """Close what is idle."""
-        for idle in self._idle.values():
-            while idle:
-                idle.pop().close()
+        for place in self._places.values():
+            while place.idle:
+                place.idle.pop().socket.close()
 
     def __del__(self) -> None:
         self.close()
@@ -208,34 +242,31 @@ class Client:
         self, method: str, url: str, headers: Mapping[str, str], body: bytes, timeout_s: float
     ) -> Answer:
         try:
-            return self.request(method, url, headers, body, timeout_s)
+            return self.request(method, *split_url(url), headers, body, timeout_s)
         except TimeoutError as error:
             raise DeliveryFailed(f"{_where(url)} did not answer within {timeout_s:g} s") from error
         except (OSError, ValueError, BadHead, BadChunk, AnswerTooLong) as error:
             raise DeliveryFailed(f"{_where(url)} cannot be reached: {error}") from error
 
-    def _take(self, idle: deque[socket.socket]) -> socket.socket | None:
+    def _take(self, idle: deque[_Connection]) -> _Connection | None:
         """An idle connection that looks alive: nothing to read, not even an end."""
         while idle:
             try:
                 connection = idle.pop()
             except IndexError:  # another thread was faster
                 return None
-            poll = select.poll()
-            poll.register(connection, select.POLLIN | select.POLLHUP | select.POLLERR)
-            if not poll.poll(0):
+            if not connection.poll.poll(0):
                 return connection
-            connection.close()
+            connection.socket.close()
         return None
 
-    def _route(self, url: str) -> Route:
-        origin = url[: url.find("/", 8)] if url.find("/", 8) > 0 else url.partition("?")[0]
-        route = self._routes.get(origin)
-        if route is None:
-            if len(self._routes) >= _MAX_ROUTES:
-                self._routes.clear()
-            route = self._routes[origin] = Route.to(origin, self._proxies)
-        return route
+    def _place(self, origin: str) -> _Place:
+        if len(self._places) >= _MAX_ROUTES:
+            self.close()
+            self._places.clear()
+        host = origin.partition("://")[2].rpartition("@")[2]
+        place = self._places[origin] = _Place(Route.to(origin, self._proxies), host)
+        return place
 
     def _connect(self, route: Route, deadline: float) -> socket.socket:
         patience = max(0.001, min(CONNECT_S, deadline - time.monotonic()))

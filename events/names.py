@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from .errors import Forbidden, Refused
 
 MAX_KEY_BYTES = 1024
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")
 PLACEHOLDER_IN_BUCKET = r"[a-z0-9.-]+"
 """What a placeholder in a bucket's name may become; the literal part around it cannot be
@@ -39,7 +40,7 @@ def key(name: str, given: str = "") -> str:
         added = f"x{added}"  # in place of the input's last segment
     if any(part in ("", ".", "..") for part in added.split("/")):
         raise Refused(f"computed key {name[:80]!r} has empty, '.' or '..' segments")
-    if any(ord(char) < 0x20 or ord(char) == 0x7F for char in added):
+    if _CONTROL.search(added):
         raise Refused(f"computed key {name[:80]!r} has control characters")
     return name
 

@@ -44,9 +44,9 @@ class SignedHttp:
         timeout_s: float,
         credentials: Credentials | None,
     ) -> None:
-        self._endpoint = endpoint_url.rstrip("/")
-        parts = urlsplit(self._endpoint)
-        self._host, self._base = parts.netloc.rpartition("@")[2], parts.path
+        parts = urlsplit(endpoint_url.rstrip("/"))
+        self._origin, self._base = f"{parts.scheme}://{parts.netloc}", parts.path
+        self._host = parts.netloc.rpartition("@")[2]
         self._signer = Signer(region)
         self._client = client
         self._timeout_s = timeout_s
@@ -65,15 +65,14 @@ class SignedHttp:
     ) -> Answer:
         """One signed request; its 2xx. Raises `S3Refusal`, `Refused` (over `max_bytes`) or
         `TryAgain`."""
-        path = f"/{bucket}/{quote_key(key)}"
+        path = f"{self._base}/{bucket}/{quote_key(key)}"
         query = urlencode({"versionId": version_id}) if version_id else ""
-        signed = self._signer.sign(
-            method, self._host, self._base + path, query, headers, body, self._resolve()
-        )
+        signed = self._signer.sign(method, self._host, path, query, headers, body, self._resolve())
         try:
             answer = self._client.request(
                 method,
-                f"{self._endpoint}{path}{'?' + query if query else ''}",
+                self._origin,
+                f"{path}?{query}" if query else path,
                 signed,
                 body,
                 self._timeout_s,

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
+_EMPTY = hashlib.sha256(b"").hexdigest()
 SAFE = "/-_.~"
 """Characters S3 wants unescaped in a signed path ("UriEncode")."""
 
@@ -35,6 +36,7 @@ class Signer:
         self._region = region
         self._service = service
         self._key: tuple[str, str, bytes] = ("", "", b"")
+        self._stamp: tuple[int, str, str] = (-1, "", "")
 
     def sign(
         self,
@@ -52,9 +54,8 @@ class Signer:
         `path` and `query` are already quoted. Signed are Host, Content-Type and every `x-amz-`
         header, which is what the specification demands; conditions and the like stay unsigned.
         """
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
-        day = stamp[:8]
-        payload = hashlib.sha256(body).hexdigest()
+        stamp, scope = self._times(int(time.time() if now is None else now))
+        payload = hashlib.sha256(body).hexdigest() if body else _EMPTY
         out = dict(headers)
         out["x-amz-date"] = stamp
         out["x-amz-content-sha256"] = payload
@@ -69,16 +70,24 @@ class Signer:
         joined = ";".join(names)
         lines = "".join([f"{name}:{signed[name]}\n" for name in names])
         canonical = f"{method}\n{path}\n{query}\n{lines}\n{joined}\n{payload}"
-        scope = f"{day}/{self._region}/{self._service}/aws4_request"
         digest = hashlib.sha256(canonical.encode()).hexdigest()
         to_sign = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{digest}"
-        key = self._derived(day, credentials.secret_key)
+        key = self._derived(stamp[:8], credentials.secret_key)
         signature = hmac.digest(key, to_sign.encode(), "sha256").hex()
         out["Authorization"] = (
             f"AWS4-HMAC-SHA256 Credential={credentials.access_key}/{scope}, "
             f"SignedHeaders={joined}, Signature={signature}"
         )
         return out
+
+    def _times(self, second: int) -> tuple[str, str]:
+        """Time stamp and scope."""
+        known, stamp, scope = self._stamp
+        if known != second:
+            stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(second))
+            scope = f"{stamp[:8]}/{self._region}/{self._service}/aws4_request"
+            self._stamp = (second, stamp, scope)
+        return stamp, scope
 
     def _derived(self, day: str, secret: str) -> bytes:
         known_day, known_secret, key = self._key

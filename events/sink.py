@@ -337,7 +337,7 @@ class Sink:
                 source=spec.source.text(documents) if spec.source else self.spec.source,
                 type=kind,
                 subject=spec.subject.text(documents) if spec.subject else event.subject,
-                time=self._now().strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+                time=self._now().isoformat(timespec="microseconds").replace("+00:00", "Z"),
                 datacontenttype=content_type,
                 data=data,
                 causationid=event.id,

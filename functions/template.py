@@ -57,7 +57,7 @@ class Text:
     def text(self, documents: Documents) -> str:
         """The string. Raises `Unresolved`."""
         return "".join(
-            part if isinstance(part, str) else to_text(part.get(documents)) for part in self.parts
+            [part if isinstance(part, str) else to_text(part.get(documents)) for part in self.parts]
         )
 
     def roots(self) -> set[str]:
