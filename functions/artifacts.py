@@ -22,6 +22,18 @@ _OWN_PREFIX = "."
 """
 
 
+def model_directories(repository: str) -> list[Path]:
+    """The model directories in the directory `--repository`; none if that is unset or missing."""
+    root = Path(repository)
+    if not repository or not root.is_dir():
+        return []
+    return [
+        entry
+        for entry in sorted(root.iterdir())
+        if entry.is_dir() and not entry.name.startswith(".")
+    ]
+
+
 def is_empty(directory: Path) -> bool:
     """True when the directory is missing or holds nothing but hidden entries."""
     if directory.is_file():

@@ -277,8 +277,7 @@ class Runner:
         except TimeoutError as exc:
             error = ModelTimeout(self.name, self.timeout_s) if limit.expired() else exc
         except asyncio.CancelledError as exc:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():  # the server is closing
+            if self._closing:
                 raise
             error = RuntimeError("a hook was cancelled: something that it waited for was")
             error.__cause__ = exc

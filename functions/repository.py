@@ -304,7 +304,7 @@ class Repository:
 
     def discover(self) -> None:
         """Make every directory of `--repository` known by name; nothing is loaded."""
-        for directory in directories(self.settings):
+        for directory in artifacts.model_directories(self.settings.repository):
             name = directory.name
             if name not in self.entries:
                 source = Source(name=name, directory=directory, runtime="")
@@ -360,18 +360,6 @@ def _close_quietly(model: ServedModel) -> None:
         model.close()
     except Exception:
         logger.exception("closing a model failed")
-
-
-def directories(settings: Settings) -> list[Path]:
-    """The model directories of `--repository`."""
-    root = Path(settings.repository)
-    if not settings.repository or not root.is_dir():
-        return []
-    return [
-        entry
-        for entry in sorted(root.iterdir())
-        if entry.is_dir() and not entry.name.startswith(".")
-    ]
 
 
 def settings_for(source: Source, settings: Settings) -> Settings:

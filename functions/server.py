@@ -13,10 +13,11 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 from gunicorn.glogging import Logger
 
-from . import forks
+from . import artifacts, forks
 from .errors import FunctionsError
 from .settings import Settings
 from .wire import container
@@ -30,12 +31,6 @@ logger = logging.getLogger(__name__)
 HANG_S = 120
 """An event loop that does not turn for this long is killed and replaced by gunicorn."""
 
-
-SIGNALS = (
-    signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD, signal.SIGHUP, signal.SIGUSR1,
-    signal.SIGUSR2, signal.SIGWINCH, signal.SIGTTIN, signal.SIGTTOU,
-)  # fmt: skip
-"""What gunicorn's master listens to."""
 
 MAX_DEATHS_BEFORE_READY = 3
 """Workers that may die in a row before being ready (killed for memory, crashed in a library)."""
@@ -69,6 +64,13 @@ class JsonLogger(Logger):  # type: ignore[misc]
         """No access log."""
 
 
+class OwnArbiter(Arbiter):  # type: ignore[misc]
+    """gunicorn's master, without its exit codes of workers that mean "stop the server": user code
+    may end a worker with any code. What a worker cannot do, it reports (`report_failure`)."""
+
+    WORKER_BOOT_ERROR = APP_LOAD_ERROR = -1
+
+
 class Application(BaseApplication):  # type: ignore[misc]
     """gunicorn, configured by our settings only (no config files, no command line of its own)."""
 
@@ -83,15 +85,18 @@ class Application(BaseApplication):  # type: ignore[misc]
         self._deaths_before_ready = 0
         self.at_start: list[str] | None = None
         if settings.repository:
-            from . import repository
-
-            self.at_start = [directory.name for directory in repository.directories(settings)]
+            directories = artifacts.model_directories(settings.repository)
+            self.at_start = [directory.name for directory in directories]
         self.board: Board | None = None
         if settings.workers > 1:
             from . import sharing
 
             self.board = sharing.Board(settings.workers)
         super().__init__()
+
+    def run(self) -> None:
+        """Serve. Raises SystemExit at the end."""
+        OwnArbiter(self).run()
 
     def load_config(self) -> None:
         settings = self.settings
@@ -149,7 +154,7 @@ class Application(BaseApplication):  # type: ignore[misc]
 
         repository = Repository(self.settings)
         forks.claim()
-        handlers = {number: signal.getsignal(number) for number in SIGNALS}
+        handlers = {number: signal.getsignal(number) for number in forks.SIGNALS}
         for name, entry in repository.entries.items():
             try:
                 self.preloaded[name] = repository.build(entry.source)
@@ -171,7 +176,10 @@ class Application(BaseApplication):  # type: ignore[misc]
         """In the master: a worker is gone. One that never gets ready is not started for ever."""
         if self.board is not None:
             self.board.clear(worker.slot)
-        if self._read_reports():
+        was_ready = self._read_reports()
+        if self._failure:
+            raise HaltServer(self._failure, 1)
+        if was_ready:
             self._deaths_before_ready = 0
             return
         self._deaths_before_ready += 1

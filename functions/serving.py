@@ -2,8 +2,7 @@
 
 gunicorn binds the listener before it forks, so connections are accepted from the first moment; this
 answers health checks at once and loads the models on a thread meanwhile. A model that cannot be
-loaded ends the process with `Arbiter.APP_LOAD_ERROR`, which makes gunicorn stop instead of
-trying again.
+loaded ends the process, and the server: the master is told the reason, and does not try again.
 """
 
 import asyncio
@@ -13,14 +12,13 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import uvloop
-from gunicorn.arbiter import Arbiter
 
 from . import forks, heap
 from .engine import Engine
 from .errors import FunctionsError
 from .front import Front
 from .repository import Repository
-from .wire import native
+from .wire import container, native
 from .wire.http1 import Limits, Server
 from .wsgi import WsgiBridge
 
@@ -87,7 +85,7 @@ class Serving:
         stopping = loop.create_task(stop.wait())
         done, _ = await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if loading in done and not loading.result():
-            return int(Arbiter.APP_LOAD_ERROR)
+            return container.EXIT_FAILED  # the master has the reason, and stops
         following = loop.create_task(repository.follow())
         await stopping
         repository.draining = True

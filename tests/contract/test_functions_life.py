@@ -333,7 +333,7 @@ def test_importing_functions_is_light() -> None:
 
 
 WILD = """
-import os, signal, sys
+import os, signal, sys, time
 class Wild:
     ASYNCpredict(self, payload, headers=None):
         do = payload.get("do")
@@ -342,6 +342,12 @@ class Wild:
         if do == "raise" and os.fork() == 0:
             open(payload["note"], "w").write(str(os.getpid()))
             raise ValueError("in the child")
+        if do == "terminate":
+            child = os.fork()
+            if child == 0:
+                time.sleep(60)
+            os.kill(child, signal.SIGTERM)
+            return {"predictions": [os.waitpid(child, 0)[1]]}
         if do == "signals":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if do == "end":
@@ -373,6 +379,8 @@ def test_hooks_that_fork_end_or_take_the_signals_do_no_harm(tmp_path: Path, kind
             wait_until(lambda note=note: note.exists() and note.read_text(), "the child")
             wait_until(lambda note=note: not is_alive(int(note.read_text())), "its end")
         assert server.logged("logger", "functions.forks")
+        ended = server.post(predict, {"do": "terminate"}).json()["predictions"]
+        assert ended == [signal.SIGTERM]  # as multiprocessing ends its processes
         for how in ("exit", "key", "gen"):
             assert server.post(predict, {"do": "end", "how": how}, timeout=20).status == 500
         if kind == "async def ":  # on the main thread, where it is allowed
@@ -384,6 +392,19 @@ def test_hooks_that_fork_end_or_take_the_signals_do_no_harm(tmp_path: Path, kind
         assert server.post(predict, {}).json() == own
         server.process.send_signal(signal.SIGTERM)
         assert server.wait_exit(20) == 0
+
+
+@pytest.mark.parametrize("code", [3, 4])  # gunicorn's own ones
+def test_a_worker_that_user_code_ends_is_replaced_whatever_its_exit_code(
+    tmp_path: Path, code: int
+) -> None:
+    source = f"import os\ndef predict(body): os._exit({code}) if body else None\n"
+    directory = write_model(tmp_path / "m", source)
+    with serving("--model-dir", str(directory)) as server:
+        before = server.children()
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            server.post("/v1/models/model:predict", {"end": 1})
+        wait_until(lambda: server.is_ready() and server.children() != before, "the successor")
 
 
 def test_a_load_that_takes_signals_or_exits_while_preloading(tmp_path: Path) -> None:
