@@ -5,7 +5,8 @@ a V2 predictor makes one, where `shape` and `datatype` may be left to the data.
 """
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from functions import jsonio
@@ -33,11 +34,30 @@ def problems(values: Mapping[str, Any]) -> list[str]:
         try:
             if values[name] is not None:
                 language.body(values[name], name)
+                found += [
+                    f"{name}: {text!r} stays this very text: write {{{text}}} for what is there"
+                    for text in _bare_paths(values[name])
+                ]
         except (TemplateError, RecursionError) as error:
             found.append(f"{name}: {error or 'it is nested too deeply'}")
         except ModuleNotFoundError:  # told when the transformer is built, with the extra's name
             continue
     return found
+
+
+_BARE_PATH = re.compile(r"\$(?:\.\.?[\w*@]|\[['\"\d*?]).*", re.ASCII | re.DOTALL)
+
+
+def _bare_paths(source: Any) -> Iterator[str]:
+    """Strings that look like a JSONPath somebody forgot the braces of; nobody sends such texts."""
+    if isinstance(source, Mapping):
+        for value in source.values():
+            yield from _bare_paths(value)
+    elif isinstance(source, list):
+        for value in source:
+            yield from _bare_paths(value)
+    elif isinstance(source, str) and _BARE_PATH.fullmatch(source):
+        yield source
 
 
 class JsonTransformer:

@@ -148,7 +148,10 @@ def load(place: Path) -> Any:
     try:
         slow = AutoTokenizer.from_pretrained(str(place), local_files_only=True)
     except Exception as error:
-        raise LoadFailed(f"{place} holds no tokenizer: {error}") from None
+        raise LoadFailed(
+            f"{place.absolute()} holds no tokenizer: there is no tokenizer.json, and transformers"
+            f" says: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
+        ) from None
     backend = getattr(slow, "backend_tokenizer", None)
     if backend is None:
         raise LoadFailed(f"the tokenizer in {place} has no fast form: convert it to tokenizer.json")

@@ -329,6 +329,8 @@ def test_what_an_answer_takes_from_the_request_must_be_there_first(answer: str) 
         ({"answer": "{nope.x}"}, "must start with"),
         ({"request": "{answer.x}"}, "must start with"),
         ({"request": '{"a": }'}, "a JSON document"),
+        ({"request": {"instances": ["$.a"]}}, r"write \{\$\.a\}"),
+        ({"answer": "$['a'][0]"}, "stays this very text"),
         ({"answer": {"a": ["{$.b[?(@.c =~ 'x+')]}"]}}, "=~ and sub"),
     ],
 )
