@@ -7,6 +7,7 @@ cent.
 
 import base64
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -47,6 +48,9 @@ archive.close()
 """
 
 
+_KEEPING = {"MALLOC_TRIM_THRESHOLD_": str(64 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
+
+
 @dataclass(frozen=True, slots=True)
 class Images:
     """What a burst of photographs showed."""
@@ -71,12 +75,17 @@ class Bench:
         self.options = options
         self.seconds = max(4.0, options.seconds)
 
-    def raw(self) -> Images:
+    def raw(self, *, keeping: bool = False) -> Images:
+        """The loop by itself; `keeping`: with the C library told to keep freed memory, which our
+        server sees to (`--keep-freed-mb`)."""
         command = [
             "taskset", "-c", str(measured_core()), sys.executable, "-c", _RAW, str(self.archive),
             str(self.body), str(self.seconds),
         ]  # fmt: skip
-        done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+        environ = {**os.environ, **(_KEEPING if keeping else {})}
+        done = subprocess.run(
+            command, check=True, capture_output=True, text=True, cwd=ROOT, env=environ
+        )
         per_second, cpu_ms = map(float, done.stdout.splitlines()[-1].split())
         return Images(per_second, cpu_ms)
 
@@ -136,6 +145,9 @@ def _one_core(bench: Bench) -> tuple[list[Row], float]:
             a, b = _rounds(bench, lambda clients=clients: bench.load(server, clients), bench.raw)
             rows.append(_row(name, a, b, "raw torch loop", 0.97))
         single = rows[-1].ours
+        a, b = _rounds(bench, lambda: bench.load(server, 1), lambda: bench.raw(keeping=True))
+        loop = "raw torch loop that keeps freed memory"
+        rows.append(_row(f"{_WHAT}, 1 client, one core", a, b, loop, None))
         if has_torchserve():
             body = bench.body.read_bytes()
             with torchserve(bench.body.parent, "m", bench.archive, PATH, body) as peer:
@@ -196,7 +208,7 @@ def _rounds(
 
 
 def _row(
-    name: str, a: list[Images], b: list[Images], peer: str, floor: float, note: str = ""
+    name: str, a: list[Images], b: list[Images], peer: str, floor: float | None, note: str = ""
 ) -> Row:
     cpu = statistics.median(y.cpu_ms / x.cpu_ms for x, y in zip(a, b, strict=True))
     own = statistics.median(x.cpu_ms for x in a)
