@@ -45,17 +45,17 @@ class RateLimit:
     """A token bucket of one second's worth; 0 a second means no limit."""
 
     def __init__(self, per_s: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._per_s = per_s
+        self.per_s = per_s
         self._clock = clock
         self._tokens = float(per_s)
         self._then = clock()
 
     def take(self) -> bool:
         """One request more? (Called under the GIL from threads: a lost update costs one token.)"""
-        if not self._per_s:
+        if not self.per_s:
             return True
         now = self._clock()
-        self._tokens = min(self._per_s, self._tokens + (now - self._then) * self._per_s)
+        self._tokens = min(self.per_s, self._tokens + (now - self._then) * self.per_s)
         self._then = now
         if self._tokens < 1:
             return False
@@ -126,6 +126,11 @@ class Adapter:
             self.metrics.count("refused", "rate")
             return Answer(status=429, error="too many requests", headers={"Retry-After": "1"})
         return None
+
+    @property
+    def per_minute(self) -> int:
+        """Requests a minute that are let through; 0: any number."""
+        return self._rate.per_s * 60
 
     @property
     def is_guarded(self) -> bool:

@@ -78,7 +78,7 @@ def make_app(adapter: Adapter, max_body_bytes: int) -> Flask:
     @app.route("/", methods=["OPTIONS"], defaults={"path": ""})
     @app.route("/<path:path>", methods=["OPTIONS"])
     def consent(path: str) -> Response:
-        return web.handshake()
+        return web.handshake(adapter.per_minute)
 
     return app
 

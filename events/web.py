@@ -41,13 +41,13 @@ def problem(status: int, message: str, headers: dict[str, str] | None = None) ->
     return response  # type: ignore[no-any-return]
 
 
-def handshake() -> Response:
-    """CloudEvents webhook 4: consent is in the headers, for whoever asks by OPTIONS."""
+def handshake(per_minute: int = 0) -> Response:
+    """CloudEvents webhook 4: consent is in the headers, for all who ask by OPTIONS; 0: any rate."""
     response = Response(status=200)
     response.headers["Allow"] = "POST, OPTIONS"
     origin = request.headers.get("WebHook-Request-Origin")
     if origin:
         response.headers["WebHook-Allowed-Origin"] = origin
         if request.headers.get("WebHook-Request-Rate"):
-            response.headers["WebHook-Allowed-Rate"] = "*"
+            response.headers["WebHook-Allowed-Rate"] = str(per_minute) if per_minute else "*"
     return response

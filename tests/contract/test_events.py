@@ -285,9 +285,17 @@ def test_adapter_with_credentials_and_a_list_of_buckets(tmp_path: Path) -> None:
     with (
         Upstream() as sink,
         running(
-            tmp_path, "adapter", K_SINK=sink.url, TURNOUT_TOKEN="secret", TURNOUT_BUCKETS="mnist"
+            tmp_path,
+            "adapter",
+            K_SINK=sink.url,
+            TURNOUT_TOKEN="secret",
+            TURNOUT_BUCKETS="mnist",
+            TURNOUT_RATE_PER_SECOND="500",
         ) as program,
     ):
+        asked = {"WebHook-Request-Origin": "events.example", "WebHook-Request-Rate": "100"}
+        allowed = program.request("OPTIONS", "/", headers=asked)[1]["webhook-allowed-rate"]
+        assert allowed == "30000"  # a minute
         assert program.post(shapes.records())[0] == 401
         bearer = {"Authorization": "Bearer secret"}
         assert program.post(shapes.records(), bearer)[0] == 204
