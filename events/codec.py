@@ -30,6 +30,8 @@ STRUCTURED_JSON = "application/cloudevents+json"
 BATCH = "application/cloudevents-batch"
 BATCH_JSON = "application/cloudevents-batch+json"
 
+NO_EVENT = "not a CloudEvent: neither `ce-` headers nor an application/cloudevents content type"
+
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 Message = tuple[dict[str, str], bytes]
 """Headers and body."""
@@ -120,9 +122,7 @@ def decode(headers: Headers, body: bytes) -> list[Event]:
     lowered = lower(headers)
     mode = mode_of(lowered)
     if mode is None:
-        raise InvalidEvent(
-            "not a CloudEvent: neither `ce-` headers nor an application/cloudevents content type"
-        )
+        raise InvalidEvent(NO_EVENT)
     if mode == "binary":
         return [_decode_binary(lowered, body)]
     _require_json(lowered["content-type"], BATCH if mode == "batch" else STRUCTURED)

@@ -8,7 +8,7 @@ from pathlib import Path
 from flask import Flask, Response, request
 
 from . import codec, spec, web
-from .errors import EventsError
+from .errors import EventsError, InvalidEvent
 from .front import SinkFront
 from .http import Client
 from .jobs import PATH, Jobs, wants_async
@@ -57,8 +57,10 @@ def take(
         return _problem(413, reason)
     lowered = codec.lower(headers)
     try:
-        if codec.mode_of(lowered) is None and wants_async(lowered):
-            return jobs.submit(lowered, body)
+        if codec.mode_of(lowered) is None:
+            if wants_async(lowered):
+                return jobs.submit(lowered, body)
+            raise InvalidEvent(f"{codec.NO_EVENT}; a graph's request needs Prefer: respond-async")
         found = codec.decode(lowered, body)
     except EventsError as error:
         sink.metrics.count("events", "invalid")

@@ -7,7 +7,7 @@ compiled object. `RULES` is the table docs/lint.md is generated from (`python -m
 
 from knative.api.problems import Problem, Report
 from knative.compiler import CompileResult
-from knative.lint import graphs, safety, scale, start
+from knative.lint import graphs, loops, safety, scale, start
 from knative.lint.rule import Rule, View
 
 RULES: tuple[Rule, ...] = (
@@ -15,6 +15,7 @@ RULES: tuple[Rule, ...] = (
     *scale.RULES,
     *start.RULES,
     *safety.RULES,
+    *loops.RULES,
 )
 """All rules, in the order of the documentation."""
 

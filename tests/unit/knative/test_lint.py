@@ -42,6 +42,20 @@ def _ksvc(pod: dict[str, Any], annotations: dict[str, str] | None = None) -> dic
     }
 
 
+def _files(name: str, prefix: str, result: dict[str, Any], **s3: Any) -> dict[str, Any]:
+    """A trigger about objects in one bucket."""
+    return {
+        "apiVersion": "turnout.dev/v1alpha1",
+        "kind": "InferenceTrigger",
+        "metadata": {"name": name},
+        "spec": {
+            "source": {"s3": {"bucket": "mnist", "prefix": prefix, **s3}},
+            "target": {"url": "http://graph"},
+            "result": result,
+        },
+    }
+
+
 def _graph(steps: list[dict[str, Any]], **spec: Any) -> dict[str, Any]:
     return {
         "apiVersion": "serving.kserve.io/v1alpha1",
@@ -163,6 +177,17 @@ ROWS: list[tuple[str, list[dict[str, Any]], list[dict[str, Any]]]] = [
         [_graph([A], propagateHeaders=["x-trace"])],
         [_graph([A], propagateHeaders=["X-Trace", "x-.*"])],
     ),
+    (
+        "trigger-loop",
+        [
+            _files("a", "in/", {"write": {"key": "out/{object.name}.json"}}),
+            _files("b", "out/", {"copy": {"key": "in/{$.label}/{object.name}"}}),
+        ],
+        [
+            _files("a", "in/", {"write": {"key": "out/{object.name}.json"}}),
+            _files("b", "out/", {"copy": {"key": "done/{$.label}/{object.name}"}}),
+        ],
+    ),
     ("cold-chain", [_graph([A] * 3, prewarm="none")], [_graph([A] * 3)]),
 ]
 
@@ -192,3 +217,60 @@ def test_findings_end_with_the_remedy() -> None:
     for problem in lint.check(compiler.compile_text(text)):
         rule = next(r for r in lint.RULES if r.id == problem.rule)
         assert problem.message.endswith(f"; {rule.remedy}")
+
+
+@pytest.mark.parametrize(
+    ("pair", "loops"),
+    [
+        # the usual result beside the input, watched by a second trigger that copies back
+        ((("in/", {"write": {}}), ("in/", {"copy": {"key": "in/x/{object.name}"}})), True),
+        # other suffixes never meet
+        (
+            (
+                ("in/", {"write": {}}, {"suffix": ".png"}),
+                ("in/", {"copy": {"key": "in/x/{object.name}"}}, {"suffix": ".json"}),
+            ),
+            False,
+        ),
+        # another bucket, a computed one that may be the watched one, one that may not
+        ((("in/", {"copy": {"bucket": "other"}}), ("out/", {"copy": {"key": "in/a"}})), False),
+        (
+            (
+                ("in/", {"copy": {"bucket": "mni{$.x}", "key": "out/a"}}),
+                ("out/", {"move": {"key": "in/a"}}),
+            ),
+            True,
+        ),
+        (
+            (
+                ("in/", {"copy": {"bucket": "digit-{$.x}", "key": "out/a"}}),
+                ("out/", {"move": {"key": "in/a"}}),
+            ),
+            False,
+        ),
+        # a chain is no circle, nor is a trigger that writes into its own prefix
+        (
+            (("in/", {"copy": {"key": "out/{object.name}"}}), ("out/", {"copy": {"key": "z"}})),
+            False,
+        ),
+        ((("in/", {"write": {}}), ("out/", {"write": {}})), False),
+    ],
+)
+def test_which_triggers_may_wake_each_other(pair: tuple[Any, Any], loops: bool) -> None:
+    manifests = [
+        _files(name, one[0], one[1], **(one[2] if len(one) > 2 else {}))
+        for name, one in zip("ab", pair, strict=True)
+    ]
+    assert ("trigger-loop" in _rules(manifests)) is loops
+
+
+def test_a_circle_of_three_is_named() -> None:
+    ring = [
+        _files(f"t{n}", f"{n}/", {"copy": {"key": f"{(n + 1) % 3}/{{object.name}}"}})
+        for n in range(3)
+    ]
+    text = "\n---\n".join(json.dumps(one) for one in ring)
+    found = lint.check(compiler.compile_text(text, file="x.yaml"))
+    said = [p.message for p in found if p.rule == "trigger-loop"]
+    assert len(said) == 3
+    assert "t0 -> t1 -> t2 -> t0" in said[0]
