@@ -17,7 +17,15 @@ from typing import Any
 from . import codec, effects, filters, lineage, request, storage
 from . import event as events
 from .effects import Answer, Effects
-from .errors import DeliveryFailed, EventsError, InFlight, InvalidEvent, Refused, TryAgain
+from .errors import (
+    DeliveryFailed,
+    EventsError,
+    InFlight,
+    InvalidEvent,
+    ObjectGone,
+    Refused,
+    TryAgain,
+)
 from .event import Event
 from .gate import Gate, KeyedLocks, Once
 from .http import Answer as HttpAnswer
@@ -317,6 +325,12 @@ class Sink:
         return Outcome(status=200, kind="replied", reply=reply, message=message, facts=facts)
 
     def _remove(self, event: Event, about: ObjectRef) -> Outcome:
+        try:
+            self._store.head(about.bucket, about.key)
+        except ObjectGone:
+            pass
+        else:
+            return ignored("the object is there: another version of it, or a new upload")
         documents = effects.object_documents(event, about, Answer(body=b"", content_type=""))
         name = self._effects.undo(about, documents)
         return Outcome(status=204, kind="done", facts={"deleted": name})

@@ -22,6 +22,9 @@ SOURCE = "seaweedfs:s3"
 _HIDDEN = (".uploads", ".versions", ".tmp")
 """Directories the S3 gateway keeps for itself inside a bucket."""
 
+_VERSIONS = ".versions"
+"""In a bucket with versions, version ID of KEY is the file `KEY.versions/v_ID`."""
+
 
 def is_notification(body: Mapping[str, Any]) -> bool:
     """Of any file of the filer: also of those that are no S3 objects."""
@@ -43,10 +46,15 @@ def to_event(body: Mapping[str, Any]) -> Event | None:
         path = f"{parent}/{new.get('name', '')}"[len(ROOT) :]
     bucket, _, key = path.partition("/")
     entry = new or old
+    version = _extended(entry, "Seaweed-X-Amz-Version-Id")
+    if version and key.endswith(f"{_VERSIONS}/v_{version}"):
+        key = key.removesuffix(f"{_VERSIONS}/v_{version}")
     if not key or entry.get("is_directory") or _is_hidden(key):
         return None
-    version = _extended(entry, "Seaweed-X-Amz-Version-Id")
+    marker = _extended(entry, "Seaweed-X-Amz-Delete-Marker") == "true"
     name = _event_name(kind, old, new)
+    if marker:
+        name = "ObjectRemoved:DeleteMarkerCreated" if kind == "create" else None
     if name is None:
         return None
     attributes = entry.get("attributes")
@@ -68,8 +76,9 @@ def to_event(body: Mapping[str, Any]) -> Event | None:
                 "contentType": attributes.get("mime"),
                 **({"userMetadata": metadata} if metadata else {}),
                 "versionId": version,
-                # A delete carries the old entry: the same sequencer as the upload it undoes.
-                "sequencer": f"{_nanoseconds(entry, attributes):016X}",
+                # A delete carries the old entry: the same sequencer as the upload it undoes. The
+                # time of a delete marker is known to the second only: not good enough for an order.
+                "sequencer": None if marker else f"{_nanoseconds(entry, attributes):016X}",
             },
         },
     }
@@ -97,7 +106,7 @@ def _entry(message: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _is_hidden(key: str) -> bool:
-    return any(part in _HIDDEN or part.endswith(".versions") for part in key.split("/")[:-1])
+    return any(part in _HIDDEN for part in key.split("/")[:-1])
 
 
 def _content(entry: Mapping[str, Any]) -> object:

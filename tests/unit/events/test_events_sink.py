@@ -391,7 +391,11 @@ def test_a_removed_object_takes_its_result_along() -> None:
     world = World(changes)
     assert world.upload("a.png").status == 204
     assert ("answers", "a.png.json") in world.store.objects
-    assert world.sink.handle(object_event("a.png", name="ObjectRemoved:Delete")).status == 204
+    removed = object_event("a.png", name="ObjectRemoved:Delete", sequencer="0A")
+    assert world.sink.handle(removed).kind == "ignored"  # an old version; the newest is there
+    del world.store.objects["mnist", "a.png"]
+    removed = object_event("a.png", name="ObjectRemoved:Delete", sequencer="0B")
+    assert world.sink.handle(removed).kind == "done"
     assert ("answers", "a.png.json") not in world.store.objects
     assert len(world.client.calls) == 1
     world.store.load("answers", "b.png.json", b"somebody's own")

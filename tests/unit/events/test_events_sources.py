@@ -1,5 +1,6 @@
 """Every producer's notification becomes the same CloudEvent; keys survive; rubbish is refused."""
 
+import base64
 import json
 from typing import Any
 
@@ -185,7 +186,6 @@ WRITTEN = shapes.seaweed_entry("x", fid=3)
         (shapes.SEAWEED_DIRECTORY, None),
         (shapes.seaweed("mnist"), None),
         (shapes.seaweed("mnist/.uploads/1_2/0001.part"), None),
-        (shapes.seaweed("mnist/x.versions/v_1"), None),
         (
             shapes.seaweed(kind="update", old_entry=CREATED["new_entry"], new_entry=TAGGED),
             "ObjectTagging:Put",
@@ -206,6 +206,55 @@ WRITTEN = shapes.seaweed_entry("x", fid=3)
 def test_seaweedfs_reports_more_than_objects(body: Any, name: str | None) -> None:
     events = read(body).events
     assert [event.type for event in events] == ([f"com.amazonaws.s3.{name}"] if name else [])
+
+
+VERSION = "67135ea8de6386a3cc5327ee6551ebb3"
+
+
+def versioned(kind: str = "create", **extended: str) -> dict[str, Any]:
+    """As SeaweedFS 4.48 reports a version of `dir/a.png`."""
+    encoded = base64.b64encode(VERSION.encode()).decode()
+    tags = {"Seaweed-X-Amz-Version-Id": encoded, **extended}
+    entry = shapes.seaweed_entry(f"v_{VERSION}", tags=tags)
+    which = "old_entry" if kind == "delete" else "new_entry"
+    path = f"mnist/dir/a.png.versions/v_{VERSION}"
+    return shapes.seaweed(path, kind, **{which: entry}, new_parent_path="/buckets/mnist/dir")
+
+
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        (versioned(), "ObjectCreated:Put"),
+        (versioned("delete"), "ObjectRemoved:Delete"),
+        (
+            versioned(**{"Seaweed-X-Amz-Delete-Marker": "dHJ1ZQ=="}),
+            "ObjectRemoved:DeleteMarkerCreated",
+        ),
+    ],
+)
+def test_versions_of_seaweedfs_are_versions_of_their_object(body: Any, name: str) -> None:
+    (event,) = read(body).events
+    about = storage.object_of(event)
+    assert about is not None
+    assert (event.subject, about.key) == ("dir/a.png", "dir/a.png")
+    assert (about.event_name, about.version_id) == (name, VERSION)
+    assert (about.sequencer is None) is name.endswith("MarkerCreated")
+
+
+def test_keeping_the_books_of_versions_is_no_event() -> None:
+    entry = versioned()["message"]["new_entry"]
+    older = {"Seaweed-X-Amz-Noncurrent-Since-Ns": "MQ=="}
+    since = {**entry, "extended": {**entry["extended"], **older}}
+    update = versioned("update")
+    update["message"] |= {"old_entry": entry, "new_entry": since}
+    assert read(update).events == ()
+    folder = {"name": "a.png.versions", "is_directory": True}
+    assert read(shapes.seaweed("mnist/dir/a.png.versions", new_entry=folder)).events == ()
+    marker = {"Seaweed-X-Amz-Delete-Marker": "dHJ1ZQ=="}
+    assert read(versioned("delete", **marker)).events == ()
+    # A key that merely looks like it.
+    (event,) = read(shapes.seaweed("mnist/a.versions/v_1")).events
+    assert event.subject == "a.versions/v_1"
 
 
 def test_a_seaweedfs_rename_is_a_new_object_under_its_new_name() -> None:
