@@ -21,11 +21,6 @@ if TYPE_CHECKING:
         def hexdigest(self) -> str: ...
 
 
-try:
-    from zlib_ng.zlib_ng import crc32
-except ImportError:
-    from zlib import crc32
-
 CHUNK = 1 << 20
 
 PREFERENCE = ("sha256", "crc64nvme", "crc32c", "crc32", "md5", "sha1", "gitsha1")
@@ -41,6 +36,22 @@ CRC_OF_PARTS = "crc32-of-parts-"
 
 COMBINABLE = frozenset({"crc32"})
 """Algorithms whose value for a whole follows from the values of any parts."""
+
+
+_crc32: Callable[[bytes | bytearray | memoryview, int], int] | None = None
+
+
+def crc32(data: bytes | bytearray | memoryview, value: int = 0) -> int:
+    """CRC-32 of `data` appended to what has the CRC `value`. A copy of local files needs none: the
+    library (3 ms) is imported by the first call."""
+    global _crc32
+    if _crc32 is None:
+        try:
+            from zlib_ng.zlib_ng import crc32 as function
+        except ImportError:
+            from zlib import crc32 as function
+        _crc32 = function
+    return _crc32(data, value)
 
 
 class Crc32:
