@@ -8,6 +8,8 @@ owners, special permission bits and times are not taken over. Links are made las
 member is ever written through one.
 """
 
+import gzip
+import hashlib
 import os
 import stat
 import tarfile
@@ -87,17 +89,41 @@ def unpack_staged(
     tree = staging.root / "unpacked"
     _remove(tree)
     tree.mkdir()
-    status = os.statvfs(staging.root)
+    limits = _limits(archive, staging.root, settings, control)
+    return (tree, *unpack(archive, tree, limits))
+
+
+def unpack_gzipped(staging: Staging, path: str, settings: Settings, control: Control) -> str:
+    """Put the content of a staged gzip file in its place; the digest of that content."""
+    packed = staging.tree / path
+    plain = staging.root / f"plain-{hashlib.sha256(path.encode()).hexdigest()[:16]}"
+    limits = _limits(packed, staging.root, settings, control)
+    crc = digest.Crc32()
+    try:
+        with gzip.open(packed) as content, plain.open("wb") as out:
+            while chunk := content.read(_CHUNK):
+                limits.chunk(len(chunk))
+                crc.update(chunk)
+                out.write(chunk)
+    except (gzip.BadGzipFile, zlib.error, EOFError) as exc:
+        cause = f"its Content-Encoding says gzip, but {exc}; correct that or upload it again"
+        raise UnsafeArchive(limits.archive, cause) from exc
+    staging.forget(path)  # what is noted of its parts is about the packed bytes
+    os.replace(plain, packed)
+    return f"crc32:{crc.hexdigest()}"
+
+
+def _limits(archive: Path, volume: Path, settings: Settings, control: Control) -> Limits:
+    status = os.statvfs(volume)
     free = status.f_bavail * status.f_frsize
-    limits = Limits(
-        archive=os.path.basename(record.path),
-        packed=max(1, record.size),
+    return Limits(
+        archive=archive.name,
+        packed=max(1, archive.stat().st_size),
         max_bytes=min(settings.unpack_max_bytes or free, free),
         max_files=settings.unpack_max_files,
         max_ratio=settings.unpack_max_ratio,
         control=control,
     )
-    return (tree, *unpack(archive, tree, limits))
 
 
 def _remove(tree: Path) -> None:

@@ -193,7 +193,7 @@ class Engine:
         if found is not None:
             file.key = ""
             self.progress.from_cache(item.size or 0)
-            self.finish(file, found)
+            self._finished(file, found)
             return
         self._fetch(file)
 
@@ -364,6 +364,16 @@ class Engine:
         self.start(file)
 
     def finish(self, file: File, found: str) -> None:
+        """The file is there and verified; `found` is its digest."""
+        if file.item.gzipped:
+            from . import archive
+
+            found = archive.unpack_gzipped(
+                file.staging, file.item.path, self.settings, self.control
+            )
+        self._finished(file, found)
+
+    def _finished(self, file: File, found: str) -> None:
         status = file.path.stat()
         if file.item.mode & 0o111 and status.st_nlink == 1 and not file.path.is_symlink():
             file.path.chmod(0o755)  # not through a link: its permissions are the source's

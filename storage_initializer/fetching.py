@@ -362,7 +362,8 @@ class Fetch:
         """The record of a file that need not be fetched: staged, or published and unchanged."""
         record = staging.files.get(item.path)
         if record is not None:
-            if not item.version or (record.version, record.size) != (item.version, item.size):
+            same = record.version == item.version and (item.gzipped or record.size == item.size)
+            if not item.version or not same:
                 staging.forget(item.path)
                 return None
             for base in (staging.tree, staging.dest):

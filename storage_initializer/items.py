@@ -27,6 +27,8 @@ RESERVED = frozenset({MARKER_NAME, STAGING_NAME})
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 ZIP_SUFFIXES = (".zip",)
+PACKED_SUFFIXES = (".gz", ".tgz", ".br", ".zst", ".z")
+"""What servers often declare as a content coding although the file simply is that."""
 
 
 def is_archive(name: str) -> bool:
@@ -55,6 +57,9 @@ class Item(Record):
     """Whether parts of it can be asked for."""
     part_bytes: int = 0
     """Size of the parts it was probably uploaded in; 0: unknown. Ranges go along them."""
+    gzipped: bool = False
+    """Stored with `Content-Encoding: gzip`: size and checksums are those of the stored bytes, which
+    are unpacked once they are verified."""
     mode: int = 0o644
     """Permission bits; only the execute bits are meaningful."""
 

@@ -47,7 +47,8 @@ class Settings(Record):
     part_bytes: int = 16 * MIB
     """`STORAGE_PART_BYTES`: size of the ranges a big file is fetched in, in parallel."""
     attempts: int = 8
-    """`STORAGE_ATTEMPTS`: tries of one range without a byte of progress before giving up."""
+    """`STORAGE_ATTEMPTS` (or `S3_MAX_ATTEMPTS`): tries of one range without a byte of
+    progress before giving up."""
     connect_timeout_s: float = 15.0
     """`STORAGE_CONNECT_TIMEOUT_SECONDS` (or `S3_CONNECT_TIMEOUT`): TCP and TLS handshake."""
     stall_s: float = 30.0
@@ -133,7 +134,12 @@ class Settings(Record):
                 "STORAGE_SMALL_CONCURRENCY", 0 if concurrency == 1 else 4 * concurrency, 0, 1024
             ),
             part_bytes=reader.size("STORAGE_PART_BYTES", defaults.part_bytes, 64 * KIB),
-            attempts=reader.number("STORAGE_ATTEMPTS", defaults.attempts, 1, 1000),
+            attempts=reader.number(
+                "STORAGE_ATTEMPTS",
+                reader.number("S3_MAX_ATTEMPTS", defaults.attempts, 1, 1000),
+                1,
+                1000,
+            ),
             connect_timeout_s=reader.seconds(
                 "STORAGE_CONNECT_TIMEOUT_SECONDS",
                 reader.seconds("S3_CONNECT_TIMEOUT", defaults.connect_timeout_s, 0.01),
@@ -175,6 +181,11 @@ class Settings(Record):
             no_proxy=_no_proxy(env),
             environ=MappingProxyType(dict(env)),
         )
+        if reader.flag("CONFIDENTIAL_ENABLED", False):
+            reader.problems.append(
+                "CONFIDENTIAL_ENABLED: encrypted models (JWE) are not decrypted here; "
+                "use KServe's storage initializer image for them, or unset it"
+            )
         if reader.problems:
             raise InvalidSettings(reader.problems)
         return settings

@@ -104,7 +104,7 @@ class Swarm:
     def add(self, file: File) -> bool:
         """Take the file, or leave it to the threads."""
         size = file.item.size
-        if size is None or size > SMALL_BYTES:
+        if size is None or size > SMALL_BYTES or file.item.gzipped:
             return False
         if self._refusals.get(id(file.source), 0) >= REFUSALS:
             return False

@@ -120,6 +120,13 @@ def parse(text: str) -> Uri:
         return _parse_path(text)
     scheme = text.partition("://")[0].lower()
     provider = PROVIDERS.get(scheme)
+    if scheme == "modelscope":
+        model = redact(text).partition("://")[2]
+        raise InvalidUri(
+            redact(text),
+            "ModelScope is not supported; most of its models are on Hugging Face too: "
+            f"hf://{model}; or copy the model to a bucket or volume of your own (s3://, pvc://)",
+        )
     if provider is None:
         known = ", ".join(f"{name}://" for name in PROVIDERS)
         raise InvalidUri(redact(text), f"unknown scheme {scheme}://; known: {known} or a path")

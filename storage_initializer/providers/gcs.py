@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 
 from storage_initializer.context import Context, refusal
 from storage_initializer.errors import AccessDenied, Changed, MissingExtra, NotFound, StorageError
-from storage_initializer.items import HttpSource, Item
+from storage_initializer.items import PACKED_SUFFIXES, HttpSource, Item
 from storage_initializer.uri import Uri
 from storage_initializer.wire import Request, Tls
 
@@ -45,6 +45,8 @@ class GcsSource(HttpSource):
         named = context.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
         self._tokens = None if emulator and not named else _tokens(context)
         self._tls = Tls()
+        self._gzipped: set[str] = set()
+        """Addresses of the objects that are stored with `Content-Encoding: gzip`."""
 
     def items(self) -> Iterator[Item]:
         name = self._name
@@ -54,13 +56,7 @@ class GcsSource(HttpSource):
                 self.filtered = False
                 item = self._item(_json(answer[2], self.shown), basename(name))
                 checks = {**item.checks, **({"sha256": self._sha256} if self._sha256 else {})}
-                yield Item(
-                    path=item.path,
-                    size=item.size,
-                    version=item.version,
-                    checks=checks,
-                    ref=item.ref,
-                )
+                yield item.but(checks=checks)
                 return
         self.filtered = True
         prefix = name if not name or name.endswith("/") else f"{name}/"
@@ -76,7 +72,7 @@ class GcsSource(HttpSource):
             raise NotFound(self.shown, what)
 
     def _list(self, prefix: str) -> Iterator[Mapping[str, Any]]:
-        fields = "nextPageToken,items(name,size,md5Hash,crc32c,generation,etag)"
+        fields = "nextPageToken,items(name,size,md5Hash,crc32c,generation,etag,contentEncoding)"
         token = ""
         while True:
             query = {"prefix": prefix, "maxResults": "1000", "fields": fields}
@@ -96,12 +92,17 @@ class GcsSource(HttpSource):
                 checks[algorithm] = base64.b64decode(str(entry[field])).hex()
         name, generation = str(entry["name"]), str(entry.get("generation", ""))
         pinned = f"&generation={generation}" if generation else ""
+        ref = f"{self._download_url(name)}?alt=media{pinned}"
+        gzipped = str(entry.get("contentEncoding", "")).strip().lower() in ("gzip", "x-gzip")
+        if gzipped:
+            self._gzipped.add(ref)
         return Item(
             path=relative,
             size=int(entry["size"]),
             version=generation or str(entry.get("etag", "")),
             checks=checks,
-            ref=f"{self._download_url(name)}?alt=media{pinned}",
+            ref=ref,
+            gzipped=gzipped and not relative.lower().endswith(PACKED_SUFFIXES),
         )
 
     def _object_url(self, name: str) -> str:
@@ -126,6 +127,9 @@ class GcsSource(HttpSource):
     def request(self, item: Item, start: int, stop: int | None) -> Request:
         request = self._to(item.ref)
         request.where = f"gs://{self._bucket}/{item.path}"
+        if item.ref in self._gzipped:
+            # Else it would be unpacked on the way: no ranges, and nothing to hold a checksum to.
+            request.headers["Accept-Encoding"] = "gzip"
         if start or stop is not None:
             request.headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
         return request

@@ -15,14 +15,12 @@ from urllib.parse import parse_qsl, unquote, urljoin, urlsplit
 
 from storage_initializer.context import Context, refusal
 from storage_initializer.errors import Changed, InvalidSettings, NotFound, Relocated, StorageError
-from storage_initializer.items import HttpSource, Item
+from storage_initializer.items import PACKED_SUFFIXES, HttpSource, Item
 from storage_initializer.uri import Uri
 from storage_initializer.wire import Request, Tls
 
 MAX_REDIRECTS = 10
 _CODINGS = frozenset({"gzip", "x-gzip", "br", "deflate", "zstd", "compress"})
-_PACKED = (".gz", ".tgz", ".br", ".zst", ".z")
-"""Some servers declare as a coding what the file simply is."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -58,7 +56,7 @@ class HttpFile(HttpSource):
         if not name:
             raise NotFound(self.shown, "the URL does not name a file")
         coding = headers.get("content-encoding", "").strip().lower()
-        if coding in _CODINGS and not name.lower().endswith(_PACKED):
+        if coding in _CODINGS and not name.lower().endswith(PACKED_SUFFIXES):
             raise StorageError(
                 f"{self.shown}: the server sends it {coding}-compressed although asked for the "
                 "plain bytes; switch that off there for this file"

@@ -60,6 +60,7 @@ def test_uris_are_classified(text: str, provider: str, authority: str, path: str
         ("s3://b/x\n", "spaces"),
         ("s3://b/x\x00y", "control"),
         ("ftp://host/x", "unknown scheme"),
+        ("modelscope://owner/model:v1", "hf://owner/model:v1"),
         ("s3:///key", "no bucket name"),
         ("s3://under score/key", "no bucket name"),
         ("https://host", "names a host but no file"),
@@ -146,6 +147,17 @@ def test_all_problems_are_reported_together() -> None:
     assert [problem.split("=")[0] for problem in caught.value.problems] == [
         "STORAGE_CONCURRENCY", "STORAGE_PART_BYTES", "LOG_LEVEL",
     ]  # fmt: skip
+
+
+def test_encrypted_models_are_refused_and_not_left_encrypted() -> None:
+    with pytest.raises(InvalidSettings, match="CONFIDENTIAL_ENABLED"):
+        Settings.from_env({"CONFIDENTIAL_ENABLED": "true"})
+    assert Settings.from_env({"CONFIDENTIAL_ENABLED": "false"}).attempts == 8
+
+
+def test_kserves_number_of_attempts_is_understood() -> None:
+    assert Settings.from_env({"S3_MAX_ATTEMPTS": "3"}).attempts == 3
+    assert Settings.from_env({"S3_MAX_ATTEMPTS": "3", "STORAGE_ATTEMPTS": "5"}).attempts == 5
 
 
 def test_kserve_names_are_understood_and_ours_win() -> None:
