@@ -187,6 +187,8 @@ def _has_bool(value: Any) -> bool:
 
 
 def _type(found: Array) -> str:
+    if found.dtype.kind == "O" and not found.ndim and found.item() is None:
+        return "Null"
     return {"U": "String", "b": "Bool", "f": "Number", "i": "Number", "u": "Number"}.get(
         found.dtype.kind, "Object"
     )

@@ -39,6 +39,15 @@ DATATYPES = {
 }  # fmt: skip
 
 
+def reason(text: str) -> str:
+    """The one line of an error of TensorFlow's that says what is wrong."""
+    lines = [line.strip() for line in text.splitlines()]
+    if lines[:1] == ["Graph execution error:"]:  # then where, a stack, what, and the node
+        frames = ("Graph execution", "Detected at", "<stack", "File ", "[[{{")
+        lines = [line for line in lines if line and not line.startswith(frames)][-1:] or lines
+    return lines[0][:1000] if lines else ""
+
+
 class Signature:
     """One signature of a loaded version: names, types and the function."""
 
@@ -100,10 +109,10 @@ class Version:
             fed = {name: tf.constant(array) for name, array in inputs.items()}
             outputs = signature.function(**fed)
         except (tf.errors.InvalidArgumentError, TypeError, ValueError) as exc:
-            raise InvalidRequest(str(exc).split("\n")[0][:1000]) from exc
+            raise InvalidRequest(reason(str(exc))) from exc
         except tf.errors.OpError as exc:
             status = wire.HTTP_STATUS.get(exc.error_code, 500)
-            raise StatusError(status, exc.message.split("\n")[0][:1000]) from exc
+            raise StatusError(status, reason(exc.message)) from exc
         return {name: _array(outputs[name].numpy()) for name in signature.outputs}
 
 

@@ -13,6 +13,7 @@ import pytest
 from functions import tensors, tfs_rest
 from functions.errors import StatusError
 from functions.model import TensorSpec
+from functions.runtimes.tensorflow import reason
 from functions.runtimes.versions import Settling, scan
 from functions.tfs.__main__ import settings_of
 from functions.wire import tensorflow as wire
@@ -185,3 +186,19 @@ def test_tensorflow_model_servers_flags(capsys: pytest.CaptureFixture[str]) -> N
         settings_of(["--enable_batching"], {})
     assert caught.value.code == 2
     assert "--enable_batching" in capsys.readouterr().err
+
+
+def test_an_error_of_the_graph_says_what_is_wrong() -> None:
+    text = (
+        "Graph execution error:\n\nDetected at node Parse/V2 defined at (most recent call last):\n"
+        "<stack traces unavailable>\nFeature: x (data type: float) is required.\n"
+        "\t [[{{node Parse/V2}}]] [Op:__inference_204]"
+    )
+    assert reason(text) == "Feature: x (data type: float) is required."
+    assert reason("Graph execution error:\n") == "Graph execution error:"
+    assert reason("cannot compute f\nmore") == "cannot compute f"
+
+
+def test_null_is_called_null() -> None:
+    with pytest.raises(wire.Malformed, match="JSON Value: null Type: Null is not of expected type"):
+        tfs_rest.to_array(spec("FP32"), None)
