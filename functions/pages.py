@@ -2,6 +2,7 @@
 path."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,19 +62,26 @@ def document(repository: "Repository") -> dict[str, Any]:
             "version": __version__,
         },
         "paths": paths,
+        "x-models": list(repository.entries),
         "components": {"schemas": _SCHEMAS},
     }
 
 
 def _operation(
-    summary: str, responses: dict[str, Any], body: str = "", *, path: bool = False
+    summary: str,
+    responses: dict[str, Any],
+    body: str = "",
+    *,
+    path: bool = False,
+    beside: Sequence[str] = (),
 ) -> Any:
+    """`beside`: parameters of the path after the model's name."""
     operation: dict[str, Any] = {
         "summary": summary,
         "responses": {"200": {"description": "OK"}, **responses},
     }
     if path:
-        operation["parameters"] = [_MODEL]
+        operation["parameters"] = [_MODEL, *({**_MODEL, "name": name} for name in beside)]
     if body:
         schema = {"$ref": f"#/components/schemas/{body}"}
         operation["requestBody"] = {
@@ -108,27 +116,48 @@ def _v2_paths() -> dict[str, Any]:
         "/v2": {"get": _operation("Server metadata", {})},
         "/v2/health/live": {"get": _operation("Alive?", {})},
         "/v2/health/ready": {"get": _operation("Ready?", _errors(503))},
-        one: {"get": _operation("Model metadata", _errors(404), path=True)},
-        one + "/ready": {"get": _operation("Model ready?", _errors(404, 503), path=True)},
-        one + "/infer": {
-            "post": _operation(
-                "Infer (V2)", _errors(400, 404, 413, 500, 503, 504), "V2Request", path=True
-            )
-        },
+        "/v2/models": {"get": _operation("Models of this server", {})},
+        **_v2_model(one, ()),
+        **_v2_model(one + "/versions/{version}", ("version",)),
         "/v2/repository/index": {"post": _operation("Models known to this server", {})},
         load + "/load": {"post": _operation("Load a model", _errors(404, 503), path=True)},
         load + "/unload": {"post": _operation("Unload a model", _errors(404), path=True)},
     }
 
 
-def _tensorflow_paths() -> dict[str, Any]:
-    one = "/v1/models/{model}"
-    answers = _errors(400, 404, 500, 503)
+def _v2_model(one: str, beside: Sequence[str]) -> dict[str, Any]:
+    def operation(summary: str, *codes: int, body: str = "") -> Any:
+        return _operation(summary, _errors(*codes), body, path=True, beside=beside)
+
+    infer = operation("Infer (V2)", 400, 404, 413, 500, 503, 504, body="V2Request")
     return {
-        one + "/metadata": {"get": _operation("Signatures", answers, path=True)},
-        one + ":classify": {"post": _operation("Classify", answers, "V1Request", path=True)},
-        one + ":regress": {"post": _operation("Regress", answers, "V1Request", path=True)},
+        one: {"get": operation("Model metadata", 404)},
+        one + "/ready": {"get": operation("Model ready?", 404, 503)},
+        one + "/infer": {"post": infer},
     }
+
+
+def _tensorflow_paths() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for which, beside in (
+        ("", ()),
+        ("/versions/{version}", ("version",)),
+        ("/labels/{label}", ("label",)),
+    ):
+        one = "/v1/models/{model}" + which
+
+        def operation(summary: str, body: str = "", beside: Sequence[str] = beside) -> Any:
+            answers = _errors(400, 404, 500, 501, 503)
+            return _operation(summary, answers, body, path=True, beside=beside)
+
+        found |= {
+            one: {"get": operation("States of the versions")},
+            one + "/metadata": {"get": operation("Signatures")},
+            one + ":predict": {"post": operation("Predict", "TensorFlowRequest")},
+            one + ":classify": {"post": operation("Classify", "ExamplesRequest")},
+            one + ":regress": {"post": operation("Regress", "ExamplesRequest")},
+        }
+    return found
 
 
 _TENSOR = {
@@ -157,6 +186,24 @@ _SCHEMAS: dict[str, Any] = {
     "V1Request": {
         "type": "object",
         "properties": {"instances": {"type": "array", "minItems": 1, "items": {}}},
+    },
+    "TensorFlowRequest": {
+        "type": "object",
+        "description": "one of instances (rows) and inputs (columns)",
+        "properties": {
+            "signature_name": {"type": "string"},
+            "instances": {"type": "array", "minItems": 1, "items": {}},
+            "inputs": {},
+        },
+    },
+    "ExamplesRequest": {
+        "type": "object",
+        "required": ["examples"],
+        "properties": {
+            "signature_name": {"type": "string"},
+            "context": {"type": "object"},
+            "examples": {"type": "array", "minItems": 1, "items": {"type": "object"}},
+        },
     },
     "Tensor": _TENSOR,
     "V2Request": {

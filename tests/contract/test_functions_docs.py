@@ -5,9 +5,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import openapi_spec_validator
 import pytest
 
-from tests.fakes_functions import ROOT, serving
+from tests.browser import CHROMIUM, open_page
+from tests.fakes_functions import ROOT, serving, write_model
 
 DOCS = ROOT / "docs" / "model-server.md"
 
@@ -46,3 +48,44 @@ def test_the_examples_answer_as_printed(tmp_path: Path) -> None:
             assert done.returncode == 0, done.stderr
             pattern = re.escape(printed).replace("…", ".*")
             assert re.fullmatch(pattern, done.stdout.strip()), (command, done.stdout)
+
+
+DOUBLE = "def predict(body):\n    return {'predictions': [2 * x for x in body['instances']]}\n"
+
+
+@pytest.mark.parametrize("protocol", ["v1,v2", "v1"])
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_models_can_be_tried_on_the_page(tmp_path: Path, protocol: str) -> None:
+    directory = write_model(tmp_path / "m", DOUBLE)
+    arguments = ("--model-name", "double", "--model-dir", str(directory), "--protocol", protocol)
+    with serving(*arguments) as server, open_page() as page:
+        page.goto(f"http://localhost:{server.port}/docs")
+        page.until("document.querySelectorAll('#models tr').length === 1")
+        row = page.evaluate("document.getElementById('models').innerText").split()
+        assert row[:2] == ["double", "ready"]
+        assert page.evaluate("document.getElementById('ready').innerText") == "· ready"
+        page.evaluate("body.value = '{\"instances\": [21]}'; body.oninput(); send.click()")
+        page.until("document.getElementById('answer').innerText.includes('42')")
+        assert page.evaluate("document.getElementById('status').innerText").startswith("200 in ")
+        command = page.evaluate("document.getElementById('curl').innerText")
+        assert "/v1/models/double:predict" in command
+        shown = page.evaluate("[...protocol.options].filter(o => !o.disabled).map(o => o.value)")
+        assert shown == protocol.split(",")
+        assert page.messages == []
+
+
+@pytest.mark.parametrize("protocol", ["v1,v2", "tensorflow,v2", "seldon"])
+def test_the_openapi_document_is_valid_and_whole(tmp_path: Path, protocol: str) -> None:
+    directory = write_model(tmp_path / "m", DOUBLE)
+    with serving("--model-dir", str(directory), "--protocol", protocol) as server:
+        document = server.get("/openapi.json").json()
+    openapi_spec_validator.validate(document)
+    assert document["x-models"] == ["model"]
+    predicting = {path for path in document["paths"] if path.endswith((":predict", "/infer"))}
+    one = "/v2/models/{model}"
+    v2 = {one + "/infer", one + "/versions/{version}/infer"}
+    if protocol == "v1,v2":
+        assert predicting == {"/v1/models/{model}:predict"} | v2
+    elif protocol == "tensorflow,v2":
+        rows = ("", "/versions/{version}", "/labels/{label}")
+        assert predicting == {f"/v1/models/{{model}}{which}:predict" for which in rows} | v2
