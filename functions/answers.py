@@ -2,7 +2,7 @@
 ...}`."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import jsonio
@@ -30,6 +30,29 @@ class Answer:
         self.body = body
         self.content_type = content_type
         self.headers = headers
+
+
+class Pieces:
+    """An `Answer` whose body is in several buffers, large ones among them."""
+
+    __slots__ = ("content_type", "headers", "pieces", "status")
+
+    def __init__(
+        self,
+        status: int,
+        pieces: Sequence[bytes | memoryview],
+        content_type: bytes,
+        headers: Mapping[str, str] | None,
+    ) -> None:
+        """The buffers are sent later: nobody may change them."""
+        self.status = status
+        self.pieces = pieces
+        self.content_type = content_type
+        self.headers = headers
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.pieces)
 
 
 class Stream:

@@ -205,10 +205,7 @@ def from_response(response: InferResponse, request: InferRequest) -> list[protow
         target = message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         set_parameters(target.parameters, tensor.parameters)
         if raw:
-            data = tensor.raw()
-            # It is sent later; what can be written to may be the model's own for its next call.
-            is_fixed = isinstance(data, bytes) or data.readonly
-            contents.append(data if is_fixed else bytes(data))
+            contents.append(tensor.fixed_raw())
         else:
             _fill_contents(target.contents, tensor)
     return protowire.with_fields(message.SerializeToString(), RAW_OUTPUT, contents)

@@ -11,11 +11,14 @@ from types import MappingProxyType
 from typing import Any
 
 from . import json_tensors, jsonio
-from .answers import BYTES, JSON, Answer
+from .answers import BYTES, JSON, Answer, Pieces
 from .errors import InvalidRequest
 from .inference import InferRequest, InferResponse, Tensor, new_id
 from .model import Call
 from .wire import v2
+
+_LARGE_BYTES = 65536
+"""A tensor of this size is worth a buffer of its own on the way out."""
 
 _NOTHING = memoryview(b"")
 _PLAIN = frozenset(v2.ITEM_BYTES) - v2.BINARY_ONLY
@@ -144,12 +147,13 @@ def from_document(
     )
 
 
-def encode(response: InferResponse, request: InferRequest, call: Call) -> Answer:
+def encode(response: InferResponse, request: InferRequest, call: Call) -> Answer | Pieces:
     """Raises InvalidRequest for a requested output that the model did not produce."""
     wanted = request.wanted
     outputs = response.outputs if wanted.outputs is None else select(response, request)
     documents: list[dict[str, Any]] = []
     pieces: list[bytes | memoryview] = []
+    size = 0
     for tensor in outputs:
         document: dict[str, Any] = {
             "name": tensor.name,
@@ -158,8 +162,11 @@ def encode(response: InferResponse, request: InferRequest, call: Call) -> Answer
         }
         if wanted is not v2.ALL_AS_JSON and wanted.is_binary(tensor.name):
             raw = tensor.raw()
+            if len(raw) >= _LARGE_BYTES:
+                raw = tensor.fixed_raw()
             document["parameters"] = {**_kept(tensor), "binary_data_size": len(raw)}
             pieces.append(raw)
+            size += len(raw)
         else:
             kept = _kept(tensor) if tensor.parameters else None
             if kept:
@@ -180,7 +187,26 @@ def encode(response: InferResponse, request: InferRequest, call: Call) -> Answer
     if not pieces:
         return Answer(call.status or 200, text, JSON, headers or None)
     headers = {**headers, "Inference-Header-Content-Length": str(len(text))}
-    return Answer(call.status or 200, b"".join([text, *pieces]), BYTES, headers)
+    if size < _LARGE_BYTES:
+        return Answer(call.status or 200, b"".join([text, *pieces]), BYTES, headers)
+    return Pieces(call.status or 200, _joined(text, pieces), BYTES, headers)
+
+
+def _joined(text: bytes, pieces: list[bytes | memoryview]) -> list[bytes | memoryview]:
+    """Neighbours that are small in one buffer, large ones as they are."""
+    found: list[bytes | memoryview] = []
+    small: list[bytes | memoryview] = [text]
+    for piece in pieces:
+        if len(piece) < _LARGE_BYTES:
+            small.append(piece)
+            continue
+        if small:
+            found.append(b"".join(small))
+            small = []
+        found.append(piece)
+    if small:
+        found.append(b"".join(small))
+    return found
 
 
 def _kept(tensor: Tensor) -> dict[str, Any]:

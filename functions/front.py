@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from . import answers, codec_v1, codec_v2, faults, metrics
-from .answers import Answer, Stream
+from .answers import Answer, Pieces, Stream
 from .engine import Codec, Engine
 from .errors import FunctionsError, InvalidRequest, StatusError
 from .model import Call, ServedModel
@@ -279,15 +279,18 @@ class Front:
 
     # --- answering -----------------------------------------------------------------------------
 
-    def respond(self, exchange: Exchange, answer: Answer | Stream) -> None:
-        if isinstance(answer, Stream):
+    def respond(self, exchange: Exchange, answer: Answer | Pieces | Stream) -> None:
+        if isinstance(answer, Answer):  # nearly every one
+            extra = answers.field_lines(answer.headers) if answer.headers else b""
+            exchange.respond(answer.status, answer.body, answer.content_type, extra)
+        elif isinstance(answer, Pieces):
+            extra = answers.field_lines(answer.headers) if answer.headers else b""
+            exchange.respond_pieces(answer.status, answer.pieces, answer.content_type, extra)
+        else:
             task = asyncio.get_running_loop().create_task(self._stream(exchange, answer))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             exchange.on_abort = task.cancel
-            return
-        extra = answers.field_lines(answer.headers) if answer.headers else b""
-        exchange.respond(answer.status, answer.body, answer.content_type, extra)
 
     async def _stream(self, exchange: Exchange, stream: Stream) -> None:
         """Send pieces as they come. A fault half-way drops the connection: the client sees a
@@ -345,5 +348,5 @@ class V2Codec(Codec):
     def apply(self, model: ServedModel, route: Route, payload: Any, call: Call) -> Any:
         return model.v2(payload, call)
 
-    def encode(self, result: Any, route: Route, call: Call) -> Answer | Stream:
+    def encode(self, result: Any, route: Route, call: Call) -> Answer | Pieces:
         return codec_v2.encode(result, call.payload, call)

@@ -24,7 +24,7 @@ from .errors import (
 )
 from .grpc_status import Status
 from .http2.call import ServerCall
-from .http2.server import Limits, Method, Server
+from .http2.server import MAX_MESSAGE_BYTES, Limits, Method, Server
 from .model import Call
 
 if TYPE_CHECKING:
@@ -171,7 +171,8 @@ async def start(methods: Mapping[str, Method], settings: "Settings") -> Server:
     """A server of these methods (`package.Service/Method`), started. Raises OSError when the port
     is taken."""
     limits = Limits(
-        max_message_bytes=settings.max_body_bytes, max_streams=settings.grpc_max_streams
+        max_message_bytes=min(settings.max_body_bytes, MAX_MESSAGE_BYTES),
+        max_streams=settings.grpc_max_streams,
     )
     server = Server({f"/{name}".encode(): method for name, method in methods.items()}, limits)
     port = settings.grpc_only_port or settings.grpc_port

@@ -158,6 +158,12 @@ class Tensor:
         encoded: bytes | memoryview = _arrays().encode_raw(self.as_numpy(), self.datatype)
         return encoded
 
+    def fixed_raw(self) -> bytes | memoryview:
+        """`raw`, to be sent later: what can be written to is copied, as it may be the model's own
+        for its next call."""
+        data = self.raw()
+        return data if isinstance(data, bytes) or data.readonly else bytes(data)
+
     def json_data(self) -> Any:
         """The contents as JSON writes them: a flat array (numpy) or list. Raises InvalidRequest."""
         array = self._array

@@ -18,8 +18,8 @@ class Transport:
 
     def __init__(self) -> None:
         self.written = bytearray()
-        self.closing = False
-        self.aborted = False
+        self.closing = self.aborted = False
+        self.reading = True
 
     def write(self, data: Any) -> None:
         self.written += data
@@ -41,6 +41,15 @@ class Transport:
 
     def abort(self) -> None:
         self.closing = self.aborted = True
+
+    def get_write_buffer_size(self) -> int:
+        return len(self.written)
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
 
     def get_extra_info(self, name: str) -> Any:
         return None

@@ -27,6 +27,10 @@ _TURN_BYTES = 1 << 20
 """What one stream may send before it is another's turn."""
 
 _LARGEST_SENT_FRAME = 1 << 20
+_MOST_UNSENT_BYTES = 4 * _TURN_BYTES
+"""Beyond this in the transport's buffer (which are heads and replies, as bodies wait) a peer that
+does not read is not read from either."""
+
 _SMALL_BYTES = 4096
 """Pieces up to this are joined before they are written."""
 
@@ -78,7 +82,7 @@ class Connection(asyncio.BufferedProtocol, Generic[S]):
         self._frame_bytes = frames.MIN_FRAME_BYTES
         self._waiting: dict[int, S] = {}
         """Streams with something unsent, the next in turn first."""
-        self.write_paused = False
+        self.write_paused = self._reading_paused = False
         self._over = False
 
     # --- for subclasses to fill in -------------------------------------------------------------
@@ -131,6 +135,9 @@ class Connection(asyncio.BufferedProtocol, Generic[S]):
 
     def resume_writing(self) -> None:
         self.write_paused = False
+        if self._reading_paused and self._transport is not None:
+            self._reading_paused = False
+            self._transport.resume_reading()
         if self._waiting:
             self._flush()
 
@@ -255,9 +262,21 @@ class Connection(asyncio.BufferedProtocol, Generic[S]):
                 end = len(self._rest) + nbytes
                 self._rest = b""
                 self._take(self._scratch, end)
+                if self.write_paused:
+                    self._hold_back()
         except ProtocolError as error:
             self._over = True
             self._broken(error)
+
+    def _hold_back(self) -> None:
+        transport = self._transport
+        if (
+            transport is not None
+            and not transport.is_closing()
+            and transport.get_write_buffer_size() > _MOST_UNSENT_BYTES
+        ):
+            self._reading_paused = True
+            transport.pause_reading()
 
     def _take(self, view: memoryview, end: int) -> None:
         """Read frames. Raises ProtocolError."""

@@ -43,6 +43,9 @@ _DRAIN = b"draining"
 _DRAIN_PING_S = 1.0
 """A client that has not answered it by then is taken to know."""
 
+MAX_MESSAGE_BYTES = frames.MAX_WINDOW - PREFIX_BYTES
+"""What one stream's window lets through; protobuf's messages are no larger either."""
+
 _RESET_COST = 20
 """A call given up counts like so many frames without content: it may have been begun with."""
 
@@ -250,7 +253,7 @@ class ServerConnection(Connection[ServerCall]):
                 f"Received message larger than max ({claimed - PREFIX_BYTES} vs."
                 f" {limits.max_message_bytes})",
             )
-        elif server.unfinished > limits.max_unfinished_bytes:
+        elif server.unfinished > max(limits.max_unfinished_bytes, limits.max_message_bytes):
             call.fail(Status.RESOURCE_EXHAUSTED, "the server holds too many unfinished requests")
         elif claimed and body.size >= claimed and call.method is not None:
             if call.method.is_stream:

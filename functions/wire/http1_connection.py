@@ -3,6 +3,7 @@ explains the whole."""
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -66,6 +67,27 @@ class Exchange(ExchangeCore):
             body = b""
         prefix = connection.server.make_prefix(status, content_type)
         return prefix + extra + connection.connection_field(self.head) + b"\r\n" + body
+
+    def respond_pieces(
+        self,
+        status: int,
+        pieces: Sequence[bytes | memoryview],
+        content_type: bytes = b"",
+        extra: bytes = b"",
+    ) -> None:
+        """Answer with a body in several buffers, which nobody may change any more."""
+        connection = self._connection
+        if connection is None:
+            return
+        if self.head.method == b"HEAD" or status in NO_BODY:
+            self.respond(status, b"".join(pieces), content_type, extra)
+            return
+        self._connection = self.on_abort = None
+        extra += b"Content-Length: %d\r\n" % sum(map(len, pieces))
+        prefix = connection.server.make_prefix(status, content_type)
+        head = prefix + extra + connection.connection_field(self.head) + b"\r\n"
+        connection.writelines([head, *pieces])
+        connection.answered()
 
     def start(self, status: int, content_type: bytes = b"", extra: bytes = b"") -> None:
         """Begin a streamed answer; `send` pieces, then `finish`."""
@@ -310,6 +332,10 @@ class Connection(ConnectionCore, asyncio.Protocol):
         exchange.respond(500, b'{"error":"internal error"}', b"application/json")
 
     # --- answering -----------------------------------------------------------------------------
+
+    def writelines(self, pieces: Sequence[bytes | memoryview]) -> None:
+        if self._transport is not None:
+            self._transport.writelines(pieces)
 
     def connection_field(self, head: RequestHead) -> bytes:
         """What to tell the client about the connection's future, if it does not go without

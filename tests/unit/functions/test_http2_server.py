@@ -111,6 +111,26 @@ def test_a_reader_that_is_slow_holds_up_only_so_much() -> None:
     in_loop(test)
 
 
+def test_a_client_that_reads_nothing_is_not_read_from() -> None:
+    def test() -> None:
+        client = Client(echo_server())
+        client.connection.pause_writing()
+        calls = 0
+        while client.transport.reading and calls < 200_000:
+            stream = 2 * calls + 1
+            block = b"".join(headers.literal(name.encode(), value.encode())
+                             for name, value in client.headers("/p.S/No"))  # fmt: skip
+            receive(client.connection, frames.frame(frames.HEADERS, 5, stream, block))
+            calls += 1
+        assert len(client.transport.written) < 5 << 20
+        assert not client.transport.closing
+        client.transport.take()
+        client.connection.resume_writing()
+        assert client.transport.reading
+
+    in_loop(test)
+
+
 def test_padding_priorities_continuations_and_pings() -> None:
     def test() -> None:
         client = Client(echo_server())
@@ -256,7 +276,7 @@ def test_an_unknown_method_and_what_is_no_grpc() -> None:
 
 def test_unfinished_requests_of_all_clients_are_limited() -> None:
     def test() -> None:
-        server = echo_server(Limits(max_unfinished_bytes=50_000))
+        server = echo_server(Limits(max_message_bytes=61_000, max_unfinished_bytes=50_000))
         clients = [Client(server) for _ in range(3)]
         for client in clients:
             stream = client.h2.get_next_available_stream_id()

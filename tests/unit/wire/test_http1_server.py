@@ -21,6 +21,9 @@ class FakeTransport:
     def write(self, data: bytes) -> None:
         self.out += data
 
+    def writelines(self, pieces: list[bytes]) -> None:
+        self.out += b"".join(pieces)
+
     def close(self) -> None:
         self.closed = True
 
@@ -363,3 +366,23 @@ def test_mutated_streams_never_break_the_server(parts: list[bytes], seed: int) -
     out = _play(bytes(stream), [chance.randrange(len(stream)) for _ in range(4)], warm=True)
     statuses = {int(code) for code in re.findall(rb"HTTP/1\.1 (\d{3})", out)}
     assert statuses <= {100, 200, 400, 413, 414, 417, 431, 501, 505}
+
+
+@pytest.mark.parametrize("method", [b"POST", b"HEAD"])
+def test_an_answer_in_several_buffers_reads_like_one(method: bytes) -> None:
+    request = b"%s / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n" % method
+    whole, parts = Client(), Client()
+    for client in (whole, parts):
+        for _ in range(2):
+            client.send(request)
+            exchange = client.exchanges.pop()
+            if client is whole:
+                exchange.respond(200, b"abcdef", b"a/b", b"X: y\r\n")
+            else:
+                exchange.respond_pieces(200, [b"abc", memoryview(b"def")], b"a/b", b"X: y\r\n")
+            exchange.respond(200, b"again")
+    assert parts.out == whole.out
+    assert whole.out.count(b"HTTP/1.1 200") == 2
+    assert parts.server.in_flight == 0
+    parts.connection.connection_lost(None)
+    parts.connection.writelines([b"nobody is there"])
