@@ -228,18 +228,28 @@ def run(settings: Settings) -> int:
 
 def port_problem(settings: Settings) -> str:
     """Why the listener cannot be bound, or an empty string: gunicorn would try for five seconds."""
-    for port in (settings.port, settings.metrics_port):
+    serves_grpc = any(protocol.startswith("grpc") for protocol in settings.protocol)
+    ports = {
+        "PORT": settings.port,
+        "FUNCTIONS_METRICS_PORT": settings.metrics_port,
+        "FUNCTIONS_GRPC_PORT": settings.grpc_port if serves_grpc else 0,
+    }
+    if settings.grpc_only_port:
+        del ports["FUNCTIONS_GRPC_PORT"]  # it is PORT
+    for name, port in ports.items():
         if port <= 0:
             continue
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if name == "FUNCTIONS_GRPC_PORT":  # workers share it
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             try:
                 probe.bind((settings.host, port))
             except OSError as exc:
                 return (
                     f"cannot listen on {settings.host}:{port}: {exc.strerror or exc}; set"
-                    " PORT to a free one"
+                    f" {name} to a free one"
                 )
     return ""
 

@@ -17,7 +17,7 @@ class Transport:
     """Keeps what is written."""
 
     def __init__(self) -> None:
-        self.written = bytearray()
+        self.written: bytearray = bytearray()
         self.closing = self.aborted = False
         self.reading = True
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -195,3 +196,14 @@ def test_workers_share_the_port(tmp_path_factory: pytest.TempPathFactory) -> Non
 
     with serving(*arguments):
         wait_until(ask, "an answer of both workers")
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        arguments = ["--model-dir", str(write_model(tmp_path, MODEL)), "--protocol", "v2,grpc-v2"]
+        with serving(*arguments, "--grpc-port", port, ready=False) as running:
+            assert running.wait_exit() == 1
+            assert "set FUNCTIONS_GRPC_PORT to a free one" in running.lines[-1]
