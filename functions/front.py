@@ -7,7 +7,7 @@ route here matches goes to the Flask app (`app.py`) on a thread.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -36,8 +36,8 @@ class Route:
     """What a request head means. Shared by all requests with this head; never changed."""
 
     __slots__ = (
-        "codec", "headers", "is_json", "json_length", "label", "model", "query", "request_id",
-        "serve", "verb", "version",
+        "codec", "encoding", "headers", "is_json", "json_length", "label", "model", "query",
+        "request_id", "serve", "verb", "version",
     )  # fmt: skip
 
     def __init__(self, serve: Callable[[Exchange, "Route"], None], head: RequestHead) -> None:
@@ -51,6 +51,8 @@ class Route:
         self.headers = {
             name.decode("latin-1").lower(): value.decode("latin-1") for name, value in head.headers
         }
+        # Whoever gets the headers gets the body without its encoding.
+        self.encoding = self.headers.pop("content-encoding", "")
         self.request_id = self.headers.get("x-request-id", "")
         self.json_length = self.headers.get(v2.HEADER_LENGTH)
         self.is_json = v1.is_json_type(self.headers.get("content-type", ""))
@@ -77,7 +79,28 @@ class Front:
         route = head.context
         if route is None:
             route = head.context = self.resolve(head)
+        if route.encoding and exchange.body:  # type: ignore[attr-defined]
+            self._decode_first(exchange, route)  # type: ignore[arg-type]
+            return
         route.serve(exchange, route)  # type: ignore[attr-defined]
+
+    def _decode_first(self, exchange: Exchange, route: Route) -> None:
+        """Serve a request once its body has lost its Content-Encoding; beside the loop."""
+        limit = self.repository.settings.max_body_bytes
+
+        async def run() -> None:
+            from . import encodings
+
+            try:
+                exchange.body = await asyncio.to_thread(
+                    encodings.decoded, exchange.body, route.encoding, limit
+                )
+            except FunctionsError as error:
+                self.respond(exchange, (route.codec or self.v1).refuse(error))
+                return
+            route.serve(exchange, route)
+
+        self._keep(run())
 
     # --- routing -------------------------------------------------------------------------------
 
@@ -287,10 +310,14 @@ class Front:
             extra = answers.field_lines(answer.headers) if answer.headers else b""
             exchange.respond_pieces(answer.status, answer.pieces, answer.content_type, extra)
         else:
-            task = asyncio.get_running_loop().create_task(self._stream(exchange, answer))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            exchange.on_abort = task.cancel
+            exchange.on_abort = self._keep(self._stream(exchange, answer)).cancel
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task that is held on to until it ends."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _stream(self, exchange: Exchange, stream: Stream) -> None:
         """Send pieces as they come. A fault half-way drops the connection: the client sees a

@@ -58,6 +58,9 @@ def check(module, client, *, http):
             assert (response["id"] if http else response.id) == "7"
     one = module.InferInput("x", [2], "INT64")
     one.set_data_from_numpy(np.arange(2))
+    for algorithm in ("gzip", "deflate") if http else ():
+        both = {f"{way}_compression_algorithm": algorithm for way in ("request", "response")}
+        assert (client.infer("echo", [one], **both).as_numpy("x") == np.arange(2)).all()
     refused(lambda: client.infer("nope", [one]), "404" if http else "NOT_FOUND")
     unknown = [module.InferRequestedOutput("zzz")]
     refused(

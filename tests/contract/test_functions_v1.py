@@ -2,10 +2,12 @@
 user code."""
 
 import base64
+import gzip
 import json
 import os
 import socket
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -175,6 +177,37 @@ def test_a_claimed_gigabyte_is_refused_before_it_is_sent(server: Server) -> None
             b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1073741824\r\n\r\n"
         )
         assert client.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+def raw_deflate(data: bytes) -> bytes:
+    deflater = zlib.compressobj(wbits=-15)
+    return deflater.compress(data) + deflater.flush()
+
+
+ONE = b'{"instances": [1]}'
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "status"),
+    [
+        ("gzip", gzip.compress(ONE), 200),
+        ("GZIP", gzip.compress(ONE[:5]) + gzip.compress(ONE[5:]), 200),
+        ("deflate", zlib.compress(ONE), 200),
+        ("deflate", raw_deflate(ONE), 200),
+        ("identity", ONE, 200),
+        ("deflate, gzip", gzip.compress(zlib.compress(ONE)), 200),
+        ("gzip", gzip.compress(ONE)[:-9], 400),
+        ("gzip", ONE, 400),
+        ("gzip", gzip.compress(b"[" + b"1," * (1 << 20) + b"1]"), 413),
+        ("br", ONE, 415),
+    ],
+)
+def test_compressed_bodies(server: Server, encoding: str, body: bytes, status: int) -> None:
+    headers = {"content-encoding": encoding, "content-type": "application/json"}
+    reply = server.post(PREDICT, body, headers)
+    assert reply.status == status, reply.body
+    if status == 200:
+        assert reply.json() == {"predictions": [1]}
 
 
 def test_exceptions_are_hidden_behind_a_correlation_id(server: Server) -> None:
