@@ -224,12 +224,12 @@ class Repository:
                 artifacts.fetch_if_empty(
                     source.storage_uri, source.directory, self.settings.environ
                 )
-            if self.settings.predictor_wait_s and self.settings.predictor_host:
+            settings = settings_for(source, self.settings)
+            if settings.predictor_wait_s and settings.predictor_host:
                 from . import predictor_wait  # http.client
 
-                predictor_wait.until_ready(self.settings, source.name)
+                predictor_wait.until_ready(settings, source.name)
             runtime = source.runtime or artifacts.detect_runtime(source.directory, self.settings)
-            settings = settings_for(source, self.settings)
             try:
                 with heap.loading():
                     model = runtimes.build(runtime, source.name, source.directory, settings)

@@ -79,6 +79,12 @@ def build(name: str, directory: Path, settings: "Settings") -> ServedModel:
         target = instantiate(found, name, directory, settings)
     wanted = settings.threads or int(getattr(target, "threads", 0) or 0)
     if is_seldon(target):
+        if predictor is not None:
+            raise LoadFailed(
+                f"{type(target).__name__} is spelled as Seldon spells it and would never ask the"
+                " predictor of --predictor-host: name its hooks preprocess and postprocess, or"
+                " make both nodes of a SeldonDeployment"
+            )
         from .seldon import SeldonHooks  # numpy
 
         # As Seldon's wrapper (GUNICORN_THREADS=1): `tags` and `metrics` speak of the call before.

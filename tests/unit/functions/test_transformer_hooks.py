@@ -295,6 +295,14 @@ def test_code_that_wants_flags_of_its_own_is_told_how(tmp_path: Path) -> None:
     assert built.target.urls == ("http://f", "http://f")
 
 
+def test_seldons_spelling_has_no_predictor(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(
+        "class T:\n  def transform_input(self, X, names): return X\n"
+    )
+    with pytest.raises(LoadFailed, match="never ask the predictor"):
+        python.build("m", tmp_path, Settings(model_dir=str(tmp_path), predictor_host="h"))
+
+
 def test_awaitables_of_sync_hooks_are_awaited() -> None:
     """Of a decorator around an async hook, or a sync `predict` that returns `super().predict()`."""
 
