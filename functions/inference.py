@@ -71,7 +71,7 @@ class Tensor:
         raw: bytes | memoryview | None = None,
     ) -> None:
         """`data`: a (nested) list or a numpy array; with an array, shape and datatype follow from
-        it."""
+        it (a datatype that is given stays if it can carry the numbers)."""
         self.name = name
         self.parameters: dict[str, Any] = parameters if parameters is not None else {}
         self._list: list[Any] | None = None
@@ -79,10 +79,15 @@ class Tensor:
         self._array: np.ndarray[Any, Any] | None = None
         self._json = ""
         """`flat` or `nested`: the array was such a list in a JSON document."""
+        if type(data) is tuple:
+            data = list(data)
         if data is None or type(data) is list:
             self.shape = list(shape)
             self.datatype = datatype
             self._list = data
+            if datatype == "BYTES" and data and _arrays().holds_bytes(data):
+                self._array, self._list = _arrays().of_bytes(data, shape), None
+                self.shape = list(self._array.shape)
         else:
             self._array, self.datatype = (_tensors or _arrays()).adopt(data, datatype)
             self.shape = list(self._array.shape)
@@ -178,6 +183,11 @@ class Tensor:
         ):
             return array
         return _arrays().encode_json(self.name, self.as_numpy(), self.datatype)
+
+    def as_string(self) -> list[str]:
+        """The elements of a BYTES tensor as text. Raises InvalidRequest for other datatypes, and
+        for what is no UTF-8."""
+        return _arrays().texts(self.name, self.datatype, self.as_numpy())  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
         return f"Tensor({self.name!r}, shape={self.shape}, datatype={self.datatype!r})"

@@ -8,7 +8,7 @@ numpy's own inference, and strict: a string or null among numbers is a TypeError
 import array
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -303,17 +303,56 @@ def _check_regular(name: str, data: list[Any]) -> None:
 
 
 def adopt(value: Any, datatype: str = "") -> tuple[Array, str]:
-    """An array to send and its datatype; `datatype` is kept when it can carry the array as it
-    is."""
+    """An array to send and its datatype. A `datatype` that was announced stays when it can carry
+    the numbers (float64 announced as FP32 is narrowed); otherwise it is the array's own."""
     found: Array = value if isinstance(value, np.ndarray) else np.asarray(value)
+    if found.dtype.kind == "M":
+        found = found.astype(np.str_).astype(object)
     own = DATATYPES.get(found.dtype) or datatype_of(found.dtype)
-    if not datatype or datatype == own:
-        return (found.astype(np.float32) if own == "BF16" else found), own
     if own == "BF16":
         found = found.astype(np.float32)
-    if DTYPES.get(datatype) == found.dtype:
+    if not datatype or datatype == own:
+        return found, own
+    wanted = DTYPES.get(datatype)
+    if wanted == found.dtype:
         return found, datatype  # float32 announced as BF16
+    if wanted is not None and _carries(wanted, found):
+        return found.astype(wanted), datatype
     return found, own
+
+
+def _carries(wanted: np.dtype[Any], array: Array) -> bool:
+    """Numbers of the array are still themselves (floats: rounded) as this type."""
+    if wanted.kind == "f":
+        return array.dtype.kind in "fiu"
+    if wanted.kind not in "iu" or array.dtype.kind not in "iu":
+        return False
+    limits = np.iinfo(wanted)
+    return not array.size or bool(limits.min <= array.min() and array.max() <= limits.max)
+
+
+def texts(name: str, datatype: str, array: Array) -> list[str]:
+    """Elements of BYTES as text. Raises InvalidRequest."""
+    if datatype != "BYTES":
+        raise InvalidRequest(f"tensor {name!r} is {datatype}: only BYTES are texts")
+    try:
+        return [x.decode() if isinstance(x, bytes) else str(x) for x in array.ravel().tolist()]
+    except UnicodeDecodeError as exc:
+        raise InvalidRequest(f"tensor {name!r} is no UTF-8: {exc}") from None
+
+
+def holds_bytes(data: list[Any]) -> bool:
+    """The (nested) list is of bytes, which JSON never is."""
+    first: Any = data
+    while isinstance(first, list) and first:
+        first = first[0]
+    return isinstance(first, bytes)
+
+
+def of_bytes(data: list[Any], shape: Sequence[int]) -> Array:
+    """Elements as they are: numpy's own type for bytes drops zeros at their ends."""
+    found: Array = np.array(data, dtype=object)
+    return found.reshape(tuple(shape) or found.shape)
 
 
 def encode_raw(value: Array, datatype: str) -> bytes | memoryview:

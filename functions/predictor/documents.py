@@ -57,6 +57,7 @@ def infer_request(payload: Any, model: str) -> InferRequest:
     Raises BadHookResult.
     """
     if isinstance(payload, InferRequest):
+        payload.model_name = payload.model_name or model
         return payload
     rows = _v1_rows(payload)
     if rows is not None:

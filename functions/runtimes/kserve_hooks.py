@@ -179,6 +179,7 @@ class KServeHooks(JoinableModel):
             if self._remote and plan[0] == "preprocess":
                 predictor.wake(call)
         given = self._enter(verb, call)
+        sent = payload
         if given is not None:
             context.enter(given)
             if predictor is not None and self._kserve:
@@ -189,7 +190,7 @@ class KServeHooks(JoinableModel):
             hook = self._hooks.get(stage)
             if hook is None:
                 assert predictor is not None
-                payload = await self._ask(predictor, payload, call)
+                payload = await self._ask(predictor, payload, call, touched=payload is not sent)
                 call.spent(stage, since)
                 continue
             if self._kserve:
@@ -209,15 +210,19 @@ class KServeHooks(JoinableModel):
             self._check_result(stage, payload)
         return payload
 
-    async def _ask(self, predictor: "Predictor", payload: Any, call: Call) -> Any:
+    async def _ask(self, predictor: "Predictor", payload: Any, call: Call, *, touched: bool) -> Any:
+        """What cannot be sent is the fault of whoever made it: `preprocess`, or the client."""
         try:
             return await predictor(payload, call)
         except BadHookResult as exc:
-            if "preprocess" in self._hooks:
+            if touched:
                 raise
-            # Nobody touched it: it is what the client sent.
             problem = str(exc).replace("preprocess returned", "the predictor cannot be sent", 1)
             raise InvalidRequest(problem) from exc
+        except InvalidRequest as exc:
+            if not touched:
+                raise
+            raise BadHookResult(f"preprocess returned what cannot be sent: {exc}") from exc
 
     def _check_result(self, stage: str, payload: Any) -> None:
         if payload is None:

@@ -179,3 +179,38 @@ def test_descriptors_are_those_of_the_proto_files() -> None:
 
     assert oip_compile.descriptor() == OIP
     assert tfs_compile.descriptor() == TFS
+
+
+@pytest.mark.parametrize(
+    ("data", "announced", "datatype", "dtype"),
+    [
+        (np.arange(3.0), "FP32", "FP32", "<f4"),
+        (np.arange(3), "FP16", "FP16", "<f2"),
+        (np.arange(3), "INT8", "INT8", "|i1"),
+        (np.arange(3) * 200, "INT8", "INT64", "<i8"),
+        (np.arange(3) - 1, "UINT8", "INT64", "<i8"),
+        (np.arange(3) / 2, "INT64", "FP64", "<f8"),
+        (np.arange(3.0), "BYTES", "FP64", "<f8"),
+        (np.array(["2020-01-01"], "datetime64[D]"), "", "BYTES", "|O"),
+    ],
+    ids=str,
+)
+def test_an_announced_datatype_stays_where_it_can(
+    data: Any, announced: str, datatype: str, dtype: str
+) -> None:
+    tensor = Tensor("x", data.shape, announced, data)
+    assert (tensor.datatype, tensor.as_numpy().dtype) == (datatype, np.dtype(dtype))
+    if datatype != "BYTES":
+        assert tensor.as_numpy().tolist() == data.tolist()
+
+
+def test_lists_of_bytes_keep_every_byte() -> None:
+    tensor = Tensor("x", [2, 1], "BYTES", [[b"a\0"], [b"\xff"]])
+    assert bytes(tensor.raw()) == b"\2\0\0\0a\0\1\0\0\0\xff"
+    assert (tensor.shape, tensor.datatype) == ([2, 1], "BYTES")
+    with pytest.raises(InvalidRequest, match="no UTF-8"):
+        tensor.as_string()
+    assert Tensor("x", [2], "BYTES", ["a", "b"]).as_string() == ["a", "b"]
+    assert Tensor("x", data=np.array([b"a", "\u00fc"], object)).as_string() == ["a", "\u00fc"]
+    with pytest.raises(InvalidRequest, match="is FP32"):
+        Tensor("x", [1], "FP32", (1.0,)).as_string()  # type: ignore[arg-type]

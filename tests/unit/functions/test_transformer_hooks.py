@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 
 from functions import context, hooks
-from functions.errors import BadHookResult, ConfigurationError, LoadFailed, NotSupported
+from functions.errors import (
+    BadHookResult,
+    ConfigurationError,
+    InvalidRequest,
+    LoadFailed,
+    NotSupported,
+)
 from functions.inference import InferRequest, InferResponse, Tensor
 from functions.model import Call
 from functions.predictor import Predictor, target
@@ -329,6 +335,21 @@ def test_awaitables_of_sync_hooks_are_awaited() -> None:
             model.close()
 
     asyncio.run(main())
+
+
+def test_a_request_that_preprocess_made_badly_is_not_the_clients_fault() -> None:
+    class T:
+        def preprocess(self, payload: Any) -> Any:
+            return (
+                InferRequest("", [Tensor("x", [3], "FP32", [1.0])]) if payload["bad"] else payload
+            )
+
+    hop = Predictor("m", Settings(predictor_host="127.0.0.1:1", predictor_protocol="grpc-v2"))
+    model = KServeHooks(T(), name="m", predictor=hop)
+    with pytest.raises(BadHookResult, match="preprocess returned what cannot be sent: input 'x'"):
+        run(model, {"bad": True})
+    with pytest.raises(InvalidRequest, match="the predictor cannot be sent no V2 request"):
+        run(model, {"bad": False})
 
 
 def test_names_and_prefixes_of_headers() -> None:
