@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import lineage, names
-from .errors import ObjectGone, Refused, TryAgain
+from .errors import NoBucket, ObjectGone, Refused, TryAgain
 from .event import Event
 from .lineage import HOPS, MADE_BY
 from .objects import ObjectStore, Stored
@@ -222,6 +222,8 @@ class Effects:
         try:
             self._store.put(bucket, name, content, _JSON, marks, only_new=True)
             return
+        except NoBucket:
+            raise
         except ObjectGone:  # there is an object: ours, or the result of an earlier upload
             present = self._store.head(bucket, name)
         if _is_same(present.metadata, marks):

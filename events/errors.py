@@ -5,6 +5,7 @@
      |   +- UnsupportedMedia  415   an event format nobody here reads
      +- Refused               4xx   understood, and will never work: the broker must not try again
      |   +- ObjectGone        422   the object was deleted or replaced meanwhile
+     |   |   +- NoBucket      422   there is not even a bucket
      |   +- Forbidden         422   the bucket, key or target is outside what this sink may touch
      +- TryAgain              503   not now: busy, sleeping, unreachable, credentials expired
      |   +- DeliveryFailed    503   the next hop did not take the event
@@ -48,6 +49,10 @@ class Refused(EventsError):
 
 class ObjectGone(Refused):
     """The object of the event is not there any more, or is another version by now."""
+
+
+class NoBucket(ObjectGone):
+    """The bucket does not exist: a setting is wrong, or somebody has yet to make it."""
 
 
 class Forbidden(Refused):

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .errors import ObjectGone
+from .errors import NoBucket, ObjectGone, TryAgain
 from .journal import Entry, Order, State
 from .objects import ObjectStore, Stored
 
@@ -44,6 +44,8 @@ class S3Journal:
         claim = {"state": "claimed", "owner": self._owner, "expires": self._clock() + lease_s}
         try:
             self._write(main, claim, only_new=True)
+        except NoBucket as error:
+            raise TryAgain(f"the journal has no place: {error}") from error
         except ObjectGone:  # somebody was here before
             return self._take_over(main, claim)
         self._alias(keys)

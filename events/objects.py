@@ -12,60 +12,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import Forbidden, ObjectGone, Refused, TryAgain
+from .errors import Refused, TryAgain
 from .http import Client
 from .names import AllowList
 from .objects_http import S3Refusal, SignedHttp
+from .s3_errors import translate
 from .sigv4 import Credentials
-
-GONE = frozenset(
-    {"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "404", "NotFound", "MethodNotAllowed"}
-)
-CHANGED = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
-EXPIRED = frozenset(
-    {
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "TokenRefreshRequired",
-        "InvalidToken",
-        "RequestTimeTooSkewed",
-        "RequestExpired",
-    }
-)
-"""Credentials that will be refreshed, or clocks that will be set: not the event's fault."""
-
-DENIED = frozenset(
-    {
-        "AccessDenied",
-        "403",
-        "Forbidden",
-        "AllAccessDisabled",
-        "AccountProblem",
-        "InvalidObjectState",
-        "InvalidAccessKeyId",
-        "SignatureDoesNotMatch",
-    }
-)
-IMPOSSIBLE = frozenset(
-    {
-        "AuthorizationHeaderMalformed",  # of another region: the trigger's settings are wrong
-        "BadRequest",  # more than ten tags
-        "EntityTooLarge",
-        "InvalidArgument",
-        "InvalidBucketName",
-        "InvalidObjectName",
-        "InvalidRequest",
-        "InvalidTag",
-        "InvalidURI",
-        "KeyTooLongError",
-        "MalformedXML",
-        "MetadataTooLarge",
-        "NotImplemented",
-        "PermanentRedirect",
-        "XMinioInvalidObjectName",
-    }
-)
-"""Requests that no later attempt would make possible."""
 
 _META = "x-amz-meta-"
 
@@ -292,7 +244,7 @@ class ObjectStore:
         try:
             answer = self._http.request(method, bucket, key, headers, body, **limits)
         except S3Refusal as error:
-            raise _translate({"Error": {"Code": error.code}}, str(error), bucket) from error
+            raise translate({"Error": {"Code": error.code}}, str(error), bucket) from error
         fields = answer.headers
         metadata = {
             name[len(_META) :]: value for name, value in fields.items() if name.startswith(_META)
@@ -328,7 +280,7 @@ class ObjectStore:
         try:
             return call()
         except ClientError as error:
-            raise _translate(error.response, str(error), bucket) from error
+            raise translate(error.response, str(error), bucket) from error
         except ParamValidationError as error:
             raise Refused(f"not a possible S3 request: {error}") from error
         except (BotoCoreError, OSError) as error:
@@ -426,19 +378,3 @@ def _ascii(metadata: Mapping[str, str]) -> dict[str, str]:
         else f"=?UTF-8?B?{base64.b64encode(text.encode('latin-1', 'replace')).decode()}?="
         for name, text in metadata.items()
     }
-
-
-def _translate(response: Mapping[str, Any], text: str, bucket: str) -> Exception:
-    """One table from S3's error codes to ours; what is in no column may heal."""
-    code = str(response.get("Error", {}).get("Code", ""))
-    if code in GONE:
-        return ObjectGone(f"the object is not in bucket {bucket!r} any more ({code})")
-    if code in CHANGED:
-        return ObjectGone(f"the object in bucket {bucket!r} was replaced meanwhile ({code})")
-    if code in EXPIRED:
-        return TryAgain(f"the S3 credentials have expired ({code})")
-    if code in DENIED:
-        return Forbidden(f"S3 does not allow this in bucket {bucket!r} ({code}); check credentials")
-    if code in IMPOSSIBLE:
-        return Refused(f"S3 refuses: {text}")
-    return TryAgain(f"S3 says {text}")

@@ -10,6 +10,7 @@ from typing import cast
 
 import pytest
 
+from events.errors import NoBucket, TryAgain
 from events.journal import Journal, MemoryJournal, Order, State
 from events.journal_s3 import S3Journal
 from events.journal_sqlite import SqliteJournal
@@ -238,3 +239,11 @@ def test_claims_of_a_killed_process_are_orphans_at_once(tmp_path: Path) -> None:
     other.close()
     journal.close()
     assert list(tmp_path.glob("*.lock")) == []
+
+
+def test_a_journal_without_a_bucket_says_so() -> None:
+    store = FakeStore()
+    store.fail["put"] = NoBucket("there is no bucket 'b'")
+    journal = make("s3", Time(), Path(), store)
+    with pytest.raises(TryAgain, match="no place: there is no bucket 'b'"):
+        journal.begin(["k"], 10)

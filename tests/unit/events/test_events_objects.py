@@ -2,8 +2,8 @@
 
 import pytest
 
-from events import objects
-from events.errors import EventsError, Forbidden, ObjectGone, Refused, TryAgain
+from events import objects, s3_errors
+from events.errors import EventsError, Forbidden, NoBucket, ObjectGone, Refused, TryAgain
 from events.names import AllowList
 
 
@@ -12,7 +12,7 @@ from events.names import AllowList
     [
         ("NoSuchKey", ObjectGone),
         ("NoSuchVersion", ObjectGone),
-        ("NoSuchBucket", ObjectGone),
+        ("NoSuchBucket", NoBucket),
         ("404", ObjectGone),
         ("PreconditionFailed", ObjectGone),
         ("412", ObjectGone),
@@ -34,9 +34,9 @@ from events.names import AllowList
     ],
 )
 def test_error_codes(code: str, kind: type[EventsError]) -> None:
-    error = objects._translate({"Error": {"Code": code}}, "text", "bucket")
+    error = s3_errors.translate({"Error": {"Code": code}}, "text", "bucket")
     assert type(error) is kind
-    assert code in str(error) or "text" in str(error)
+    assert code in str(error) or "text" in str(error) or "no bucket 'bucket'" in str(error)
 
 
 def test_every_error_tells_the_broker_whether_to_come_back() -> None:

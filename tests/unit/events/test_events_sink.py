@@ -11,7 +11,7 @@ import pytest
 
 from events import event as events
 from events import spec
-from events.errors import DeliveryFailed, Forbidden, TryAgain
+from events.errors import DeliveryFailed, Forbidden, NoBucket, TryAgain
 from events.http import Answer, Client
 from events.journal import Journal, MemoryJournal
 from events.lineage import MADE_BY
@@ -480,6 +480,13 @@ def test_what_cannot_be_done_whole_is_not_begun(result: dict[str, Any], reason: 
     assert (outcome.status, outcome.kind) == (422, "refused")
     assert reason in outcome.reason
     assert set(world.store.objects) == {("mnist", "a.png")}
+
+
+def test_a_bucket_that_is_not_there_is_named() -> None:
+    world = World()
+    world.store.fail["put"] = NoBucket("there is no bucket 'answers'")
+    outcome = world.upload("a.png")
+    assert (outcome.status, outcome.reason) == (422, "there is no bucket 'answers'")
 
 
 def test_an_answer_that_is_text_has_a_value_too() -> None:
