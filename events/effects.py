@@ -70,7 +70,10 @@ def pack(answer: Answer) -> bytes:
 
 def unpack(packed: bytes) -> Answer:
     head, _, body = packed.partition(b"\n")
-    hops, _, content_type = head.decode("utf-8").partition(" ")
+    text = head.decode("utf-8")
+    hops, _, content_type = text.partition(" ")
+    if not hops.isdigit():  # kept before hops were counted
+        return answer_of(body, text)
     return answer_of(body, content_type, int(hops))
 
 

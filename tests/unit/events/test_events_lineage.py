@@ -5,8 +5,8 @@ from typing import Any, cast
 
 import pytest
 
+from events import effects, lineage, spec
 from events import event as events
-from events import lineage, spec
 from events.errors import Refused, TryAgain
 from events.event import Event
 from events.http import Client
@@ -241,6 +241,13 @@ def test_an_interrupted_run_does_not_forget_the_count() -> None:
     circle.store.fail.clear()
     assert circle.sinks[0].handle(event).status == 204
     assert circle.store.objects["mnist", "out/a.json"].metadata[HOPS] == "4"
+
+
+def test_kept_answers_know_the_count() -> None:
+    answer = effects.answer_of(b"[1]", "application/json; charset=utf-8", 3)
+    assert effects.unpack(effects.pack(answer)) == answer
+    of_before = effects.unpack(b"application/json\n[1]")
+    assert (of_before.value, of_before.content_type, of_before.hops) == ([1], "application/json", 0)
 
 
 def test_records_without_anything_count_as_nothing() -> None:
