@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from knative import keys, names
 from knative.api.problems import Path
 from knative.api.resource import Resource
-from knative.resources import container, protocol
+from knative.resources import container, protocol, ready_made
 
 if TYPE_CHECKING:
     from knative.compiler import Context
@@ -93,8 +93,17 @@ def completed(
     """A transformer's container that names no image but says what our server should do: it runs
     our server. An extension: KServe would want the image."""
     if not container.wants_ours(given):
+        if not given.get("image"):
+            context.report(resource).error(
+                (*path, "image"),
+                "is required; or leave out command, too, and say what Turnout's own server does:"
+                " --transformer=image|tokenize|json, or --model-class=FILE.py:CLASS",
+            )
         return dict(given)
-    context.report(resource).extension(path, "a transformer container without image")
+    report = context.report(resource)
+    report.extension(path, "a transformer container without image")
+    for problem in ready_made.problems(given):
+        report.error((*path, "args"), problem)
     image = context.options.image("functions", "transformer")
     return {**given, "image": image, "command": ["python", "-m", "functions"]}
 
