@@ -64,10 +64,13 @@ def _warn(spec: Mapping[str, JSON], report: Report) -> None:
             "the SQLite file is lost with the pod; name a volumeClaim, or use store s3",
         )
     adapter = spec.get("adapter") or {}
-    if isinstance(adapter, Mapping) and adapter.get("public") and not adapter.get("tokenSecret"):
+    guarded = isinstance(adapter, Mapping) and (
+        adapter.get("tokenSecret") or adapter.get("basicSecret")
+    )
+    if isinstance(adapter, Mapping) and adapter.get("public") and not guarded:
         report.warning(
             ("spec", "adapter", "public"),
-            "anybody can post notifications; name a tokenSecret",
+            "anybody can post notifications; name a tokenSecret or a basicSecret",
         )
 
 
@@ -106,8 +109,19 @@ def _check_adapter(value: JSON) -> list[Problem]:
         return [("", "must be a mapping")]
     problems = _unknown(
         value,
-        ("public", "tokenSecret", "maxBodyBytes", "ratePerSecond", "snsTopics", "buckets"),
+        (
+            "public",
+            "tokenSecret",
+            "basicSecret",
+            "maxBodyBytes",
+            "ratePerSecond",
+            "snsTopics",
+            "buckets",
+        ),
     )
+    basic = value.get("basicSecret")
+    if basic is not None and not (isinstance(basic, Mapping) and basic.get("name")):
+        problems.append(("basicSecret", "needs name of a Secret with username and password"))
     secret = value.get("tokenSecret")
     if secret is not None and not (
         isinstance(secret, Mapping) and secret.get("name") and secret.get("key")
@@ -199,6 +213,7 @@ def _check_token(spec: Mapping[str, JSON]) -> list[Problem]:
         (f"adapter.{name}", f"{why}; leave it out, the adapter is cluster-local")
         for name, why in (
             ("tokenSecret", "an IntegrationSource cannot send a token: it would be answered 401"),
+            ("basicSecret", "an IntegrationSource cannot log in: it would be answered 401"),
             ("public", "an IntegrationSource calls the adapter inside the cluster"),
         )
         if adapter.get(name)

@@ -30,10 +30,14 @@ def adapter(resource: Resource, context: "Context") -> Object:
         variables["TURNOUT_SNS_TOPICS"] = ",".join(given["snsTopics"])
     variables |= _ordered(resource)
     item["env"] = container.env(**variables)
-    secret = given.get("tokenSecret")
-    if secret:
-        reference = {"secretKeyRef": {"name": secret["name"], "key": secret["key"]}}
-        item["env"].append({"name": "TURNOUT_TOKEN", "valueFrom": reference})
+    secret, basic = given.get("tokenSecret"), given.get("basicSecret")
+    references = {"TURNOUT_TOKEN": (secret["name"], secret["key"])} if secret else {}
+    if basic:  # the keys of a Secret of type kubernetes.io/basic-auth
+        references["TURNOUT_USER"] = (basic["name"], "username")
+        references["TURNOUT_PASSWORD"] = (basic["name"], "password")
+    for variable, (name, key) in references.items():
+        reference = {"secretKeyRef": {"name": name, "key": key}}
+        item["env"].append({"name": variable, "valueFrom": reference})
     return parts.service(
         resource,
         parts.adapter_name(resource.name),

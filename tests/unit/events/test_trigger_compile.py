@@ -158,3 +158,29 @@ def test_what_no_pod_could_do_is_a_problem(changes: dict[str, Any], where: str) 
     with pytest.raises(errors.ManifestError) as caught:
         compiled({**SPEC, **changes})
     assert where in str(caught.value)
+
+
+def test_who_posts_may_have_to_log_in() -> None:
+    adapter = {
+        "public": True,
+        "tokenSecret": {"name": "t", "key": "token"},
+        "basicSecret": {"name": "b"},
+    }
+    spec = {**SPEC, "source": {"s3": {"bucket": "mnist"}}, "adapter": adapter}
+    (service,) = (
+        item
+        for item in compiled(spec)
+        if item["metadata"]["name"] == "t-adapter" and item["kind"] == "Service"
+    )
+    env = service["spec"]["template"]["spec"]["containers"][0]["env"]
+    references = {
+        one["name"]: one["valueFrom"]["secretKeyRef"] for one in env if "valueFrom" in one
+    }
+    assert references == {
+        "TURNOUT_TOKEN": {"name": "t", "key": "token"},
+        "TURNOUT_USER": {"name": "b", "key": "username"},
+        "TURNOUT_PASSWORD": {"name": "b", "key": "password"},
+    }
+    for wrong in ({"basicSecret": {}}, {"basicSecret": "b"}):
+        with pytest.raises(errors.ManifestError, match="basicSecret"):
+            compiled({**spec, "adapter": wrong})
