@@ -48,6 +48,9 @@ archive.close()
 """
 
 
+_BATCHING = ("--max-batch-size", "8", "--keep-freed-mb", "256")
+"""Eight pictures make intermediate tensors of 38 MB."""
+
 _KEEPING = {"MALLOC_TRIM_THRESHOLD_": str(64 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
 
 
@@ -167,7 +170,7 @@ def _two_cores(bench: Bench, single: float) -> list[Row]:
     shared = "the load generator shares these cores"
     with (
         bench.server("--workers", "2", core=both) as plain,
-        bench.server("--workers", "2", "--max-batch-size", "8", core=both) as batched,
+        bench.server(*_BATCHING, "--workers", "2", core=both) as batched,
     ):
         eight = [bench.load(plain, 8) for _ in range(bench.options.rounds)]
         seconds = 2 * bench.seconds

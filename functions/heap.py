@@ -11,10 +11,16 @@ scikit-learn model, to find a thousand objects), and later in the middle of requ
 
 import contextlib
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+
+_LEARNED_MB = 64
+"""As much as glibc brings itself to keep."""
 
 _OVERHEAD = 65536
 """More than glibc adds to a block; its limits are meant for both together."""
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+"""Parameters of mallopt(3), from glibc's malloc.h."""
 
 _NEW_OBJECTS = 250_000
 """While loading, the collector runs after this many; Python's default is 700."""
@@ -23,19 +29,37 @@ _unloaded = False
 """Since the last loading; what went must not be set aside again."""
 
 
-def keep(megabytes: int) -> None:
-    """From now on, keep up to this much freed memory (64 MB at most) at the end of each thread's
-    heap.
+def keep(megabytes: int, environ: Mapping[str, str]) -> None:
+    """From now on, keep up to this much freed memory at the end of each thread's heap.
 
-    glibc learns from the blocks that a program frees (mallopt(3), M_MMAP_THRESHOLD): once a block
-    of N bytes (32 MB at most) came back, blocks up to N are taken from the heap, which is trimmed
-    when 2 N are free at its end. So one block is taken, never touched, and freed. Unlike a call of
-    mallopt this needs no ctypes, is nothing to other C libraries, and where
-    MALLOC_TRIM_THRESHOLD_ and its like are set glibc does not learn: they win.
+    Up to 64 MB glibc learns it from the blocks that a program frees (mallopt(3),
+    M_MMAP_THRESHOLD): once a block of N bytes (32 MB at most) came back, blocks up to N are taken
+    from the heap, which is trimmed when 2 N are free at its end. So one block is taken, never
+    touched, and freed. Unlike a call of mallopt this needs no ctypes, is nothing to other C
+    libraries, and where MALLOC_TRIM_THRESHOLD_ and its like are set glibc does not learn: they win.
+
+    Beyond that (blocks above 32 MB, as batches of pictures make them) it has to be told that blocks
+    of any size come from the heap; `environ` is looked at first.
     """
+    if megabytes > _LEARNED_MB:
+        _tell(megabytes, environ)
+        return
     size = (megabytes << 20) // 2 - _OVERHEAD
     if size > 0:
         bytes(size)
+
+
+def _tell(megabytes: int, environ: Mapping[str, str]) -> None:
+    if any(name.startswith("MALLOC_") and name.endswith("_") for name in environ):
+        return
+    if "glibc.malloc." in environ.get("GLIBC_TUNABLES", ""):
+        return
+    import ctypes
+
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's; musl has none
+    if mallopt is not None:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, min(megabytes << 20, (1 << 31) - 1))
 
 
 @contextlib.contextmanager

@@ -141,7 +141,7 @@ class Serving:
             logger.error("loading failed", exc_info=cause or error)
             self.app.report_failure(str(error))
             return False
-        heap.keep(self.app.settings.keep_freed_mb)
+        heap.keep(self.app.settings.keep_freed_mb, self.app.settings.environ)
         self.app.report_ready()
         logger.info("ready", extra={"models": list(repository.entries)})
         logger.info(native.describe())

@@ -286,11 +286,11 @@ OPTIONS: tuple[o.Option, ...] = (
     o.Option(
         name="keep_freed_mb",
         env="FUNCTIONS_KEEP_FREED_MB",
-        parse=o.whole(0, 64),
+        parse=o.whole(0, 2047),
         default=64,
         help=(
-            "freed memory a thread keeps for its next model call, in MB; 0: as the C library"
-            " does by itself"
+            "freed memory a thread keeps for its next model call, in MB (over 64: blocks of more"
+            " than 32 MB, too); 0: as the C library does by itself"
         ),
     ),
     o.Option(
