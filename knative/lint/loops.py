@@ -1,4 +1,4 @@
-"""The rule about triggers that wake each other (docs/events.md, "result")."""
+"""Rules about triggers that wake each other, or take each other's input away (docs/events.md)."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -71,11 +71,31 @@ def _way_back(origin: Resource, triggers: Sequence[Resource]) -> list[Resource]:
 
 
 def _wakes(one: Resource, other: Resource) -> bool:
-    watched = parts.s3_source(other)
-    if watched.get("endpoint") != parts.s3_source(one).get("endpoint"):
-        return False
-    area = _Area(parts.buckets(other), watched.get("prefix") or "", watched.get("suffix") or "")
-    return any(area.may_hold(written) for written in _written(one))
+    area = _watched(other)
+    return _same_server(one, other) and any(area.may_hold(written) for written in _written(one))
+
+
+def _taken(view: View) -> Iterator[Found]:
+    if view.item["kind"] != "Trigger" or not _is_about_objects(view.resource):
+        return
+    if not (view.resource.spec.get("result") or {}).get("move"):
+        return
+    mine = _watched(view.resource)
+    moved = _Area([re.escape(name) for name in mine.buckets], mine.start, mine.end)
+    for one in view.result.resources:
+        if one is view.resource or not _is_about_objects(one):
+            continue
+        if _same_server(one, view.resource) and _watched(one).may_hold(moved):
+            yield ("spec", "result", "move"), f"{one.name} watches some of the same objects"
+
+
+def _same_server(one: Resource, other: Resource) -> bool:
+    return bool(parts.s3_source(one).get("endpoint") == parts.s3_source(other).get("endpoint"))
+
+
+def _watched(resource: Resource) -> _Area:
+    source = parts.s3_source(resource)
+    return _Area(parts.buckets(resource), source.get("prefix") or "", source.get("suffix") or "")
 
 
 def _written(resource: Resource) -> Iterator[_Area]:
@@ -122,5 +142,14 @@ RULES = (
         " models again, until `maxHops` ends it with a dead letter.",
         remedy="keep results out of the prefixes that other triggers watch",
         check=_loop,
+    ),
+    Rule(
+        id="trigger-takes-input",
+        level=Level.WARNING,
+        why="Both triggers hear of an upload at once; once one of them has moved it, the other"
+        " finds nothing, and its event becomes a dead letter.",
+        remedy="let one trigger move, and give the other one its reply event or the place it moves"
+        " to; or copy",
+        check=_taken,
     ),
 )

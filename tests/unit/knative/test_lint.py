@@ -188,6 +188,17 @@ ROWS: list[tuple[str, list[dict[str, Any]], list[dict[str, Any]]]] = [
             _files("b", "out/", {"copy": {"key": "done/{$.label}/{object.name}"}}),
         ],
     ),
+    (
+        "trigger-takes-input",
+        [
+            _files("a", "in/", {"move": {"key": "out/{object.name}"}}),
+            _files("b", "in/new/", {"reply": {"type": "t"}}),
+        ],
+        [
+            _files("a", "in/", {"move": {"key": "out/{object.name}"}}, suffix=".png"),
+            _files("b", "in/new/", {"reply": {"type": "t"}}, suffix=".json"),
+        ],
+    ),
     ("cold-chain", [_graph([A] * 3, prewarm="none")], [_graph([A] * 3)]),
 ]
 
