@@ -8,6 +8,7 @@ nothing further, and keeps the staging directories for the next run.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import threading
@@ -234,6 +235,9 @@ class Fetch:
         reread = self._settings.verify == "full"
         if not publish.matches(destination.path, marker, reread=reread):
             return None
+        if publish.distrusted(marker):  # it was read again just now: once is enough
+            with contextlib.suppress(OSError):
+                publish.write_marker(destination.path, marker.but(boot=boot_id()))
         if self._settings.revalidate and not self._current(destination, sources, marker):
             return None
         self._listed()
@@ -367,7 +371,7 @@ class Fetch:
                 staging.forget(item.path)
                 return None
             for base in (staging.tree, staging.dest):
-                if _is(base / item.path, record):
+                if publish.intact(base, record, reread=False):
                     return record
             staging.forget(item.path)
             return None
@@ -375,7 +379,8 @@ class Fetch:
         if old is None or known is None or not item.version:
             return None
         unchanged = old.items.get(item.path) == (item.size, item.version)
-        if unchanged and _is(staging.dest / item.path, known):
+        reread = self._settings.verify == "full" or publish.distrusted(old)
+        if unchanged and publish.intact(staging.dest, known, reread=reread):
             staging.record(known.but(version=item.version))
             return known
         return None
@@ -441,11 +446,3 @@ def scan(tree: Path) -> tuple[list[FileRecord], dict[str, str]]:
                 found = f"crc32:{digest.of_file(Path(path), 'crc32')}"
                 records.append(FileRecord(relative, status.st_size, "", found, status.st_mtime_ns))
     return records, links
-
-
-def _is(path: Path, record: FileRecord) -> bool:
-    try:
-        status = path.stat()
-    except OSError:
-        return False
-    return status.st_size == record.size and status.st_mtime_ns == record.mtime_ns

@@ -72,30 +72,33 @@ def read_marker(dest: Path) -> Marker | None:
 
 
 def matches(dest: Path, marker: Marker, *, reread: bool = False) -> bool:
-    """Whether every file of the marker is there with its size and mtime.
-
-    The content is read again when asked for, or when the node was rebooted since and nothing had
-    been flushed: sizes prove little then.
-    """
-    reread = reread or (not marker.synced and marker.boot != boot_id())
-    for record in marker.files:
-        path = dest / record.path
-        try:
-            status = path.stat()
-        except OSError:
-            return False
-        if status.st_size != record.size:
-            return False
-        if not reread:
-            if status.st_mtime_ns != record.mtime_ns:
-                return False
-        elif record.digest:
-            algorithm, _, expected = record.digest.partition(":")
-            if digest.new_for(algorithm, 0) is not None and (
-                digest.of_file(path, algorithm) != expected
-            ):
-                return False
+    """Whether every file of the marker is there and intact; see `distrusted` for `reread`."""
+    reread = reread or distrusted(marker)
+    if not all(intact(dest, record, reread=reread) for record in marker.files):
+        return False
     return all(os.path.islink(dest / path) for path in marker.links)
+
+
+def distrusted(marker: Marker) -> bool:
+    """The node was rebooted since and nothing had been flushed: sizes and times prove little."""
+    return not marker.synced and marker.boot != boot_id()
+
+
+def intact(dest: Path, record: FileRecord, *, reread: bool) -> bool:
+    """Whether a published file is there with its size and mtime, or, read again, its content."""
+    path = dest / record.path
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    if status.st_size != record.size:
+        return False
+    if not reread:
+        return status.st_mtime_ns == record.mtime_ns
+    algorithm, _, expected = record.digest.partition(":")
+    if digest.new_for(algorithm, 0) is None:
+        return False  # nothing to hold it to: a local copy, or a library that is gone
+    return digest.of_file(path, algorithm) == expected
 
 
 def write_marker(directory: Path, marker: Marker) -> None:

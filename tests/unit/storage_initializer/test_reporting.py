@@ -3,16 +3,17 @@
 import io
 import json
 import logging
+import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import storage_initializer
 from functions.wire import container
-from storage_initializer import library_logs, logs, publish
+from storage_initializer import fetching, library_logs, logs, publish, staging
 from storage_initializer.errors import NotFound, StorageError, from_os_error
 from storage_initializer.progress import Progress, Reporter, bar, human
 from storage_initializer.settings import Settings
@@ -109,23 +110,70 @@ def test_importing_the_package_imports_nothing() -> None:
     assert "storage_initializer" in sys.modules
 
 
-def test_after_a_reboot_the_content_is_read_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def rebooted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Settings], Path]:
+    """A fetched model of two files on a node that was rebooted since."""
+
+    def make(settings: Settings) -> Path:
+        (tmp_path / "src").mkdir()
+        (tmp_path / "src" / "model.bin").write_bytes(b"12345")
+        (tmp_path / "src" / "labels").write_bytes(b"cat")
+        storage_initializer.fetch(str(tmp_path / "src"), tmp_path / "m", settings)
+        assert storage_initializer.is_complete(tmp_path / "m")
+        for module in (publish, staging, fetching):
+            monkeypatch.setattr(module, "boot_id", lambda: "another")
+        return tmp_path / "m"
+
+    return make
+
+
+FULL = Settings.from_env({"STORAGE_PROGRESS_SECONDS": "0", "STORAGE_VERIFY": "full"})
+
+
+def _damage(path: Path) -> None:
+    """Other bytes, same size and mtime: what pages that were never written look like."""
+    status = path.stat()
+    path.write_bytes(b"\0" * status.st_size)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_after_a_reboot_the_content_is_read_again(rebooted: Callable[[Settings], Path]) -> None:
     """Sizes and times prove little when unwritten pages may have been lost."""
+    dest = rebooted(FULL)
+    _damage(dest / "model.bin")
+    assert not storage_initializer.is_complete(dest)
+    report = storage_initializer.fetch(str(dest.parent / "src"), dest, FULL)
+    assert (dest / "model.bin").read_bytes() == b"12345"
+    assert (report.outcome, report.bytes_fetched) == ("fetched", 5)
+    assert storage_initializer.is_complete(dest)
+
+
+def test_after_a_reboot_it_is_read_once(rebooted: Callable[[Settings], Path]) -> None:
+    dest = rebooted(FULL)
+    report = storage_initializer.fetch(str(dest.parent / "src"), dest, FULL)
+    assert (report.outcome, report.bytes_fetched) == ("complete", 0)
+    marker = publish.read_marker(dest)
+    assert marker is not None
+    assert not publish.distrusted(marker)
+
+
+def test_after_a_reboot_what_has_no_checksum_is_copied_again(
+    rebooted: Callable[[Settings], Path],
+) -> None:
+    dest = rebooted(QUIET)
+    _damage(dest / "model.bin")
+    report = storage_initializer.fetch(str(dest.parent / "src"), dest, QUIET)
+    assert (dest / "model.bin").read_bytes() == b"12345"
+    assert (report.outcome, report.bytes_fetched) == ("fetched", 8)
+
+
+def test_a_full_check_mends_what_was_damaged_in_place(tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "model.bin").write_bytes(b"12345")
-    settings = Settings.from_env({"STORAGE_PROGRESS_SECONDS": "0", "STORAGE_VERIFY": "full"})
-    storage_initializer.fetch(str(tmp_path / "src"), tmp_path / "m", settings)
-    target = tmp_path / "m" / "model.bin"
-    status = target.stat()
-    target.write_bytes(b"\0" * 5)
-    import os
-
-    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert storage_initializer.is_complete(tmp_path / "m")
-    monkeypatch.setattr(publish, "boot_id", lambda: "another")
-    assert not storage_initializer.is_complete(tmp_path / "m")
+    storage_initializer.fetch(str(tmp_path / "src"), tmp_path / "m", FULL)
+    _damage(tmp_path / "m" / "model.bin")
+    storage_initializer.fetch(str(tmp_path / "src"), tmp_path / "m", FULL)
+    assert (tmp_path / "m" / "model.bin").read_bytes() == b"12345"
 
 
 def test_a_synced_tree_is_trusted_after_a_reboot(
