@@ -126,11 +126,14 @@ def _is_shape(shape: Any) -> TypeGuard[list[int]]:
 
 
 def check_parameters(parameters: Any, where: str) -> None:
-    """Values are strings, numbers or booleans (spec "Parameters JSON Object"). Raises Malformed."""
+    """Values are strings, numbers or booleans (spec "Parameters JSON Object"). What is null is not
+    there, and removed: MLServer's types write so what was not set. Raises Malformed."""
     if type(parameters) is not dict:
         raise Malformed(f"{where}: parameters must be an object")
-    for key, value in parameters.items():
-        if not isinstance(value, (str, int, float, bool)):
+    for key, value in list(parameters.items()):
+        if value is None:
+            del parameters[key]
+        elif not isinstance(value, (str, int, float, bool)):
             raise Malformed(f"{where}: parameter {key!r} must be a string, number or boolean")
 
 

@@ -3,6 +3,7 @@
 argv: HTTP port.
 """
 
+import json
 import sys
 import urllib.request
 
@@ -28,6 +29,10 @@ def call(path, body=None):
 
 def infer(request):
     body = request.model_dump_json(exclude_none=True).encode()
+    # As in MLServer's examples, where what was not set is null.
+    nulls = json.dumps(request.dict(), default=bytes.decode).encode()
+    assert b"null" in nulls
+    assert call("/v2/models/echo/infer", nulls)
     answer = InferenceResponse.model_validate_json(call("/v2/models/echo/infer", body))
     assert answer.model_name == "echo"
     return answer

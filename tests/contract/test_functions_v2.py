@@ -201,6 +201,14 @@ def test_a_document_returned_by_user_code_is_an_answer(server: Server) -> None:
     assert server.post(INFER, body).json()["outputs"][0]["data"] == [7]
 
 
+def test_what_is_null_was_not_set(server: Server) -> None:
+    sent = {**tensor("INT32", [1], [5]), "parameters": {"content_type": "np", "headers": None}}
+    body = {"id": None, "parameters": {"headers": None}, "inputs": [sent], "outputs": None}
+    answer = server.post(INFER, body).json()
+    assert answer["outputs"][0]["data"] == [5]
+    assert "parameters" not in answer
+
+
 ONE = tensor("FP32", [2], [1, 2])
 BAD = [
     ("no object", [], "must be a JSON object"),
