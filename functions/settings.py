@@ -67,6 +67,7 @@ class Settings:
     logger_url: str = ""
     logger_mode: str = "all"
     allow_pickle: bool = True
+    predict_proba: bool = False
     warmup: bool = True
     version_policy: str = "latest:1"
     poll_s: float = 1.0

@@ -360,6 +360,13 @@ OPTIONS: tuple[o.Option, ...] = (
         ),
     ),
     o.Option(
+        name="predict_proba",
+        env="PREDICT_PROBA",
+        parse=o.boolean,
+        default=False,
+        help="sklearn: probabilities instead of classes, where the model has them, as in KServe",
+    ),
+    o.Option(
         name="warmup",
         env="FUNCTIONS_WARMUP",
         parse=o.boolean,

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from functions import context, hooks
-from functions.errors import BadHookResult, InvalidRequest, NotSupported
-from functions.model import Call, Item, JoinableModel, ModelInfo
+from functions.errors import BadHookResult, InvalidRequest, LoadFailed, NotSupported
+from functions.model import Call, Item, JoinableModel, ModelInfo, TensorSpec
+from functions.wire import v2
 
 from . import kserve_compat
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 Hook = Callable[..., Any]
 
 STAGES = ("preprocess", "predict", "postprocess", "explain")
+
+OF_THE_BASE = ("validate",)
+"""Hooks of KServe's base class with names that other classes use for other things."""
 
 
 class KServeHooks(JoinableModel):
@@ -48,7 +52,10 @@ class KServeHooks(JoinableModel):
         self.predictor = predictor
         self.threads = threads
         self.info = ModelInfo(platform="python")
-        found = {stage: hooks.find(target, stage) for stage in STAGES}
+        self._kserve = kserve_compat.is_kserve_model(target)
+        extends = self._kserve or _extends_ours(target)
+        names = STAGES + OF_THE_BASE if extends else STAGES
+        found = {stage: hooks.find(target, stage) for stage in names}
         self._async = {
             name for name, hook in found.items() if hook is not None and hooks.is_async(hook)
         }
@@ -56,10 +63,10 @@ class KServeHooks(JoinableModel):
         self._hooks = {name: hook for name, (hook, _) in staged.items()}
         self._remote = predictor is not None and "predict" not in self._hooks
         self._on_loop = bool(getattr(target, "inline", False))
-        self._kserve = kserve_compat.is_kserve_model(target)
-        self._uses_context = (
-            any(uses for _, uses in staged.values()) or _extends_ours(target) or self._kserve
-        )
+        self._uses_context = extends or any(uses for _, uses in staged.values())
+        if extends:
+            self.info.inputs = _declared(target, "get_input_types")
+            self.info.outputs = _declared(target, "get_output_types")
         self.is_async = bool(self._async) or predictor is not None
         if self._kserve and predictor is not None:
             kserve_compat.adopt(target)
@@ -145,7 +152,8 @@ class KServeHooks(JoinableModel):
         if main not in self._hooks and not (main == "predict" and self._remote):
             hint = "" if main == "explain" else ", and no --predictor-host is given"
             raise NotSupported(f"model {self.name} has no {main} method{hint}")
-        return [s for s in ("preprocess", main, "postprocess") if s in self._hooks or s == main]
+        order = ("preprocess", "validate", main, "postprocess")
+        return [stage for stage in order if stage in self._hooks or stage == main]
 
     def _enter(self, verb: str, call: Call) -> Any:
         """The request's context, if anybody looks at it."""
@@ -165,7 +173,11 @@ class KServeHooks(JoinableModel):
             call.stage = stage
             if self._kserve:
                 payload = kserve_compat.to_kserve(payload)
-            payload = self._hooks[stage](payload, call.headers, call.response_headers, given)
+            result = self._hooks[stage](payload, call.headers, call.response_headers, given)
+            if stage in OF_THE_BASE:
+                payload = payload if result is None else result
+                continue
+            payload = result
             call.spent(stage, since)
             self._check_result(stage, payload)
         return payload
@@ -197,15 +209,19 @@ class KServeHooks(JoinableModel):
                 payload = kserve_compat.to_kserve(payload)
             arguments = (payload, call.headers, call.response_headers, given)
             if stage in self._async:
-                payload = await _guarded(hook(*arguments))
+                result = await _guarded(hook(*arguments))
             elif self._on_loop:
-                payload = hook(*arguments)
+                result = hook(*arguments)
             elif self.runner is not None:
-                payload = await self.runner.offload(hook, arguments)
+                result = await self.runner.offload(hook, arguments)
             else:
-                payload = await asyncio.to_thread(hook, *arguments)
-            if inspect.isawaitable(payload):  # of a decorator around an async hook, for example
-                payload = await _guarded(payload)
+                result = await asyncio.to_thread(hook, *arguments)
+            if inspect.isawaitable(result):  # of a decorator around an async hook, for example
+                result = await _guarded(result)
+            if stage in OF_THE_BASE:
+                payload = payload if result is None else result
+                continue
+            payload = result
             call.spent(stage, since)
             self._check_result(stage, payload)
         return payload
@@ -266,6 +282,28 @@ async def _guarded(awaitable: Any) -> Any:
         return await awaitable
     except (SystemExit, KeyboardInterrupt) as exc:
         raise RuntimeError(f"{type(exc).__name__} from a hook: {exc}") from exc
+
+
+def _declared(target: Any, hook: str) -> tuple[TensorSpec, ...]:
+    """The tensors of a model's metadata, as KServe's classes declare them: dicts with name,
+    datatype and shape. Raises LoadFailed."""
+    declare = hooks.find(target, hook)
+    if declare is None:
+        return ()
+    try:
+        return tuple(
+            TensorSpec(
+                name=str(entry["name"]),
+                datatype=v2.check_datatype(str(entry["datatype"]), hook),
+                shape=tuple(int(size) for size in entry["shape"]),
+            )
+            for entry in declare()
+        )
+    except (KeyError, TypeError, ValueError) as exc:
+        raise LoadFailed(
+            f"{hook}() of {type(target).__name__} must return dicts with name, datatype and shape:"
+            f" {type(exc).__name__}: {exc}"
+        ) from exc
 
 
 def _extends_ours(target: Any) -> bool:

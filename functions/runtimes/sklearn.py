@@ -37,6 +37,8 @@ def build(name: str, directory: Path, settings: "Settings") -> ServedModel:
     if method not in METHODS:
         raise LoadFailed(f"--param method={method}: expected one of {', '.join(METHODS)}")
     estimator = load(file)
+    if settings.predict_proba and hasattr(estimator, "predict_proba"):
+        method = "predict_proba"
     function = getattr(estimator, method, None)
     if not callable(function):
         raise LoadFailed(f"{type(estimator).__name__} has no method {method}")

@@ -198,6 +198,21 @@ def test_huggingface_without_a_tokenizer_is_said(tmp_path: Path) -> None:
         assert "has no tokenizer" in server.lines[-1]
 
 
+def test_kserves_variable_asks_sklearn_for_probabilities(tmp_path: Path) -> None:
+    joblib = pytest.importorskip("joblib")
+    from sklearn.linear_model import LinearRegression, LogisticRegression
+
+    rows = [[0.0], [1.0]]
+    joblib.dump(LogisticRegression().fit(rows, [0, 1]), tmp_path / "classes.joblib")
+    joblib.dump(LinearRegression().fit(rows, [0, 1]), tmp_path / "line.joblib")
+    models = [f"--model={name}={tmp_path / name}.joblib" for name in ("classes", "line")]
+    with serving(*models, environ={"PREDICT_PROBA": "true"}) as server:
+        body = {"instances": [[0.5]]}
+        (pair,) = server.post("/v1/models/classes:predict", body).json()["predictions"]
+        assert pair == pytest.approx([0.5, 0.5])
+        assert server.post("/v1/models/line:predict", body).json()["predictions"] == [0.5]
+
+
 def test_mlservers_settings_beside_a_model(tmp_path: Path) -> None:
     xgboost = pytest.importorskip("xgboost")
     matrix = xgboost.DMatrix(np.array([[0.0], [1.0]]), label=[0, 1])

@@ -27,6 +27,7 @@ DEFAULTS = {
     "max_batch_size": 1,
     "max_batch_latency_ms": 5.0,
     "allow_pickle": True,
+    "predict_proba": False,
     "warmup": True,
     "predictor_timeout_s": 60.0,
     "predictor_retries": 1,

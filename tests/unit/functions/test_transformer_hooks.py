@@ -453,3 +453,43 @@ def test_the_predictor_is_poked_while_preprocess_runs() -> None:
             await asyncio.sleep(0)
 
     asyncio.run(main())
+
+
+def test_hooks_of_the_base_class() -> None:
+    class Checked(Model):
+        def validate(self, payload: Any) -> Any:
+            if "x" not in payload:
+                raise KeyError("x")  # and returns nothing: the payload stays
+
+        def predict(self, payload: Any) -> Any:  # type: ignore[override]
+            return {"predictions": payload["x"]}
+
+        def get_input_types(self) -> Any:
+            return [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]
+
+    served = KServeHooks(Checked())
+    call = Call({})
+    assert served.v1("predict", {"x": [1]}, call) == {"predictions": [1]}
+    assert set(call.timings) == {"predict"}
+    with pytest.raises(KeyError):
+        served.v1("predict", {}, Call({}))
+    assert [spec.to_json() for spec in served.info.inputs] == [
+        {"name": "x", "datatype": "FP32", "shape": [-1, 4]}
+    ]
+    assert served.info.outputs == ()
+
+    class Wrong(Model):
+        def get_output_types(self) -> Any:
+            return [{"name": "y"}]
+
+    with pytest.raises(LoadFailed, match="Wrong must return dicts"):
+        KServeHooks(Wrong())
+
+    class Own:  # without the base, a method called validate is its own affair
+        def validate(self, payload: Any) -> Any:
+            raise AssertionError
+
+        def predict(self, payload: Any) -> Any:
+            return {"predictions": [2]}
+
+    assert KServeHooks(Own()).v1("predict", {}, Call({})) == {"predictions": [2]}
