@@ -67,6 +67,7 @@ class Connection(asyncio.BufferedProtocol):
         """False once either side has begun to close it."""
         self.idle_since = 0.0
         self._used = False
+        self._unasked = ""
         self._reset()
 
     def _reset(self) -> None:
@@ -89,6 +90,8 @@ class Connection(asyncio.BufferedProtocol):
         transport = self._transport
         assert transport is not None
         assert self._waiter is None
+        if not self.alive:  # the other side closed it, or spoke first, before it was asked
+            raise Broken(self._unasked or _CLOSED, stale=self._used)
         waiter: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._waiter = waiter
         if sum(map(len, body)) < _SMALL_BYTES:
@@ -127,6 +130,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._waiter is None or self._waiter.done():  # an answer nobody asked for
+            if not self._used:
+                self._unasked = _greeting(bytes(self._scratch[: min(nbytes, 8)]))
             self.abort()
             return
         if self._body is not None:
@@ -155,8 +160,7 @@ class Connection(asyncio.BufferedProtocol):
             # The end of the connection is the end of the body.
             waiter.set_result(Response(head, b"".join(self._pieces)))
         elif head is None and not self._read:
-            reason = "closed the connection without an answer"
-            waiter.set_exception(Broken(reason, stale=self._used))
+            waiter.set_exception(Broken(_CLOSED, stale=self._used))
         else:
             waiter.set_exception(Broken("closed the connection in the middle of its answer"))
 
@@ -245,6 +249,18 @@ class Connection(asyncio.BufferedProtocol):
         self.abort()
         if waiter is not None and not waiter.done():
             waiter.set_exception(Broken(reason))
+
+
+_CLOSED = "closed the connection without an answer"
+
+
+def _greeting(data: bytes) -> str:
+    """What is wrong with a server that speaks first, as gRPC's do."""
+    try:
+        _check_start(data)
+    except BadHead as bad:
+        return f"sent garbage: {bad}"
+    return "sent garbage: an answer before it was asked"
 
 
 def _check_start(data: bytes) -> None:

@@ -1,7 +1,9 @@
 """The hop over HTTP/1.1 against real sockets: what is sent, what comes back, what goes wrong."""
 
 import asyncio
+import socket
 import time
+import types
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from functions.errors import (
 from functions.inference import InferRequest, Tensor
 from functions.model import Call
 from functions.predictor import Predictor, client, documents, pool, target
+from functions.predictor.connection import Broken, Connection
 from tests.fakes_predictor import (
     V2_ANSWER,
     Request,
@@ -186,6 +189,39 @@ def test_a_redirect_is_no_answer() -> None:
 
 
 # --- garbage
+
+
+@pytest.mark.parametrize(
+    ("spoken", "words"),
+    [
+        (None, "closed the connection without an answer"),
+        (b"\0\0\x12\4\0\0\0\0\0", "sent garbage: its answer is HTTP/2"),
+        (b"SSH-2.0-x", "its answer is no HTTP/1"),
+        (b"HTTP/1.1 200 OK\r\n\r\n", "an answer before it was asked"),
+    ],
+)
+def test_a_server_that_closes_or_speaks_first(spoken: bytes | None, words: str) -> None:
+    """Between the connection and the first request: nobody waits for an answer then."""
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        lost = types.SimpleNamespace(lost=lambda connection: None)
+        here, there = socket.socketpair()
+        _, connection = await loop.create_connection(
+            lambda: Connection(lost, 4096),  # type: ignore[arg-type]
+            sock=here,
+        )
+        if spoken is None:
+            there.close()
+        else:
+            there.sendall(spoken)
+        while connection.alive:
+            await asyncio.sleep(0)
+        there.close()
+        await connection.exchange(b"GET / HTTP/1.1\r\n\r\n", [])
+
+    with pytest.raises(Broken, match=words):
+        asyncio.run(run())
 
 
 @pytest.mark.parametrize(
