@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from functions.wire.container import log_facts
+
 from . import codec, storage
 from .errors import EventsError, InvalidEvent, Refused, TryAgain
 from .event import Event
@@ -212,9 +214,11 @@ class Adapter:
 
     def _delivered(self, event: Event, notification: Notification, status: int) -> None:
         self.metrics.count("events", "delivered")
-        logger.info(
+        log_facts(
+            logger,
+            logging.INFO,
             "event delivered",
-            extra={
+            {
                 "event_id": event.id,
                 "event_source": event.source,
                 "event_type": event.type,

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from functions.wire.container import log_facts
+
 from . import codec, effects, filters, lineage, request, storage
 from . import event as events
 from .effects import Answer, Effects
@@ -382,7 +384,7 @@ class Sink:
         if outcome.reply is not None:
             facts["reply_id"] = outcome.reply.id
             facts["reply_type"] = outcome.reply.type
-        logger.log(level, "event %s", outcome.kind, extra=facts)
+        log_facts(logger, level, f"event {outcome.kind}", facts)
 
 
 def _require_success(answer: HttpAnswer) -> None:

@@ -19,8 +19,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from events import codec
 from events.errors import InvalidEvent
 from events.event import Event
+from functions.wire.container import log_facts
 from knative.local import broker_rules as rules
 from knative.local.broker_dispatch import Dispatcher, Send
 from knative.local.broker_rules import Answer, Broker, Trigger
@@ -64,6 +66,8 @@ class BrokerService:
         self._brokers, self._triggers = rules.parse_objects(objects)
         self._dispatchers: dict[str, Dispatcher] = {}
         self._pending: Counter[str] = Counter()
+        self._second = (-1.0, "")
+        """A second and its text: events come many to one."""
         self._recent: deque[dict[str, Any]] = deque()
         self._recent_by_id: dict[str, dict[str, Any]] = {}
         self.stats: Counter[str] = Counter()
@@ -108,27 +112,19 @@ class BrokerService:
 
     # --- ingress ----------------------------------------------------------------------------------
     async def handle(
-        self, method: str, path: str, headers: Iterable[tuple[str, str]], body: bytes
+        self, method: str, path: str, headers: codec.Headers, body: bytes
     ) -> HttpAnswer:
         """Any request to the ingress host."""
         found = rules.refuse_early(method, path)
         if isinstance(found, Answer):
             return _http(found)
-        return await self.ingress(*found, method, headers, body)
+        return await self._ingress(*found, headers, body)
 
-    async def ingress(
-        self,
-        namespace: str,
-        broker: str,
-        method: str,
-        headers: Iterable[tuple[str, str]],
-        body: bytes,
+    async def _ingress(
+        self, namespace: str, broker: str, headers: codec.Headers, body: bytes
     ) -> HttpAnswer:
         """One event for one broker: 202 once it is on disk, else Knative's status for the
         problem."""
-        early = rules.refuse_early(method, f"/{namespace}/{broker}")
-        if isinstance(early, Answer):
-            return _http(early)
         known = self._brokers.get(f"{namespace}/{broker}")
         if known is None:
             self.stats["rejected"] += 1
@@ -137,9 +133,9 @@ class BrokerService:
             self.stats["rejected"] += 1
             limit = f"an event may have {self._max_event_bytes} bytes, this one has {len(body)}"
             return _http(Answer(status=413, body=limit))
-        pairs = list(headers)
+        fields = codec.lower(headers)
         try:
-            event = rules.admit(pairs, body, self._now_text())
+            event = rules.admit(fields, body, self._now_text())
         except InvalidEvent as error:
             self.stats["invalid"] += 1
             return _http(Answer(status=400, body=str(error)))
@@ -148,7 +144,7 @@ class BrokerService:
             retry = {"Retry-After": "1"}
             return _http(Answer(status=503, body="the broker's queue is full", headers=retry))
         try:
-            await self._accept(known.key, event, rules.forwarded(pairs))
+            await self._accept(known.key, event, rules.forwarded(fields))
         except StoreError as error:
             self.stats["rejected"] += 1
             logger.error("event not accepted: %s", error, extra={"event_id": event.id})
@@ -241,9 +237,11 @@ class BrokerService:
         for name in names:
             if name in self._dispatchers:
                 self._dispatchers[name].wake()
-        logger.info(
+        log_facts(
+            logger,
+            logging.INFO,
             "event accepted",
-            extra={
+            {
                 "broker": broker,
                 "event_id": event.id,
                 "event_source": event.source,
@@ -292,7 +290,11 @@ class BrokerService:
         return depth >= self._max_pending
 
     def _now_text(self) -> str:
-        return datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        second, fraction = divmod(self._clock(), 1)
+        if second != self._second[0]:
+            stamp = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+            self._second = (second, stamp)
+        return f"{self._second[1]}.{int(fraction * 1e6):06d}Z"
 
 
 def _http(answer: Answer) -> HttpAnswer:

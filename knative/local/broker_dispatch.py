@@ -17,6 +17,7 @@ from events import codec, delivery
 from events.delivery import Verdict
 from events.errors import InvalidEvent
 from events.event import Event
+from functions.wire.container import log_facts
 from knative.local import broker_rules as rules
 from knative.local.broker_rules import Failure, Trigger
 from knative.local.broker_store import Row, Store, StoreError
@@ -259,7 +260,7 @@ class Dispatcher:
 
     async def _post(
         self, trigger: Trigger, url: str, headers: dict[str, str], body: bytes
-    ) -> tuple[int, dict[str, str], bytes] | Failure:
+    ) -> tuple[int, codec.Fields, bytes] | Failure:
         timeout_s = trigger.delivery.timeout_s or DEFAULT_TIMEOUT_S
         try:
             async with asyncio.timeout(timeout_s):
@@ -268,7 +269,7 @@ class Dispatcher:
             return Failure(destination=url, code=None, reason=f"no answer within {timeout_s:g} s")
         except OSError as error:
             return Failure(destination=url, code=None, reason=str(error) or type(error).__name__)
-        return status, {name.lower(): value for name, value in fields.items()}, content
+        return status, codec.lower(fields), content
 
     def _wait_s(self, trigger: Trigger, row: Row, failure: Failure) -> float:
         now = datetime.fromtimestamp(self._clock(), UTC)
@@ -289,7 +290,7 @@ class Dispatcher:
         if failure is not None:
             level = logging.ERROR if outcome == "dead" else logging.WARNING
             facts |= {"code": failure.code, "reason": _why(failure), "attempt": row.attempt}
-        logger.log(level, "event %s", outcome, extra=facts)
+        log_facts(logger, level, f"event {outcome}", facts)
 
 
 def _why(failure: Failure) -> str:

@@ -7,6 +7,7 @@ ingress, filter handler and dispatcher; the vectors are in tests/unit/events/tes
 """
 
 import base64
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -215,12 +216,19 @@ def outgoing(event: Event, trigger: Trigger) -> tuple[dict[str, str], bytes]:
         headers, body = codec.encode_structured(plain)
     else:
         headers, body = codec.encode_binary(plain)
-    return {**headers, "Prefer": "reply", "Kn-Namespace": trigger.namespace}, body
+    headers["Prefer"] = "reply"
+    headers["Kn-Namespace"] = trigger.namespace
+    return headers, body
 
 
 def forwarded(headers: codec.Headers) -> dict[str, str]:
     """Headers of the ingress request that travel to subscribers."""
-    return {name: value for name, value in codec.lower(headers).items() if _FORWARDED.match(name)}
+    return {name: value for name, value in codec.lower(headers).items() if _is_forwarded(name)}
+
+
+@functools.lru_cache(512)
+def _is_forwarded(name: str) -> bool:
+    return _FORWARDED.match(name) is not None
 
 
 def reply_of(status: int, headers: Mapping[str, str], body: bytes) -> Event | None:

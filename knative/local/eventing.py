@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
+from events import codec
+
 from . import cron, internal, spec
 from .broker import BrokerService
 from .collect import collect_body
@@ -43,7 +45,7 @@ class Eventing:
         self._tasks: set[asyncio.Task[None]] = set()
         self._pings: list[asyncio.Task[None]] = []
         try:
-            self.broker = BrokerService(path, self._objects, self._send, max_pending=max_pending)
+            self.broker = BrokerService(path, self._objects, self._deliver, max_pending=max_pending)
         except ValueError as error:
             raise InvalidWorkload([str(error)]) from error
 
@@ -85,7 +87,7 @@ class Eventing:
 
     async def _accept(self, exchange: Exchange, body: bytes) -> None:
         request = exchange.request
-        headers = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in request.headers]
+        headers = codec.lower_wire(request.headers)
         path = request.target.decode("latin-1").partition("?")[0]
         status, answer, text = await self.broker.handle(
             request.method.decode("latin-1"), path, headers, body
@@ -97,13 +99,16 @@ class Eventing:
         ]
         exchange.respond(status, plain, text)
 
-    async def _send(
+    async def _deliver(
         self, url: str, headers: dict[str, str], body: bytes, timeout_s: float, /
     ) -> tuple[int, Mapping[str, str], bytes]:
+        return await self._send(url, headers, body, None)  # the dispatcher has a clock of its own
+
+    async def _send(
+        self, url: str, headers: dict[str, str], body: bytes, timeout_s: float | None
+    ) -> tuple[int, Mapping[str, str], bytes]:
         try:
-            return await internal.request(
-                self._gateway, "POST", url, headers, body, timeout_s or None
-            )
+            return await internal.request(self._gateway, "POST", url, headers, body, timeout_s)
         except ValueError as error:
             raise OSError(str(error)) from error
 

@@ -170,7 +170,23 @@ class _LogFile(RotatingFileHandler):
     _LOOK_EVERY = 64
     _lines = 0
 
+    def write_line(self, text: str) -> None:
+        """A line that is formatted already (`container.log_facts`). Raises OSError."""
+        self.acquire()
+        try:
+            if self._is_full():
+                self.doRollover()
+            if (stream := self.stream) is None:
+                stream = self.stream = self._open()
+            stream.write(text + self.terminator)
+            stream.flush()
+        finally:
+            self.release()
+
     def shouldRollover(self, record: logging.LogRecord) -> bool:
+        return self._is_full()
+
+    def _is_full(self) -> bool:
         if self.stream is None:
             self.stream = self._open()
         self._lines += 1

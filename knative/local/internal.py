@@ -104,6 +104,8 @@ async def request(
         exchange.request_body(body)
     exchange.request_end()
     try:
+        if timeout_s is None:
+            return await collected.result
         async with asyncio.timeout(timeout_s):
             return await collected.result
     finally:
