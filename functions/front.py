@@ -325,7 +325,9 @@ class Front:
         exchange.start(200, stream.content_type, answers.field_lines(stream.headers))
         try:
             async for piece in _pieces(stream.pieces):
-                exchange.send(piece.encode() if isinstance(piece, str) else bytes(piece))
+                exchange.send(
+                    piece.encode() if isinstance(piece, str) else bytes(memoryview(piece))
+                )
                 while exchange.backed_up and exchange.open:
                     await asyncio.sleep(0.01)
         except Exception:

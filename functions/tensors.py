@@ -8,13 +8,12 @@ numpy's own inference, and strict: a string or null among numbers is a TypeError
 import array
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from .errors import InvalidRequest
-from .inference import InferRequest, InferResponse, Tensor, new_id
 from .wire import v2
 
 Array = np.ndarray[Any, Any]
@@ -408,68 +407,13 @@ def _text(name: str, item: Any) -> str:
     return item if isinstance(item, str) else str(item)
 
 
-# --- model results
-# ---------------------------------------------------------------------------------
-
-
-def to_response(result: Any, request: InferRequest) -> InferResponse:
-    """Whatever a hook returned for a V2 request -> InferResponse.
-
-    Ours and KServe's InferResponse, a V2 document (dict with `outputs`), a dict of name -> array,
-    or one array-like (named `output-0`). Raises TypeError for anything else.
-    """
-    if isinstance(result, InferResponse):
-        result.id = result.id or request.id or new_id()
-        result.model_name = result.model_name or request.model_name
-        return result
-    if isinstance(result, Mapping):
-        if isinstance(result.get("outputs"), list):
-            outputs = [_from_document(entry) for entry in result["outputs"]]
-        else:
-            outputs = [Tensor(str(name), data=as_array(value)) for name, value in result.items()]
-        request_id = result.get("id") if isinstance(result.get("id"), str) else None
-        return InferResponse(request_id or request.id or new_id(), request.model_name, outputs)
-    foreign = getattr(result, "outputs", None)
-    if isinstance(foreign, list):  # kserve.InferResponse and the like
-        outputs = [
-            Tensor(o.name, list(o.shape), o.datatype, data=as_array(o.as_numpy())) for o in foreign
-        ]
-        return InferResponse(
-            getattr(result, "id", None) or request.id or new_id(), request.model_name, outputs
-        )
-    if isinstance(result, Tensor):
-        return InferResponse(request.id or new_id(), request.model_name, [result])
-    return InferResponse(
-        request.id or new_id(), request.model_name, [Tensor("output-0", data=as_array(result))]
-    )
-
-
-def _from_document(entry: Any) -> Tensor:
-    if isinstance(entry, Tensor):
-        return entry
-    try:
-        name, shape, datatype, data = (entry[key] for key in ("name", "shape", "datatype", "data"))
-    except (KeyError, TypeError):
-        raise TypeError("an output needs name, shape, datatype and data") from None
-    return Tensor(name, shape, datatype, data, entry.get("parameters"))
-
-
-def check_elements(tensor: Tensor) -> None:
-    """BYTES elements are text or bytes: the first one is looked at. Raises TypeError for what
-    numpy has put into an array of objects because it knows no better."""
-    if tensor.datatype != "BYTES" or not tensor.is_array:
-        return
-    array = tensor.as_numpy()
-    if array.size and not isinstance(array.flat[0], (str, bytes)):
-        raise TypeError(f"{type(array.flat[0]).__name__} is neither a number nor text")
-
-
 def as_array(value: Any) -> Array:
     """numpy arrays as they are; lists, scalars, tensors and frames converted."""
     if isinstance(value, np.ndarray):
         return value
     detach = getattr(value, "detach", None)
-    if callable(detach):  # a torch tensor
-        found: Array = detach().cpu().numpy()
+    if callable(detach):  # a torch tensor; numpy has no bfloat16
+        plain = detach().cpu()
+        found: Array = (plain.float() if str(plain.dtype) == "torch.bfloat16" else plain).numpy()
         return found
     return np.asarray(value)

@@ -61,11 +61,11 @@ def infer_request(payload: Any, model: str) -> InferRequest:
         return payload
     rows = _v1_rows(payload)
     if rows is not None:
-        from functions import tensors
+        from functions import results, tensors
 
         try:
             tensor = Tensor("input-0", data=tensors.as_array(rows))
-            tensors.check_elements(tensor)
+            results.check_elements(tensor)
         except (TypeError, ValueError) as exc:
             raise BadHookResult(
                 f"preprocess returned instances that make no tensor for a V2 predictor: {exc}"

@@ -254,12 +254,12 @@ class KServeHooks(JoinableModel):
             )
 
     def _to_response(self, result: Any, request: "InferRequest") -> "InferResponse":
-        from functions import tensors  # numpy: only when V2 is used
+        from functions import results  # numpy: only when V2 is used
 
         try:
-            response = tensors.to_response(result, request)
+            response = results.to_response(result, request)
             for tensor in response.outputs:
-                tensors.check_elements(tensor)
+                results.check_output(tensor, request)
             return response
         except (TypeError, ValueError) as exc:
             last = "postprocess" if "postprocess" in self._hooks else "predict"

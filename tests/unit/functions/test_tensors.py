@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions import codec_v2, joining, jsonio, tensors
+from functions import codec_v2, joining, jsonio, results, tensors
 from functions.errors import InvalidRequest
 from functions.inference import InferRequest, InferResponse, Tensor
 from functions.model import Call
@@ -83,12 +83,46 @@ def test_untouched_tensors_are_never_converted() -> None:
     ids=lambda r: type(r).__name__,
 )
 def test_results_of_hooks_become_responses(result: Any) -> None:
-    response = tensors.to_response(result, InferRequest("m", [], "7"))
+    response = results.to_response(result, InferRequest("m", [], "7"))
     assert (response.id, response.model_name) == ("7", "m")
     assert (response.outputs[0].name, response.outputs[0].as_numpy().tolist()) == (
         "output-0",
         [0, 1],
     )
+
+
+def test_frames_become_a_tensor_a_column() -> None:
+    frame = pytest.importorskip("pandas").DataFrame({"a": [1, 2], "b": ["x", "y"]})
+    response = results.to_response(frame, InferRequest("m", []))
+    found = {t.name: (t.datatype, t.as_numpy().tolist()) for t in response.outputs}
+    assert found == {"a": ("INT64", [1, 2]), "b": ("BYTES", ["x", "y"])}
+
+
+def test_documents_of_hooks_keep_what_they_say() -> None:
+    output = {"name": "y", "shape": [1], "datatype": "FP16", "data": [0.5], "parameters": {"k": 1}}
+    document = {"id": "own", "model_version": "3", "parameters": {"z": 1}, "outputs": [output]}
+    response = results.to_response(document, InferRequest("m", [], "7"))
+    assert (response.id, response.model_version, response.parameters) == ("own", "3", {"z": 1})
+    (tensor,) = response.outputs
+    assert (tensor.datatype, tensor.parameters, tensor.as_numpy().tolist()) == (
+        "FP16", {"k": 1}, [0.5],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("shape", "datatype", "data"),
+    [([3], "FP32", [1, 2]), ([2], "INT8", [1, 300]), ([1], "BYTES", [1]), ([1], "FP32", ["a"])],
+)
+def test_outputs_that_are_not_what_they_say_are_the_models_fault(
+    shape: list[int], datatype: str, data: list[Any]
+) -> None:
+    request = InferRequest("m", [Tensor("x", shape, datatype, data)])
+    output = {"name": "x", "shape": shape, "datatype": datatype, "data": data}
+    response = results.to_response({"outputs": [output]}, request)
+    with pytest.raises(TypeError, match="output 'x'"):
+        results.check_output(response.outputs[0], request)
+    with pytest.raises(InvalidRequest, match="input 'x'"):  # passed on as the client sent it
+        results.check_output(request.inputs[0], request)
 
 
 def test_joined_requests_split_back() -> None:
