@@ -10,7 +10,7 @@ from types import FrameType
 
 from . import logs
 from .errors import InvalidSettings, StorageError
-from .settings import Settings
+from .settings import Settings, termination_log
 
 logger = logs.Log("storage_initializer")
 
@@ -31,29 +31,26 @@ def main(argv: list[str]) -> int:
         return 0
     if not argv or len(argv) % 2:
         sys.stderr.write(USAGE)
-        logger.error("expected pairs of SRC and DEST, got %d arguments", len(argv))
-        return 2
+        return _fail([f"expected pairs of SRC and DEST, got {len(argv)} arguments"], 2)
     try:
         settings = Settings.from_env()
-    except InvalidSettings as exc:
-        for problem in exc.problems:
-            logger.error("%s", problem)
-        return exc.exit_code
-    logs.configure(settings.log_level)
-    signal.signal(signal.SIGTERM, _terminate)
-    try:
+        logs.configure(settings.log_level)
+        signal.signal(signal.SIGTERM, _terminate)
         return run(argv, settings)
+    except InvalidSettings as exc:
+        return _fail(exc.problems, exc.exit_code)
     except StorageError as exc:
-        problems = exc.problems if isinstance(exc, InvalidSettings) else [str(exc)]
-        for problem in problems:
-            logger.error("%s", problem)
-        logs.write_termination_message(settings.termination_log, "\n".join(problems))
-        return exc.exit_code
+        return _fail([str(exc)], exc.exit_code)
     except KeyboardInterrupt:
-        message = "stopped by a signal; a further run resumes where this one stopped"
-        logger.error(message)
-        logs.write_termination_message(settings.termination_log, message)
-        return 1
+        return _fail(["stopped by a signal; a further run resumes where this one stopped"], 1)
+
+
+def _fail(problems: list[str], code: int) -> int:
+    """Tell what is wrong on stderr and where `kubectl describe pod` shows it."""
+    for problem in problems:
+        logger.error("%s", problem)
+    logs.write_termination_message(termination_log(), "\n".join(problems))
+    return code
 
 
 def run(argv: list[str], settings: Settings) -> int:

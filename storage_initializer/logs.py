@@ -24,7 +24,7 @@ UNIT = "storage_initializer"
 TERMINATION_LOG_BYTES = 4096
 """What Kubernetes keeps of a termination message."""
 LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40}
-_CHATTY = ("botocore", "urllib3", "dulwich")
+_CHATTY = ("botocore", "urllib3", "dulwich", "hdfs")
 
 
 class _Sink:

@@ -174,7 +174,7 @@ class Settings(Record):
             cache_dir=env.get("STORAGE_CACHE_DIR", ""),
             cache_max_bytes=reader.size("STORAGE_CACHE_MAX_BYTES", defaults.cache_max_bytes, 0),
             progress_s=reader.seconds("STORAGE_PROGRESS_SECONDS", defaults.progress_s, 0),
-            termination_log=env.get("STORAGE_TERMINATION_LOG", defaults.termination_log),
+            termination_log=termination_log(env),
             log_level=reader.choice("LOG_LEVEL", ("INFO", "DEBUG", "WARNING", "ERROR")),
             ca_bundle=reader.ca_bundle(),
             proxies=MappingProxyType(_proxies(env)),
@@ -189,6 +189,12 @@ class Settings(Record):
         if reader.problems:
             raise InvalidSettings(reader.problems)
         return settings
+
+
+def termination_log(environ: Mapping[str, str] | None = None) -> str:
+    """Where the error line goes, also when the other settings cannot be read."""
+    env = os.environ if environ is None else environ
+    return env.get("STORAGE_TERMINATION_LOG", Settings().termination_log)
 
 
 class Reader:

@@ -84,7 +84,8 @@ def _identity_text(text: str) -> str:
 def redact(text: str) -> str:
     """`text` without userinfo and with the values of query parameters replaced by `…`."""
     if not _SCHEME.match(text):
-        return text
+        scheme = _broken_scheme(text)
+        return f"{scheme}:…" if scheme else text
     try:
         parts = urlsplit(text)
     except ValueError:  # `s3://[x`: no host can be found in it, so no password either
@@ -94,6 +95,12 @@ def redact(text: str) -> str:
         netloc = "…@" + netloc.rpartition("@")[2]
     query = re.sub(r"=[^&]*", "=…", parts.query)
     return urlunsplit((parts.scheme, netloc, parts.path, query, parts.fragment))
+
+
+def _broken_scheme(text: str) -> str:
+    """`s3` of `s3:/bucket`, empty for a path (one that begins like this is written ./s3:x)."""
+    scheme, colon, _ = text.partition(":")
+    return scheme if colon and scheme.lower() in PROVIDERS else ""
 
 
 def apply_mirrors(text: str, mirrors: Iterable[tuple[str, str]]) -> str:
@@ -215,6 +222,9 @@ def _parse_file(text: str, netloc: str, path: str) -> Uri:
 
 
 def _parse_path(text: str) -> Uri:
+    if scheme := _broken_scheme(text):
+        form = "file:///PATH" if scheme.lower() == "file" else f"{scheme}://…"
+        raise InvalidUri(redact(text), f"write {form}")
     return Uri(
         text=text,
         scheme="file",

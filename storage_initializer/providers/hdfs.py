@@ -11,12 +11,13 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from posixpath import basename
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from storage_initializer.context import Context
 from storage_initializer.errors import (
     AccessDenied,
+    Changed,
     InvalidSettings,
     MissingExtra,
     NotFound,
@@ -24,6 +25,7 @@ from storage_initializer.errors import (
     TransferFailed,
 )
 from storage_initializer.items import CopySource, Item
+from storage_initializer.retry import Retry
 from storage_initializer.uri import Uri
 
 DEFAULT_SECRETS = "/var/secrets/kserve-hdfscreds"
@@ -74,7 +76,7 @@ class HdfsSource(CopySource):
         self._client = _client(namenode, secret, context, parts.username)
 
     def items(self) -> Iterator[Item]:
-        status = self._call(self._client.status, self._path)
+        status = self._ask(self._client.status, self._path)
         if status["type"] == "FILE":
             self.filtered = False
             yield _item(basename(self._path), self._path, status)
@@ -88,7 +90,9 @@ class HdfsSource(CopySource):
             raise NotFound(self.shown, "the directory is empty")
 
     def _walk(self, directory: str, prefix: str) -> Iterator[Item]:
-        entries = self._call(self._client.list, directory, status=True)
+        entries = self._ask(self._client.list, directory, status=True)
+        if not entries and prefix:
+            yield Item(path=prefix, size=0)
         for name, status in entries:
             path = f"{directory.rstrip('/')}/{name}"
             if status["type"] == "DIRECTORY":
@@ -97,15 +101,36 @@ class HdfsSource(CopySource):
                 yield _item(prefix + name, path, status)
 
     def copy(self, item: Item, target: Path) -> None:
-        self._call(self._copy, item, target)
+        """Goes on where a broken transfer ended, if it is still the same file then."""
+        policy = Retry(self._context.control)
+        with target.open("wb") as file:
+            while True:
+                before = file.tell()
+                try:
+                    self._call(self._read, item, file)
+                    break
+                except StorageError as exc:
+                    policy.failed(exc, progressed=file.tell() > before)
+        now = self._ask(self._client.status, item.ref)
+        if _item(item.path, item.ref, now).version != item.version:
+            raise Changed(f"{self.shown} ({item.path})")
 
-    def _copy(self, item: Item, target: Path) -> None:
-        with target.open("wb") as file, self._client.read(item.ref, chunk_size=CHUNK) as chunks:
+    def _read(self, item: Item, file: BinaryIO) -> None:
+        with self._client.read(item.ref, offset=file.tell(), chunk_size=CHUNK) as chunks:
             for chunk in chunks:
                 self._context.control.check("downloading")
                 file.write(chunk)
-            if item.size is not None and file.tell() != item.size:
-                raise TransferFailed(self.shown, f"{file.tell()} bytes of {item.size} came")
+        if item.size is not None and file.tell() != item.size:
+            raise TransferFailed(self.shown, f"{file.tell()} bytes of {item.size} came")
+
+    def _ask(self, function: Any, *arguments: Any, **options: Any) -> Any:
+        """A small question, repeated while that may help."""
+        policy = Retry(self._context.control)
+        while True:
+            try:
+                return self._call(function, *arguments, **options)
+            except StorageError as exc:
+                policy.failed(exc)
 
     def _call(self, function: Any, *arguments: Any, **options: Any) -> Any:
         import hdfs.util
@@ -119,11 +144,19 @@ class HdfsSource(CopySource):
                 raise NotFound(self.shown, text) from exc
             if "AccessControl" in str(exc.exception) or "Authentication" in text:
                 raise AccessDenied(self.shown, text, "check USER_PROXY or the keytab") from exc
-            if "Standby" in str(exc.exception) or "SafeMode" in str(exc.exception):
+            passing = ("Standby", "SafeMode", "Retriable")
+            if not exc.exception or any(name in str(exc.exception) for name in passing):
                 raise TransferFailed(self.shown, text) from exc
             raise StorageError(f"{self.shown}: {text}") from exc
         except requests.exceptions.RequestException as exc:
-            raise TransferFailed(self.shown, f"WebHDFS: {exc}") from exc
+            raise TransferFailed(self.shown, _cause(exc)) from exc
+
+
+def _cause(exc: Exception) -> str:
+    """What happened, without the addresses and nested representations around it."""
+    inner = exc.args[0] if exc.args else exc
+    text = str(getattr(inner, "reason", None) or inner)
+    return f"WebHDFS: {' '.join(text.rpartition('): ')[2].split())}"
 
 
 def _item(relative: str, path: str, status: Mapping[str, Any]) -> Item:

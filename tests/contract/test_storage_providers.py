@@ -1001,6 +1001,54 @@ def test_webhdfs(tmp_path: Path) -> None:
         assert "does not exist" in message(done)
 
 
+def test_webhdfs_is_patient_and_goes_on_where_it_broke_off(tmp_path: Path) -> None:
+    """A gateway's error page, a transfer that ends early, an empty directory."""
+    opened: list[int] = []
+    asked: list[str] = []
+
+    def webhdfs(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        parts = urllib.parse.urlsplit(path)
+        query = dict(urllib.parse.parse_qsl(parts.query))
+        asked.append(query["op"])
+        kind = {"Content-Type": "application/json"}
+        file = {"type": "FILE", "length": len(DATA), "modificationTime": 7, "fileId": 1}
+        folder = {"type": "DIRECTORY", "length": 0, "modificationTime": 7, "fileId": 2}
+        if asked.count("LISTSTATUS") == 1 and query["op"] == "LISTSTATUS":
+            return 503, {"Content-Type": "text/html"}, b"<html>later</html>"
+        if query["op"] == "GETFILESTATUS":
+            found = file if parts.path.endswith("w.bin") else folder
+            return 200, kind, json.dumps({"FileStatus": found}).encode()
+        if query["op"] == "LISTSTATUS":
+            rows = [{"pathSuffix": "w.bin", **file}, {"pathSuffix": "void", **folder}]
+            rows = [] if parts.path.endswith("void") else rows
+            return 200, kind, json.dumps({"FileStatuses": {"FileStatus": rows}}).encode()
+        opened.append(int(query.get("offset", 0)))
+        data = DATA[opened[-1] :]
+        if len(opened) == 1:
+            out = {"Content-Length": str(len(data)), "Connection": "close"}
+            return 200, out, data[:300_000]
+        return 200, {"Content-Type": "application/octet-stream"}, data
+
+    with scripted(webhdfs) as server:
+        uri = f"{server.url.replace('http', 'webhdfs')}/models/cats"
+        done = initialize(uri, tmp_path / "m", environ={"LOG_LEVEL": "INFO"})
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path / "m") == {"w.bin": DATA}
+    assert (tmp_path / "m" / "void").is_dir()
+    assert opened[0] == 0
+    assert len(opened) == 2
+    assert '"hdfs.client"' not in done.stderr
+
+
+def test_an_unreachable_namenode_is_one_clear_line(tmp_path: Path) -> None:
+    environ = {"STORAGE_ATTEMPTS": "2"}
+    done = initialize("webhdfs://127.0.0.1:1/models", tmp_path / "m", environ=environ)
+    assert done.returncode == 1
+    assert message(done).endswith(
+        "WebHDFS: Failed to establish a new connection: [Errno 111] Connection refused"
+    )
+
+
 # --- extras --------------------------------------------------------------------------------------
 
 

@@ -55,6 +55,7 @@ def answers(status: int) -> Answer:
         "s3://user:{secret}@bkt/model",
         "http://user:{secret}@[{host}/model",
         "https://user:{secret}@{host}/model.bin",
+        "https:/user:{secret}@{host}/model.bin",
     ],
 )
 def test_no_secret_is_ever_printed_or_stored(tmp_path: Path, uri: str, status: int) -> None:
@@ -169,3 +170,27 @@ def test_the_exit_code_does_not_depend_on_who_listens(tmp_path: Path, closed: st
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "m" / "model.bin").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "said"),
+    [
+        (["s3://b/k"], {}, "expected pairs of SRC and DEST"),
+        (
+            ["s3://b/k", "m"],
+            {"STORAGE_PART_BYTES": "1x", "LOG_LEVEL": "loud"},
+            "STORAGE_PART_BYTES",
+        ),
+        (["nothing-here", "m"], {}, "no such file or directory"),
+    ],
+)
+def test_the_pod_tells_why_it_failed(
+    arguments: list[str], environ: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    """Wrong settings too: whoever looks at the pod sees the termination message first."""
+    log = tmp_path / "termination-log"
+    log.touch()
+    done = initialize(*arguments, environ={**environ, "STORAGE_TERMINATION_LOG": str(log)})
+    assert done.returncode in (1, 2)
+    assert said in log.read_text()
+    assert all(name in log.read_text() for name in environ)

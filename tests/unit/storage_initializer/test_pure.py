@@ -60,6 +60,8 @@ def test_uris_are_classified(text: str, provider: str, authority: str, path: str
         ("s3://b/x\n", "spaces"),
         ("s3://b/x\x00y", "control"),
         ("ftp://host/x", "unknown scheme"),
+        ("s3:/bucket/model", "write s3://"),
+        ("file:/models", "write file:///PATH"),
         ("modelscope://owner/model:v1", "hf://owner/model:v1"),
         ("s3:///key", "no bucket name"),
         ("s3://under score/key", "no bucket name"),
