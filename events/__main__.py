@@ -27,6 +27,7 @@ settings are environment variables:
   TURNOUT_SNS_TOPICS          topics that are believed (all), TURNOUT_SNS_VERIFY (true)
   TURNOUT_MAX_BODY_BYTES      larger is 413 (1048576)
   TURNOUT_RATE_PER_SECOND     more is 429 (no limit)
+  TURNOUT_MAX_IN_FLIGHT       more at once is 429 (512)
   TURNOUT_SEND_TIMEOUT_SECONDS (30), TURNOUT_PARTITION_BY_OBJECT (false)"""
     + _COMMON
     + """

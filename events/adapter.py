@@ -129,6 +129,11 @@ class Adapter:
             return Answer(status=429, error="too many requests", headers={"Retry-After": "1"})
         return None
 
+    def busy(self) -> Answer:
+        """For who comes while as many notifications as allowed are under way."""
+        self.metrics.count("refused", "busy")
+        return Answer(status=429, error="too many at once", headers={"Retry-After": "1"})
+
     @property
     def per_minute(self) -> int:
         """Requests a minute that are let through; 0: any number."""

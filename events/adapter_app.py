@@ -21,7 +21,9 @@ def make_front(settings: AdapterSettings) -> AdapterFront:
     certs = sender.ca_certs
     client = Client(sender.proxies, connections=settings.server.threads, ca_certs=certs)
     adapter = make_adapter(settings, client, AsyncClient(sender.proxies, ca_certs=certs))
-    return AdapterFront(adapter, lambda: make_app(adapter, settings.max_body_bytes))
+    return AdapterFront(
+        adapter, lambda: make_app(adapter, settings.max_body_bytes), settings.max_in_flight
+    )
 
 
 def make_adapter(

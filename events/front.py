@@ -30,8 +30,10 @@ _READY = container.READY_PATH.encode()
 class AdapterFront:
     """The adapter's handler for `functions.wire.http1`."""
 
-    def __init__(self, adapter: Adapter, make_app: Callable[[], Any]) -> None:
+    def __init__(self, adapter: Adapter, make_app: Callable[[], Any], most: int) -> None:
+        """`most`: notifications under way at once; each holds its body."""
         self._adapter = adapter
+        self._most = most
         self._pages = WsgiBridge(make_app)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -43,9 +45,15 @@ class AdapterFront:
         if head.method != b"POST":
             self._pages(exchange, None)
             return
+        if len(self._tasks) >= self._most:
+            _respond(exchange, self._adapter.busy())
+            return
         task = asyncio.get_running_loop().create_task(self._take(exchange))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def finish(self, seconds: float) -> None:
+        """Nothing goes on once every request is answered."""
 
     async def _take(self, exchange: Exchange) -> None:
         fields = codec.lower_wire(exchange.head.headers)
@@ -72,8 +80,12 @@ class SinkFront:
         take: Callable[[codec.Fields, bytes], tuple[int, dict[str, str], bytes]],
         make_app: Callable[[], Any],
         threads: int,
+        finish: Callable[[float], None],
     ) -> None:
         self._take = take
+        self.finish = finish
+        """Called when every request has been answered: work that goes on may take so many
+        seconds."""
         self._pages = WsgiBridge(make_app)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="event")
 

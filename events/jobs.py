@@ -123,6 +123,14 @@ class Jobs:
         self._journal.keep(job, b"", 0)
         return 204, {}, b""
 
+    def finish(self, seconds: float) -> None:
+        """Wait that long for what is running: the process is about to end."""
+        deadline = time.monotonic() + seconds
+        with self._lock:
+            running = list(self._running.values())
+        for job in running:
+            job.wait(max(0.0, deadline - time.monotonic()))
+
     def _accepted(self, job: str) -> HttpAnswer:
         fields = {
             "content-type": "application/json",

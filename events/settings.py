@@ -163,6 +163,8 @@ class AdapterSettings:
     """Events carry a `partitionkey` of bucket and key: a Kafka Broker then keeps their order."""
     max_body_bytes: int = 1 << 20
     """SNS and S3 send 256 KiB at most; a larger body is 413."""
+    max_in_flight: int = 512
+    """Notifications under way at once; more is 429 with Retry-After. Each holds its body."""
     rate_per_s: int = 0
     """Requests a second, bursts of one second; 0: unlimited. More is 429 with Retry-After."""
 
@@ -181,6 +183,7 @@ class AdapterSettings:
             verify_sns=read.flag("TURNOUT_SNS_VERIFY", True),
             partition_by_object=read.flag("TURNOUT_PARTITION_BY_OBJECT", False),
             max_body_bytes=read.integer("TURNOUT_MAX_BODY_BYTES", 1 << 20, 1024, 1 << 30),
+            max_in_flight=read.integer("TURNOUT_MAX_IN_FLIGHT", 512, 1, 100_000),
             rate_per_s=read.integer("TURNOUT_RATE_PER_SECOND", 0, 0, 1_000_000),
         )
         if bool(settings.user) != bool(settings.password):

@@ -37,6 +37,7 @@ def make_front(settings: SinkSettings) -> SinkFront:
         lambda headers, body: take(sink, jobs, headers, body, settings.max_body_bytes),
         lambda: make_app(sink, jobs, sweeper, settings.max_body_bytes),
         threads,
+        jobs.finish,
     )
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from typing import Any
 
 from gunicorn.workers.base import Worker
@@ -60,7 +61,9 @@ class EventsWorker(Worker):  # type: ignore[misc]
         gc.set_threshold(YOUNG_OBJECTS, 10, 10)
         await stop.wait()
         logger.info("draining")
+        deadline = time.monotonic() + settings.drain_s
         await server.drain(settings.drain_s)
+        await asyncio.to_thread(front.finish, max(0.0, deadline - time.monotonic()))
         beating.cancel()
 
     async def _beat(self, stop: asyncio.Event) -> None:

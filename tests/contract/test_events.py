@@ -306,6 +306,25 @@ def test_adapter_with_credentials_and_a_list_of_buckets(tmp_path: Path) -> None:
         assert len(sink.calls) == 2
 
 
+def test_adapter_holds_only_so_many_at_once(tmp_path: Path) -> None:
+    environ = {"TURNOUT_MAX_IN_FLIGHT": "1"}
+    with Upstream() as sink, running(tmp_path, "adapter", K_SINK=sink.url, **environ) as program:
+        sink.gate.clear()
+        results: list[int] = []
+        first = threading.Thread(target=lambda: results.append(program.post(shapes.records())[0]))
+        first.start()
+        deadline = time.monotonic() + 10
+        while not sink.calls:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        status, headers, _ = program.post(shapes.records())
+        assert (status, headers["retry-after"]) == (429, "1")
+        sink.gate.set()
+        first.join(10)
+        assert results == [204]
+        assert program.post(shapes.records())[0] == 204
+
+
 def test_adapter_without_a_sink_in_reach_loses_nothing(tmp_path: Path) -> None:
     with running(tmp_path, "adapter", K_SINK="http://127.0.0.1:9/") as program:
         status, headers, _ = program.post(shapes.records())
@@ -480,6 +499,29 @@ def test_asynchronous_requests(tmp_path: Path, store: str) -> None:
             assert program.request("GET", url)[0] == (200 if store == "sqlite" else 404)
             assert program.request("DELETE", url)[0] == (204 if store == "sqlite" else 404)
             assert program.request("GET", url)[0] == 404
+
+
+def test_a_job_under_way_is_finished_before_the_sink_ends(tmp_path: Path) -> None:
+    dedupe = {"store": "sqlite", "path": str(tmp_path / "j.sqlite")}
+    with Upstream(ANSWER) as graph:
+        environ = {"SINK_SPEC": spec(graph.url, dedupe=dedupe)}
+        with running(tmp_path, "sink", **environ) as program:
+            graph.gate.clear()
+            url = program.post({"instances": [1]}, {"Prefer": "respond-async"})[1]["location"]
+            deadline = time.monotonic() + 10
+            while not graph.calls:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            program.process.terminate()
+            while not any(line["message"] == "draining" for line in program.lines()):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            graph.gate.set()
+            assert program.process.wait(20) == 0
+        with running(tmp_path, "sink", **environ) as program:
+            status, headers, body = program.request("GET", url)
+        assert (status, headers["turnout-job"], body) == (200, "done", ANSWER[2])
+        assert len(graph.calls) == 1
 
 
 def answers(program: Program) -> bool:
