@@ -3,11 +3,14 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import jsonio
 from .errors import FunctionsError, UpstreamStatus
 from .wire import headers as wire_headers
+
+if TYPE_CHECKING:
+    from .buffers import Buffer
 
 JSON = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
@@ -40,7 +43,7 @@ class Pieces:
     def __init__(
         self,
         status: int,
-        pieces: Sequence[bytes | memoryview],
+        pieces: "Sequence[Buffer]",
         content_type: bytes,
         headers: Mapping[str, str] | None,
     ) -> None:

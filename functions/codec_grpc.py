@@ -11,6 +11,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from . import codec_v2, oip, protowire
+from .buffers import Buffer
 from .engine import Codec
 from .errors import InvalidRequest
 from .inference import InferRequest, InferResponse, Tensor, new_id
@@ -186,7 +187,7 @@ def set_parameters(target: Any, parameters: dict[str, Any]) -> None:
             setattr(target[name], field, value)
 
 
-def from_response(response: InferResponse, request: InferRequest) -> list[protowire.Buffer]:
+def from_response(response: InferResponse, request: InferRequest) -> list[Buffer]:
     """A serialized ModelInferResponse in pieces. Raises InvalidRequest for a requested output that
     is not there."""
     outputs = codec_v2.select(response, request)
@@ -200,7 +201,7 @@ def from_response(response: InferResponse, request: InferRequest) -> list[protow
         request.wanted.is_binary(tensor.name) or tensor.datatype in v2.BINARY_ONLY
         for tensor in outputs
     )  # one raw output makes all raw: the protocol does not mix them
-    contents: list[protowire.Buffer] = []
+    contents: list[Buffer] = []
     for tensor in outputs:
         target = message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         set_parameters(target.parameters, tensor.parameters)

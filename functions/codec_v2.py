@@ -18,7 +18,7 @@ from .model import Call
 from .wire import v2
 
 _LARGE_BYTES = 65536
-"""A tensor of this size is worth a buffer of its own on the way out."""
+"""A larger tensor is worth a buffer of its own on the way out."""
 
 _NOTHING = memoryview(b"")
 _PLAIN = frozenset(v2.ITEM_BYTES) - v2.BINARY_ONLY
@@ -162,7 +162,7 @@ def encode(response: InferResponse, request: InferRequest, call: Call) -> Answer
         }
         if wanted is not v2.ALL_AS_JSON and wanted.is_binary(tensor.name):
             raw = tensor.raw()
-            if len(raw) >= _LARGE_BYTES:
+            if len(raw) > _LARGE_BYTES:
                 raw = tensor.fixed_raw()
             document["parameters"] = {**_kept(tensor), "binary_data_size": len(raw)}
             pieces.append(raw)
@@ -187,26 +187,12 @@ def encode(response: InferResponse, request: InferRequest, call: Call) -> Answer
     if not pieces:
         return Answer(call.status or 200, text, JSON, headers or None)
     headers = {**headers, "Inference-Header-Content-Length": str(len(text))}
-    if size < _LARGE_BYTES:
+    if size <= _LARGE_BYTES:
         return Answer(call.status or 200, b"".join([text, *pieces]), BYTES, headers)
-    return Pieces(call.status or 200, _joined(text, pieces), BYTES, headers)
+    from .buffers import joined
 
-
-def _joined(text: bytes, pieces: list[bytes | memoryview]) -> list[bytes | memoryview]:
-    """Neighbours that are small in one buffer, large ones as they are."""
-    found: list[bytes | memoryview] = []
-    small: list[bytes | memoryview] = [text]
-    for piece in pieces:
-        if len(piece) < _LARGE_BYTES:
-            small.append(piece)
-            continue
-        if small:
-            found.append(b"".join(small))
-            small = []
-        found.append(piece)
-    if small:
-        found.append(b"".join(small))
-    return found
+    buffers = joined([text, *pieces], _LARGE_BYTES)
+    return Pieces(call.status or 200, buffers, BYTES, headers)
 
 
 def _kept(tensor: Tensor) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from .errors import (
 )
 from .grpc_status import Status
 from .http2.call import ServerCall
-from .http2.server import MAX_MESSAGE_BYTES, Limits, Method, Server
+from .http2.server import Limits, Method, Server
+from .http2.server_connection import MAX_MESSAGE_BYTES
 from .model import Call
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ list of pieces with the very buffers in it. All else of a message goes through p
 
 from collections.abc import Iterable
 
-Buffer = bytes | bytearray | memoryview
+from .buffers import Buffer
 
 
 def field_start(number: int, length: int) -> bytes:

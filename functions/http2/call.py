@@ -6,15 +6,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from functions.buffers import Buffer
 from functions.grpc_status import Status, quoted
 
 from . import frames
-from .connection import Stream
-from .frames import Buffer
 from .headers import Fields, literal
+from .sending import Stream
 
 if TYPE_CHECKING:
-    from .server import Method, ServerConnection
+    from .server_connection import Method, ServerConnection
 
 _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])\Z")
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
@@ -191,13 +191,15 @@ class ServerCall(Stream):
         """Whether there is somebody to answer, and nothing has been answered."""
         if self.is_abandoned:
             self.is_abandoned = False
-            self._connection.abandoned -= 1
+            self._connection.returned()
             return False
         if self.is_answered:
             return False
         self.is_answered = True
-        self.is_running = False
         self.on_cancel = None
+        if self.is_running:
+            self.is_running = False
+            self._connection.returned()
         return True
 
     def _opening(self) -> bytes:
@@ -211,27 +213,36 @@ class ServerCall(Stream):
             block += literal(name.encode(), bytes(b for b in clean if 0x20 <= b < 0x7F))
         return frames.head(frames.HEADERS, frames.END_HEADERS, self.id, len(block)) + block
 
-    # --- the connection's side -----------------------------------------------------------------
+    # --- the server's side ---------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Its method is at work."""
+        if not self.is_running and not self.is_answered:
+            self.is_running = True
+            self._connection.at_work += 1
+
+    def pause(self) -> None:
+        """Its method has done with one message of several."""
+        if self.is_running:
+            self.is_running = False
+            self._connection.returned()
 
     def cancel(self) -> None:
         """Nobody waits any more."""
         if self.is_answered:
             return
         self.is_answered = True
-        if self.is_running:
-            self.is_abandoned = True
-            self._connection.abandoned += 1
+        self.is_abandoned = self.is_running
         callback, self.on_cancel = self.on_cancel, None
         if callback is not None:
             callback()
 
     def give_up(self, status: Status, text: str) -> None:
         """Answer in the place of the method, which may go on."""
-        was_running, callback = self.is_running, self.on_cancel
+        is_abandoned, callback = self.is_running, self.on_cancel
+        self.is_running = False
         self.fail(status, text)
-        if was_running:
-            self.is_abandoned = True
-            self._connection.abandoned += 1
+        self.is_abandoned = is_abandoned
         if callback is not None:
             callback()
 

@@ -2,8 +2,6 @@
 
 import struct
 
-Buffer = bytes | bytearray | memoryview
-
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS = 0, 1, 2, 3, 4
 PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 5, 6, 7, 8, 9
 """Kinds."""

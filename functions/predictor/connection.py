@@ -8,13 +8,12 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
+from functions.buffers import Buffer
 from functions.wire.http1_chunked import BadChunk, ChunkedDecoder
 from functions.wire.http1_head import BadHead, HeadCache, ResponseHead, parse_response_head
 
 if TYPE_CHECKING:
     from .pool import Pool
-
-Buffer = bytes | bytearray | memoryview
 
 _SCRATCH_BYTES = 65536
 _MAX_HEAD_BYTES = 65536

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from functions import codec_v2, jsonio
+from functions.buffers import Buffer
 from functions.errors import BadHookResult, FunctionsError, InvalidRequest, UpstreamError
 from functions.inference import InferRequest, InferResponse, Tensor, new_id
 from functions.wire import v2
-
-from .connection import Buffer
 
 _TRANSPORT_PARAMETERS = frozenset({"binary_data", "binary_data_size"})
 """They describe one message, not the tensor."""

@@ -13,12 +13,12 @@ from urllib.parse import unquote_to_bytes
 from google.protobuf.message import DecodeError
 
 from functions import codec_grpc, oip, protowire
+from functions.buffers import Buffer
 from functions.errors import UpstreamError, UpstreamStatus
 from functions.grpc_status import Status
 from functions.http2.connection import Scratch
 from functions.http2.headers import literal
 from functions.inference import InferRequest, InferResponse, Tensor
-from functions.protowire import Buffer
 from functions.wire import v2
 
 from . import documents

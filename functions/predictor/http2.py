@@ -4,16 +4,12 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
+from functions.buffers import Buffer
 from functions.http2 import frames
-from functions.http2.connection import (
-    MAX_FRAME_BYTES,
-    MAX_HEADER_BYTES,
-    Connection,
-    Scratch,
-    Stream,
-)
-from functions.http2.frames import Buffer, ProtocolError
+from functions.http2.connection import MAX_FRAME_BYTES, MAX_HEADER_BYTES, Connection, Scratch
+from functions.http2.frames import ProtocolError
 from functions.http2.headers import Fields, HeaderReader
+from functions.http2.sending import Stream
 
 from .connection import Broken
 from .dialling import Unreachable

@@ -11,7 +11,9 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from .connection import Broken, Buffer, Connection, Response
+from functions.buffers import Buffer
+
+from .connection import Broken, Connection, Response
 from .dialling import connect
 from .target import Target
 

@@ -11,13 +11,14 @@ from typing import Any
 from urllib.parse import quote
 
 from functions import jsonio
+from functions.buffers import Buffer
 from functions.errors import FunctionsError, InvalidRequest, UpstreamError, UpstreamStatus
 from functions.inference import InferRequest, InferResponse
 from functions.wire import v2
 from functions.wire.headers import FRAMING, HOP_BY_HOP
 
 from . import documents
-from .connection import Buffer, Response
+from .connection import Response
 from .forwarding import field_lines
 from .pool import Pool
 

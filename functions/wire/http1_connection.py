@@ -71,7 +71,7 @@ class Exchange(ExchangeCore):
     def respond_pieces(
         self,
         status: int,
-        pieces: Sequence[bytes | memoryview],
+        pieces: Sequence[bytes | bytearray | memoryview],
         content_type: bytes = b"",
         extra: bytes = b"",
     ) -> None:
@@ -333,7 +333,7 @@ class Connection(ConnectionCore, asyncio.Protocol):
 
     # --- answering -----------------------------------------------------------------------------
 
-    def writelines(self, pieces: Sequence[bytes | memoryview]) -> None:
+    def writelines(self, pieces: Sequence[bytes | bytearray | memoryview]) -> None:
         if self._transport is not None:
             self._transport.writelines(pieces)
 

@@ -201,9 +201,9 @@ def test_a_deadline_that_passes() -> None:
         client.connection.tick(time.monotonic() + 0.02)
         client.exchange()
         assert client.status(stream) == Status.DEADLINE_EXCEEDED
-        assert (gone, client.connection.abandoned) == ([1], 1)
+        assert (gone, client.connection.at_work) == ([1], 1)
         calls[0][0].respond([b"late"])
-        assert client.connection.abandoned == 0
+        assert client.connection.at_work == 0
 
     in_loop(test)
 
@@ -219,13 +219,49 @@ def test_a_reset_cancels_and_what_goes_on_still_counts() -> None:
         for stream in streams:
             client.h2.reset_stream(stream)
         client.exchange()
-        assert (gone, client.connection.abandoned) == ([1, 1], 2)
-        refused = client.ask(message(b"x"))
-        assert [
-            (event.stream_id, event.error_code) for event in client.of(h2.events.StreamReset)
-        ] == [(refused, frames.REFUSED_STREAM)]
+        assert (gone, client.connection.at_work) == ([1, 1], 2)
+        waiting = [client.ask(message(b"%d" % number)) for number in range(2)]
+        assert [client.status(stream) for stream in waiting] == [None, None]
         calls[0][0].respond([b"late"])
-        assert client.data(client.ask(message(b"x"))) == message(b"x")
+        client.exchange()
+        assert [client.data(stream) for stream in waiting] == [message(b"0"), message(b"1")]
+        calls[1][0].fail(Status.INTERNAL, "late")
+        assert (client.connection.at_work, client.connection.streams) == (0, {})
+
+    in_loop(test)
+
+
+def test_calls_that_wait_may_be_given_up() -> None:
+    def test() -> None:
+        method, calls = recorded()
+        client = Client(echo_server(Limits(max_streams=500), Hold=method))
+        for _ in range(500):
+            client.h2.reset_stream(client.ask(message(b""), "/p.S/Hold"))
+        client.exchange()
+        waiting = [client.ask(message(b"x")) for _ in range(500)]
+        client.h2.reset_stream(waiting[0])
+        client.exchange()
+        for call, _ in calls:
+            call.respond([b""])
+        client.exchange()
+        assert [client.status(stream) for stream in waiting] == [None] + [0] * 499
+        assert (client.connection.at_work, client.connection.streams) == (0, {})
+
+    in_loop(test)
+
+
+def test_more_streams_than_announced_are_refused() -> None:
+    def test() -> None:
+        method, _ = recorded()
+        client = Client(echo_server(Limits(max_streams=2), Hold=method))
+        for _ in range(2):
+            client.ask(message(b""), "/p.S/Hold")
+        block = b"".join(headers.literal(name.encode(), value.encode())
+                         for name, value in client.headers())  # fmt: skip
+        receive(client.connection, frames.frame(frames.HEADERS, 5, 99, block))
+        assert frames_of(client.transport.take()) == [
+            (frames.RST_STREAM, 0, 99, frames.REFUSED_STREAM.to_bytes(4, "big"))
+        ]
 
     in_loop(test)
 
@@ -336,6 +372,12 @@ def test_a_stream_of_messages() -> None:
         assert client.status(stream) == 0
         cut = client.ask(message(b"abc")[:-1], "/p.S/Talk")
         assert client.status(cut) == Status.INTERNAL
+        left = client.h2.get_next_available_stream_id()
+        client.h2.send_headers(left, client.headers("/p.S/Talk"))
+        client.h2.send_data(left, message(b"a"))
+        client.h2.reset_stream(left)
+        client.exchange()
+        assert (client.connection.at_work, client.connection.streams) == (0, {})
 
     in_loop(test)
 
