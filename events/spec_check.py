@@ -14,7 +14,15 @@ from .errors import Refused
 Problem = tuple[str, str]
 Check = Callable[[Any, str], list[Problem]]
 
-TOP_LEVEL_OF_COMPILER = ("broker", "delivery", "adapter", "scale", "serviceAccountName", "image")
+TOP_LEVEL_OF_COMPILER = (
+    "broker",
+    "delivery",
+    "adapter",
+    "scale",
+    "resources",
+    "serviceAccountName",
+    "image",
+)
 """Fields that shape manifests; the sink itself does not look at them (the compiler checks them)."""
 
 _URL = re.compile(r"https?://[^/\s?#]+[^\s]*\Z")

@@ -161,6 +161,20 @@ def _check_scale(value: JSON) -> list[Problem]:
     return problems
 
 
+def _check_resources(value: JSON) -> list[Problem]:
+    """Amounts are checked with the Service made of them."""
+    if value is None:
+        return []
+    if not isinstance(value, Mapping):
+        return [("", "must be a mapping with requests and limits")]
+    problems = _unknown(value, ("requests", "limits"))
+    return problems + [
+        (name, "must be a mapping such as {memory: 1Gi}")
+        for name in ("requests", "limits")
+        if value.get(name) is not None and not isinstance(value[name], Mapping)
+    ]
+
+
 def _check_text(value: JSON) -> list[Problem]:
     return [] if value is None or (isinstance(value, str) and value) else [("", "must be text")]
 
@@ -235,6 +249,7 @@ _SECTIONS: dict[str, Callable[[JSON], list[Problem]]] = {
     "delivery": delivery.check,
     "adapter": _check_adapter,
     "scale": _check_scale,
+    "resources": _check_resources,
     "serviceAccountName": _check_text,
     "image": _check_text,
 }

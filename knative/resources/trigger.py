@@ -78,6 +78,8 @@ def _sink(resource: Resource, context: "Context") -> Object:
     }
     text = json.dumps(sink_spec, ensure_ascii=False, indent=2)
     item = parts.main_container(resource, context, "sink")
+    for name, amounts in (spec.get("resources") or {}).items():
+        item["resources"][name] |= amounts or {}
     item["env"] = [*container.env(SINK_SPEC=text), *parts.s3_env(resource)]
     volumes: list[Object] = []
     if dedupe.get("store") == "sqlite":

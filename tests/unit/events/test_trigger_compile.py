@@ -26,6 +26,7 @@ SPEC: dict[str, Any] = {
     "delivery": {"retry": 3},
     "adapter": {"maxBodyBytes": 4096, "snsTopics": ["arn:t"], "buckets": ["other"]},
     "scale": {"max": 3},
+    "resources": {"limits": {"memory": "1Gi"}},
     "concurrency": {"max": 3},
     "deadlineSeconds": 30,
 }
@@ -184,3 +185,23 @@ def test_who_posts_may_have_to_log_in() -> None:
     for wrong in ({"basicSecret": {}}, {"basicSecret": "b"}):
         with pytest.raises(errors.ManifestError, match="basicSecret"):
             compiled({**spec, "adapter": wrong})
+
+
+def test_a_sink_for_large_objects_gets_its_memory() -> None:
+    def made(resources: Any) -> Any:
+        objects = compiled({**SPEC, "resources": resources})
+        (sink,) = (
+            item
+            for item in objects
+            if item["metadata"]["name"] == "t-sink" and item["kind"] == "Service"
+        )
+        return sink["spec"]["template"]["spec"]["containers"][0]["resources"]
+
+    usual = made(None)
+    assert made({"limits": {"memory": "4Gi"}}) == {
+        **usual,
+        "limits": {**usual["limits"], "memory": "4Gi"},
+    }
+    for wrong in ("1Gi", {"memory": "1Gi"}, {"limits": "1Gi"}, {"limits": {"memory": "much"}}):
+        with pytest.raises(errors.ManifestError):
+            made(wrong)
