@@ -143,6 +143,14 @@ def serves_h2c(given: Mapping[str, JSON]) -> bool:
     return any((port.get("name") or "") == "h2c" for port in given.get("ports") or [])
 
 
+def http_port(given: Mapping[str, JSON]) -> int:
+    """Where a user's container serves HTTP: its declared port, Knative's default without one (and
+    beside gRPC's)."""
+    first: Mapping[str, JSON] = next(iter(given.get("ports") or []), {})
+    declared = 0 if serves_h2c(given) else int(first.get("containerPort") or 0)
+    return declared or DEFAULT_PORT
+
+
 def ready_probe(protocol: str = "", given: Mapping[str, JSON] | None = None) -> Object:
     """True only when the unit says so; Knative's queue-proxy runs it aggressively on cold start.
 

@@ -120,6 +120,8 @@ def _wired(
     alias = ours and container.flag_value(given, "--protocol") in ("v1", "v2")
     if (ours or spoken != "v1") and not alias:
         wanted.append(("predictor_protocol", spoken))
+    if not ours:  # it may not look at PORT
+        wanted.append(("http_port", str(container.http_port(given))))
     fetches = container.env_value(given, "STORAGE_URI") or fields.get("storageUris")
     if fetches and ours:
         wanted.append(("model_dir", names.MODEL_DIR))
