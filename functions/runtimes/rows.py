@@ -35,17 +35,21 @@ class RowModel(JoinableModel):
         features: Sequence[str] = (),
         n_features: int | None = None,
         frames: bool = False,
+        texts: bool = False,
         threads: int = 1,
     ) -> None:
-        """`frames`: named columns must reach the model as a pandas DataFrame."""
+        """`frames`: named columns must reach the model as a pandas DataFrame. `texts`: X is one
+        text an instance, (rows,)."""
         self._predict = predict
         self._features = tuple(features)
         self._frames = frames
+        self._texts = texts
         self.threads = threads
         width = -1 if n_features is None else n_features
+        datatype, shape = ("BYTES", (-1,)) if texts else ("FP64", (-1, width))
         self.info = ModelInfo(
             platform=platform,
-            inputs=(TensorSpec(name="input-0", datatype="FP64", shape=(-1, width)),),
+            inputs=(TensorSpec(name="input-0", datatype=datatype, shape=shape),),
             outputs=(TensorSpec(name=OUTPUT, datatype="FP64", shape=(-1,)),),
         )
 
@@ -61,6 +65,8 @@ class RowModel(JoinableModel):
             matrix = self._from_rows(rows)
         else:
             raise NotSupported(f"this model does not support {kind}")
+        if self._texts:
+            matrix = _one_text_each(matrix)
         shape = matrix.shape
         if not shape or not shape[0]:
             raise InvalidRequest("there is no instance in the request")
@@ -170,6 +176,15 @@ class RowModel(JoinableModel):
         if output.dtype.kind == "O" or not output.flags.c_contiguous:
             output = output.tolist()
         return {"predictions": output}
+
+
+def _one_text_each(matrix: Array) -> Array:
+    """(rows,), also of a column of texts, which is how MLServer's codecs send them."""
+    if matrix.ndim == 2 and matrix.shape[1] == 1:
+        matrix = matrix[:, 0]
+    if matrix.ndim != 1 or not all(type(value) is str for value in matrix):
+        raise InvalidRequest("every instance must be one text")
+    return matrix
 
 
 def _scalar(value: Any) -> Any:

@@ -103,5 +103,13 @@ def _wrap(estimator: Any, function: Any) -> ServedModel:
         platform="sklearn",
         features=features,
         n_features=int(n_features) if isinstance(n_features, int) else None,
+        texts=_takes_texts(estimator),
         frames=bool(features) and importlib.util.find_spec("pandas") is not None,
     )
+
+
+def _takes_texts(estimator: Any) -> bool:
+    """The first step is one of sklearn's text vectorisers."""
+    estimator = getattr(estimator, "best_estimator_", estimator)
+    steps = getattr(estimator, "steps", None)
+    return hasattr(steps[0][1] if steps else estimator, "build_analyzer")

@@ -213,6 +213,29 @@ def test_kserves_variable_asks_sklearn_for_probabilities(tmp_path: Path) -> None
         assert server.post("/v1/models/line:predict", body).json()["predictions"] == [0.5]
 
 
+def test_sklearn_pipelines_of_texts(tmp_path: Path) -> None:
+    joblib = pytest.importorskip("joblib")
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    model = make_pipeline(CountVectorizer(), LogisticRegression())
+    joblib.dump(model.fit(["good day", "bad night"], ["pos", "neg"]), tmp_path / "model.joblib")
+    with serving("--model-name", "t", "--model-dir", str(tmp_path)) as server:
+        for rows in (["good", "bad"], [["good"], ["bad"]], [{"text": "good"}, {"text": "bad"}]):
+            reply = server.post("/v1/models/t:predict", {"instances": rows})
+            assert reply.json() == {"predictions": ["pos", "neg"]}
+        for shape in ([2], [2, 1]):  # the second is MLServer's StringCodec
+            reply = server.post(*v2("t", ("x", shape, "BYTES", ["good", "bad"])))
+            assert reply.json()["outputs"][0]["data"] == ["pos", "neg"]
+        assert server.get("/v2/models/t").json()["inputs"] == [
+            {"name": "input-0", "datatype": "BYTES", "shape": [-1]}
+        ]
+        for rows in ([1], [["a", "b"]], [[1.5]]):
+            assert server.post("/v1/models/t:predict", {"instances": rows}).status == 400
+        assert server.post(*v2("t", ("x", [1], "FP32", [1.0]))).status == 400
+
+
 def test_mlservers_settings_beside_a_model(tmp_path: Path) -> None:
     xgboost = pytest.importorskip("xgboost")
     matrix = xgboost.DMatrix(np.array([[0.0], [1.0]]), label=[0, 1])
