@@ -2,6 +2,7 @@
 ...}`."""
 
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -114,22 +115,20 @@ def from_error(error: FunctionsError) -> Answer:
     )
 
 
+_BREAKS = re.compile(rb"[\r\n\0]")
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
+_OURS = wire_headers.FRAMING | wire_headers.HOP_BY_HOP | {b"content-type", b"date"}
+
+
 def field_lines(headers: Mapping[str, str]) -> bytes:
     """Header fields as they are written; what would break the framing or is ours to write is
     dropped."""
     kept = []
     for name, value in headers.items():
-        raw = name.lower().encode("latin-1", "ignore")
-        if raw in wire_headers.FRAMING or raw in wire_headers.HOP_BY_HOP or raw == b"content-type":
+        field = name.encode("latin-1", "replace")
+        text = str(value).encode("latin-1", "replace")
+        lower = field.lower()
+        if lower in _OURS or not _TOKEN.fullmatch(lower) or _BREAKS.search(text):
             continue
-        kept.append((name.encode("latin-1", "ignore"), str(value).encode("latin-1", "replace")))
-    try:
-        return wire_headers.join(kept)
-    except ValueError:
-        return wire_headers.join(
-            [
-                pair
-                for pair in kept
-                if not any(c in b"\r\n\0" for c in pair[1]) and pair[0].isalnum()
-            ]
-        )
+        kept.append((field, text))
+    return wire_headers.join(kept)

@@ -156,6 +156,8 @@ class Repository:
     async def load_all(self) -> None:
         """Load the models given at start, one after the other. Raises the first failure."""
         orders = self.siblings.wanted() if self.siblings is not None else {}
+        for name in orders:  # loaded anew since the master preloaded it
+            self._preloaded.pop(name, None)
         for name in self._required:
             if orders.pop(name, True):
                 await self._load(name)

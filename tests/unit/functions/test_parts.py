@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from functions import artifacts, cpu, faults, hooks, jsonio, loader, metrics
+from functions import answers, artifacts, cpu, faults, hooks, jsonio, loader, metrics
 from functions.codec_v1 import decode, encode
 from functions.errors import (
     AmbiguousArtifact,
@@ -570,3 +570,13 @@ def test_an_archive_of_torchserves_store_is_chosen_by_the_models_name(tmp_path: 
         assert found.name == archive
     with pytest.raises(AmbiguousArtifact, match="none of them is for other"):
         mar.find(tmp_path, "other")
+
+
+def test_header_fields_of_user_code_cannot_break_the_answer() -> None:
+    fields = {
+        "x-good": "1", "X-Number": 5, "x-value": "a\r\nx-evil: 1", "x-name\r\nx-evil": "1",
+        "x name": "1", "": "1", "content-length": "3", "Connection": "close", "Date": "x",
+        "x-euro": "\u20ac",
+    }  # fmt: skip
+    lines = answers.field_lines(fields)  # type: ignore[arg-type]
+    assert lines == b"x-good: 1\r\nX-Number: 5\r\nx-euro: ?\r\n"
