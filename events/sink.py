@@ -161,7 +161,7 @@ class Sink:
         if order is None:
             return self._run_ordered(event, about, work_keys, deadline, None)
         # Two events of one object (an original and a swept one) go one after the other.
-        with self._objects.hold(order.object_id):
+        with self._objects.hold(order.object_id, deadline - time.monotonic()):
             last = self._journal.last_sequencer(order.object_id)
             if keys.is_newer(last, order.sequencer):
                 return ignored("a newer event of this object has been dealt with")

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from events import spec, storage
-from events.errors import TryAgain
+from events.errors import InFlight, TryAgain
 from events.event import Event
 from events.gate import KeyedLocks
 from events.journal import Order
@@ -152,6 +152,8 @@ def test_a_sweep_needs_a_lasting_memory() -> None:
 
 def test_locks_live_only_while_they_are_wanted() -> None:
     locks = KeyedLocks()
-    with locks.hold("a"), locks.hold("b"):
+    with locks.hold("a", 1), locks.hold("b", 1):
+        pass
+    with locks.hold("a", 1), pytest.raises(InFlight), locks.hold("a", 0.01):
         pass
     assert locks._locks == {}
