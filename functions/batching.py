@@ -150,7 +150,9 @@ class Batcher:
                     self._run_alone(item)
         spent = time.perf_counter() - started
         for one in waiting:
-            one.item.call.timings["predict"] = spent
+            timings = one.item.call.timings
+            if "predict" not in timings and "explain" not in timings:  # the model did not say
+                timings["predict"] = spent
             if one.item.error is not None:
                 one.error = one.item.error
                 continue

@@ -260,6 +260,9 @@ class Front:
             entry = self.repository.ready_entry(route.model, route.version)
             self._call(exchange, entry, route, codec)
         except FunctionsError as error:
+            known = self.repository.entries.get(route.model)
+            if known is not None:  # not ready, or over the limit
+                known.metrics.observe(codec.name, error.http_status(), {})
             self.respond(exchange, codec.refuse(error))
 
     def _call(self, exchange: Exchange, entry: "Entry", route: Route, codec: Codec) -> None:

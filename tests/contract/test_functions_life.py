@@ -204,6 +204,7 @@ def test_over_the_concurrency_limit_is_503_with_retry_after(tmp_path: Path) -> N
         wait_until(held.exists, "the call")
         reply = server.post("/v1/models/model:predict", {"instances": [1]})
         assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+        assert b'protocol="v1",code="503"} 1' in server.get("/metrics").body
         until.touch()
         caller.join(20)
 

@@ -199,6 +199,26 @@ def test_while_a_batch_runs_the_next_one_gathers() -> None:
     asyncio.run(run())
 
 
+def test_a_model_that_times_its_stages_itself_is_believed() -> None:
+    async def run() -> None:
+        class Timed(Doubler):
+            def run(self, items: list[Item]) -> None:
+                super().run(items)
+                items[0].call.timings["explain"] = 3.0
+
+        model, seen = Timed(), []
+        runner = Runner("m", threads=1, inline=True, timeout_s=10)
+        batcher = Batcher(model, runner, max_size=4, max_latency_s=5, metrics=ModelMetrics())
+        first, second = item(1), item(2)
+        for one in (first, second):
+            batcher.add(one, 10, model.answer, collect(seen))
+        await until(lambda: len(seen) == 2)
+        assert set(first.call.timings) == {"queue", "explain"}
+        assert set(second.call.timings) == {"queue", "predict"}
+
+    asyncio.run(run())
+
+
 def test_a_batch_never_exceeds_its_limit() -> None:
     async def run() -> None:
         model = Doubler()
