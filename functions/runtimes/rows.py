@@ -187,6 +187,18 @@ def _one_text_each(matrix: Array) -> Array:
     return matrix
 
 
+def numbers(rows: Any) -> Array:
+    """Rows for models that know missing values: null is NaN. Raises ValueError for texts."""
+    matrix = np.asarray(rows)
+    if matrix.dtype.kind == "O" and all(
+        value is None or isinstance(value, (int, float)) for value in matrix.ravel()
+    ):
+        matrix = matrix.astype(np.float64)
+    if matrix.dtype.kind not in "fiub":
+        raise ValueError("features must be numbers")
+    return matrix
+
+
 def _scalar(value: Any) -> Any:
     if isinstance(value, list):
         if len(value) != 1:

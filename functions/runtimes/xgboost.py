@@ -11,7 +11,7 @@ from functions.errors import LoadFailed
 from functions.model import ServedModel
 
 from .files import one_model
-from .rows import RowModel
+from .rows import RowModel, numbers
 
 if TYPE_CHECKING:
     from functions.settings import Settings
@@ -32,9 +32,7 @@ def build(name: str, directory: Path, settings: "Settings") -> ServedModel:
     width = booster.num_features()
 
     def predict(rows: Any) -> Any:
-        matrix = np.asarray(rows)
-        if matrix.dtype.kind not in "fiub":
-            raise ValueError("features must be numbers")
+        matrix = numbers(rows)
         if matrix.ndim != 2 or matrix.shape[1] != width:
             raise ValueError(f"the model takes rows of {width} features, got {list(matrix.shape)}")
         # inplace_predict skips the DMatrix copy; base_margin and categories are not served here.

@@ -89,6 +89,28 @@ def test_boosters_refuse_what_does_not_fit(server: Server, name: str, instances:
     assert server.post(f"/v1/models/{name}:predict", {"instances": instances}).status == 400
 
 
+@pytest.mark.parametrize("name", ["xgb", "lgb"])
+def test_boosters_take_null_for_a_missing_value(server: Server, name: str) -> None:
+    rows = [[6.8, 2.8, None, 1.4]]
+    reply = server.post(f"/v1/models/{name}:predict", {"instances": rows})
+    raw = np.array([6.8, 2.8, np.nan, 1.4]).tobytes()
+    head = json.dumps(
+        {
+            "inputs": [
+                {
+                    "name": "x", "shape": [1, 4], "datatype": "FP64",
+                    "parameters": {"binary_data_size": len(raw)},
+                }
+            ]
+        }
+    ).encode()  # fmt: skip
+    binary = server.post(
+        f"/v2/models/{name}/infer", head + raw, {"inference-header-content-length": str(len(head))}
+    )
+    (row,) = reply.json()["predictions"]
+    assert binary.json()["outputs"][0]["data"] == pytest.approx(row)
+
+
 def test_onnx_by_rows_by_columns_and_by_tensors(server: Server) -> None:
     path = "/v1/models/onnx:predict"
     rows = {"instances": [{"x": [1, 2], "y": [3, 4]}]}
