@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import os
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -57,6 +58,9 @@ logger = Log(__name__)
 
 CHANGED_ATTEMPTS = 3
 """Listing and download start again this often when the source changes meanwhile."""
+STOP_POLL_S = 0.2
+STOP_PATIENCE_S = 3.0
+"""What a thread gets to notice that the fetch has failed."""
 REVALIDATE_ATTEMPTS = 2
 """Tries to reach the source of a complete destination before it is taken as it is."""
 
@@ -119,6 +123,7 @@ class Fetch:
             for destination in self._destinations
         ]
         reports: list[Report | None] = [None] * len(connected)
+        threads: list[threading.Thread] = []
         watchdog = self._watch_deadline()
 
         def one(index: int) -> None:
@@ -133,15 +138,10 @@ class Fetch:
 
         try:
             with Reporter(self._progress, self._settings.progress_s):
-                threads = [
-                    threading.Thread(target=one, args=(index,), daemon=True)
-                    for index in range(1, len(connected))
-                ]
-                for thread in threads:
-                    thread.start()
-                one(0)
-                for thread in threads:
-                    thread.join()
+                for index in range(len(connected)):
+                    threads.append(threading.Thread(target=one, args=(index,), daemon=True))
+                    threads[-1].start()
+                self._wait(threads)
         except BaseException as exc:  # a signal while waiting: wake every thread, raise it below
             self._engine.fail(exc)
         finally:
@@ -151,9 +151,22 @@ class Fetch:
             self._client.close()
             for staging in self._stagings:
                 staging.leave()
+            for _, sources in connected:
+                for source in sources:
+                    source.close()
         if self._engine.error is not None:
             raise self._engine.error
         return [report for report in reports if report is not None]
+
+    def _wait(self, threads: list[threading.Thread]) -> None:
+        """Until all have ended; after a failure (the deadline, too) not for ever: a thread may be
+        deep inside somebody else's library, and nothing it does is published any more."""
+        for thread in threads:
+            while thread.is_alive() and not self._control.stopped.is_set():
+                thread.join(STOP_POLL_S)
+        ends = time.monotonic() + STOP_PATIENCE_S
+        for thread in threads:
+            thread.join(max(0.0, ends - time.monotonic()))
 
     def _open_cache(self) -> NodeCache | None:
         settings = self._settings

@@ -76,6 +76,9 @@ class Source:
         """All items, lazily, in any order. Raises NotFound when there are none."""
         raise NotImplementedError
 
+    def close(self) -> None:
+        """Remove what was kept for the fetch outside the destination."""
+
 
 class HttpSource(Source):
     """The engine fetches its items."""

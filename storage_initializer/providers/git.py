@@ -6,6 +6,7 @@ so: a model of 130 bytes would be worse. User and password from the URL or `GIT_
 `GIT_PASSWORD`.
 """
 
+import errno
 import re
 import shutil
 import tempfile
@@ -23,8 +24,10 @@ from storage_initializer.errors import (
     StorageError,
     TransferFailed,
     UnsafePath,
+    from_os_error,
 )
 from storage_initializer.items import CopySource, Item
+from storage_initializer.retry import Retry
 from storage_initializer.uri import Uri
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
@@ -67,13 +70,17 @@ class GitSource(CopySource):
         env = context.environ
         self._user = unquote(parts.username or "") or env.get("GIT_USERNAME") or None
         self._password = unquote(parts.password or "") or env.get("GIT_PASSWORD") or None
-        self._clone = tempfile.TemporaryDirectory(prefix="turnout-git-")
-        self._blobs: dict[str, bytes] = {}
+        self._clone = ""
+        """Directory of the clone, once there is one."""
         self._repo: Any = None
 
     def items(self) -> Iterator[Item]:
-        if self._repo is None:
-            self._repo = self._fetch()
+        policy = Retry(self._context.control)
+        while self._repo is None:
+            try:
+                self._repo = self._fetch()
+            except StorageError as exc:
+                policy.failed(exc)
         repo = self._repo
         commit = repo[repo.head()]
         tree = repo[commit.tree]
@@ -118,12 +125,14 @@ class GitSource(CopySource):
         import urllib3
         from dulwich import client, errors, porcelain
 
-        directory = Path(self._clone.name) / "repo"
+        self._clone = self._clone or tempfile.mkdtemp(prefix="turnout-git-")
+        directory = Path(self._clone) / "repo"
         shutil.rmtree(directory, ignore_errors=True)
         options: dict[str, Any] = {
             "depth": 1,
             "checkout": False,
             "errstream": porcelain.NoneStream(),
+            "config": self._config(),
         }
         if self._user:
             options |= {"username": self._user, "password": self._password or ""}
@@ -141,8 +150,40 @@ class GitSource(CopySource):
             raise NotFound(self.shown, "no git repository there") from exc
         except (KeyError, ValueError, porcelain.Error) as exc:
             raise NotFound(self.shown, f"no branch or tag {self._ref!r} ({exc})") from exc
-        except (errors.GitProtocolError, urllib3.exceptions.HTTPError, OSError) as exc:
+        except OSError as exc:
+            if exc.errno == errno.ENOSPC:
+                raise from_os_error(exc, self._clone) from exc
             raise TransferFailed(self.shown, f"git: {exc}") from exc
+        except (errors.GitProtocolError, urllib3.exceptions.HTTPError) as exc:
+            raise TransferFailed(self.shown, f"git: {exc}") from exc
+
+    def _config(self) -> Any:
+        """The machine's git configuration with our time limit and roots; dulwich knows neither
+        otherwise, and would wait for a silent server for ever."""
+        from dulwich.config import ConfigFile, StackedConfig
+
+        settings = self._context.settings
+        own = ConfigFile()
+        own.set((b"http",), b"timeout", f"{settings.stall_s:g}".encode())
+        if settings.ca_bundle:
+            own.set((b"http",), b"sslCAInfo", self._roots(settings.ca_bundle).encode())
+        config = StackedConfig.default()
+        config.backends.insert(0, own)
+        return config
+
+    def _roots(self, ca_bundle: str) -> str:
+        """A file with the system's roots and the given ones: git's setting replaces the former."""
+        import ssl
+
+        files = [ssl.get_default_verify_paths().cafile, ca_bundle]
+        target = Path(self._clone) / "roots.pem"
+        target.write_bytes(b"\n".join(Path(file).read_bytes() for file in files if file))
+        return str(target)
+
+    def close(self) -> None:
+        if self._clone:
+            self._repo = None
+            shutil.rmtree(self._clone, ignore_errors=True)
 
     def _fetch_commit(self, directory: Path, options: dict[str, Any]) -> Any:
         """A commit by its name: servers with allow-any-sha1-in-want, else it must be a tip."""
@@ -151,9 +192,10 @@ class GitSource(CopySource):
 
         directory.mkdir(parents=True)
         repo: Any = Repo.init(str(directory))
-        credentials = {key: options[key] for key in ("username", "password") if key in options}
+        kept = ("username", "password", "config")
+        access = {key: options[key] for key in kept if key in options}
         transport: Any
-        transport, path = get_transport_and_path(self._url, **credentials)
+        transport, path = get_transport_and_path(self._url, **access)
         wanted = self._ref.encode()
         transport.fetch(path, repo, determine_wants=lambda refs, depth=None: [wanted], depth=1)
         repo.refs[b"HEAD"] = wanted

@@ -243,6 +243,14 @@ class _GitBackend(BaseHTTPRequestHandler):
                 self.end_headers()
                 return
             path = path.removeprefix("/private")
+        if path.startswith("/flaky/"):
+            path = path.removeprefix("/flaky")
+            if not self.server.refused:  # type: ignore[attr-defined]
+                self.server.refused = True  # type: ignore[attr-defined]
+                self.send_response(503)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
         root: Path = self.server.root  # type: ignore[attr-defined]
         environ = {
             "PATH": os.environ["PATH"], "GIT_PROJECT_ROOT": str(root), "GIT_HTTP_EXPORT_ALL": "1",
@@ -297,7 +305,7 @@ def git_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, 
     subprocess.run(bare, env=environ, check=True)
     first = git("rev-parse", "v1")
     server = ThreadingHTTPServer(("127.0.0.1", 0), _GitBackend)
-    server.root = root  # type: ignore[attr-defined]
+    server.root, server.refused = root, False  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
@@ -348,6 +356,65 @@ def test_git_failures_are_named(git_server: tuple[str, dict[str, str]], tmp_path
     environ |= {"GIT_USERNAME": "ann", "GIT_PASSWORD": "token"}
     done = initialize(f"{base}/private/repo.git", tmp_path / "m", environ=environ)
     assert done.returncode == 0, done.stderr
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[int]:
+    """The port of a server that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        kept: list[socket.socket] = []
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    kept.append(listener.accept()[0])
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield listener.getsockname()[1]
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        for connection in kept:
+            connection.close()
+
+
+@pytest.mark.parametrize(
+    ("environ", "cause"),
+    [
+        ({"STORAGE_STALL_SECONDS": "0.3", "STORAGE_ATTEMPTS": "2"}, "timed out"),
+        ({"STORAGE_STALL_SECONDS": "600", "STORAGE_DEADLINE_SECONDS": "1"}, "not done after 1 s"),
+    ],
+)
+def test_a_silent_git_server_is_not_waited_for_for_ever(
+    environ: dict[str, str], cause: str, tmp_path: Path
+) -> None:
+    """The second row: the deadline holds even while a library does not come back."""
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    with silent() as port:
+        uri = f"git+http://127.0.0.1:{port}/model.git"
+        done = initialize(uri, tmp_path / "m", environ={**environ, "TMPDIR": str(scratch)})
+    assert done.returncode == 1, done.stderr
+    assert cause in message(done)
+    assert list(scratch.iterdir()) == []
+
+
+def test_git_is_asked_again_after_a_passing_fault(
+    git_server: tuple[str, dict[str, str]], tmp_path: Path
+) -> None:
+    done = initialize(f"{git_server[0]}/flaky/repo.git@main", tmp_path / "m")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stderr.splitlines()[-1])["retries"] >= 1
+
+
+def test_git_leaves_no_clone_behind(git_server: tuple[str, dict[str, str]], tmp_path: Path) -> None:
+    base, _ = git_server
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    environ = {"TMPDIR": str(scratch), "STORAGE_ATTEMPTS": "1"}
+    for reference, code in (("main", 0), ("nope", 1)):
+        done = initialize(f"{base}/repo.git@{reference}", tmp_path / reference, environ=environ)
+        assert done.returncode == code, done.stderr
+        assert list(scratch.iterdir()) == []
 
 
 # --- Google Cloud Storage ------------------------------------------------------------------------
