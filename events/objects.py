@@ -6,13 +6,14 @@ everything else is worth another try. Credentials and region come from boto3's o
 """
 
 import base64
+import contextlib
 import io
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import Refused, TryAgain
+from .errors import Forbidden, Refused, TryAgain
 from .http import Client
 from .names import AllowList
 from .objects_http import S3Refusal, SignedHttp
@@ -114,6 +115,23 @@ class ObjectStore:
         self, bucket: str, key: str, *, version_id: str | None = None, etag: str | None = None
     ) -> Stored:
         """Metadata only. Raises as `get` does."""
+        try:
+            return self._head(bucket, key, version_id, etag)
+        except Forbidden:
+            # No body says why: it may be credentials that have expired, which a GET would tell.
+            with contextlib.suppress(Refused):
+                self._first_byte(bucket, key, version_id)
+            raise
+
+    def _first_byte(self, bucket: str, key: str, version_id: str | None) -> None:
+        only = "bytes=0-0"
+        if self._http is not None:
+            headers = {"Range": only}
+            self._quick("GET", bucket, key, headers, version_id=version_id, max_bytes=65536)
+        else:
+            self._call("get_object", bucket, Range=only, **_exactly(bucket, key, version_id, None))
+
+    def _head(self, bucket: str, key: str, version_id: str | None, etag: str | None) -> Stored:
         if self._http is not None:
             headers = {"If-Match": f'"{etag}"'} if etag and not version_id else {}
             return self._quick("HEAD", bucket, key, headers, version_id=version_id)

@@ -1,10 +1,14 @@
 """S3's error codes become ours by one table; retryable and final are told apart."""
 
+from typing import Any, cast
+
 import pytest
 
 from events import objects, s3_errors
 from events.errors import EventsError, Forbidden, NoBucket, ObjectGone, Refused, TryAgain
+from events.http import Answer, Client
 from events.names import AllowList
+from events.sigv4 import Credentials
 
 
 @pytest.mark.parametrize(
@@ -52,6 +56,31 @@ def test_every_error_tells_the_broker_whether_to_come_back() -> None:
             assert retried, kind
         elif issubclass(kind, Refused) or kind.__name__ in ("InvalidEvent", "UnsupportedMedia"):
             assert not retried, kind
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [("ExpiredToken", TryAgain), ("AccessDenied", Forbidden), ("", Forbidden)]
+)
+def test_why_a_head_was_refused_is_asked(code: str, kind: type[EventsError]) -> None:
+    """Metadata is all some triggers look at, and an answer to a HEAD has no body."""
+
+    class Denying:
+        def request(self, method: str, *rest: Any, **limits: Any) -> Answer:
+            if method == "HEAD":
+                return Answer(403, {}, b"")
+            if not code:  # reading is allowed
+                return Answer(206, {}, b"x")
+            return Answer(403, {}, f"<Error><Code>{code}</Code></Error>".encode())
+
+    store = objects.ObjectStore(
+        AllowList(["mine"]),
+        endpoint_url="http://s3",
+        client=cast("Client", Denying()),
+        credentials=Credentials("a", "b"),
+    )
+    with pytest.raises(kind) as caught:
+        store.head("mine", "k")
+    assert type(caught.value) is kind
 
 
 def test_a_url_cannot_be_signed_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
