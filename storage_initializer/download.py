@@ -254,7 +254,7 @@ class Engine:
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         file.fd = os.open(file.path, flags, 0o644)
         try:
-            stream = Stream(file, self.settings.verify)
+            stream = Stream(file, self.settings)
             while True:
                 before = stream.position
                 try:

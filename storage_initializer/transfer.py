@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from . import digest, retry
-from .errors import Changed, DestinationError, TransferFailed
+from .errors import Changed, DestinationError, LimitExceeded, TransferFailed
 from .items import Item, Source
 from .staging import FileRecord, Staging
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .settings import Settings
     from .wire import Response
 
 
@@ -128,9 +130,11 @@ class File:
 class Stream:
     """A file written in order, with its checksum."""
 
-    def __init__(self, file: File, mode: str) -> None:
+    def __init__(self, file: File, settings: Settings) -> None:
         self._file = file
-        self._mode = mode
+        self._mode = settings.verify
+        self._limit = settings.max_bytes or sys.maxsize
+        """Known sizes were judged while listing; a body without a length is judged as it comes."""
         self.position = 0
         self.check: tuple[str, str] | None = None
         self._hasher: digest.Hasher = digest.Crc32()
@@ -151,6 +155,9 @@ class Stream:
         self._hasher.update(data)
         write_all(self._file.fd, data, self.position)
         self.position += len(data)
+        if self.position > self._limit:
+            what = f"{self._file.where}: more than {self._limit:,} bytes"
+            raise LimitExceeded(what, "STORAGE_MAX_BYTES")
 
     def restart(self) -> None:
         os.ftruncate(self._file.fd, 0)

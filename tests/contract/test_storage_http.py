@@ -1,5 +1,6 @@
 """The unit against an HTTP server that stalls, resets, lies and throttles."""
 
+import contextlib
 import gzip
 import hashlib
 import http.server
@@ -8,6 +9,7 @@ import json
 import os
 import random
 import tarfile
+import threading
 import time
 import zipfile
 from collections.abc import Iterator
@@ -390,3 +392,35 @@ def test_a_local_source_that_is_no_file_is_named(tmp_path: Path, kind: str) -> N
     done = initialize(source, tmp_path / "m")
     assert done.returncode == 1
     assert "neither a regular file nor a directory" in message(done.stderr)
+
+
+class _Endless(http.server.BaseHTTPRequestHandler):
+    """A body without length or end."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                self.wfile.write(bytes(65536))
+
+
+def test_a_body_without_an_end_stops_at_the_limit(tmp_path: Path) -> None:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Endless)
+    server.daemon_threads = True
+    server.block_on_close = False
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}/model.bin"
+        done = initialize(url, tmp_path / "m", environ={"STORAGE_MAX_BYTES": "8Mi"})
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
+    assert done.returncode == 1
+    assert "STORAGE_MAX_BYTES" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "m").exists()
