@@ -49,8 +49,8 @@ class Context:
         """
         policy = Retry(self.control)
         while True:
-            request = make()
             try:
+                request = make()  # may renew a token, which may fail like the request itself
                 self.control.gate()
                 response = self.client.send(request)
                 status, headers = response.status, response.headers

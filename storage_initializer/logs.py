@@ -106,8 +106,8 @@ def adopt() -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(_sink.level)
-    for chatty in _CHATTY:
-        logging.getLogger(chatty).setLevel("WARNING")
+    for chatty in _CHATTY:  # what fails there is told by our one line
+        logging.getLogger(chatty).setLevel("ERROR")
 
 
 def write_termination_message(path: str, message: str) -> None:

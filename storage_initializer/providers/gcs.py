@@ -14,7 +14,14 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from storage_initializer.context import Context, refusal
-from storage_initializer.errors import AccessDenied, Changed, MissingExtra, NotFound, StorageError
+from storage_initializer.errors import (
+    AccessDenied,
+    Changed,
+    MissingExtra,
+    NotFound,
+    StorageError,
+    TransferFailed,
+)
 from storage_initializer.items import PACKED_SUFFIXES, HttpSource, Item
 from storage_initializer.uri import Uri
 from storage_initializer.wire import Request, Tls
@@ -174,6 +181,8 @@ class Tokens:
             if time.time() >= self._good_until:
                 try:
                     self._credentials.refresh(self._transport)
+                except google.auth.exceptions.TransportError as exc:
+                    raise TransferFailed("gs", f"the token cannot be fetched: {exc}") from exc
                 except google.auth.exceptions.GoogleAuthError as exc:
                     advice = "check GOOGLE_APPLICATION_CREDENTIALS or the workload identity"
                     raise AccessDenied("gs", str(exc), advice) from exc

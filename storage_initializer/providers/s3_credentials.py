@@ -10,7 +10,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 
-from storage_initializer.errors import AccessDenied, MissingExtra
+from storage_initializer.errors import (
+    AccessDenied,
+    MissingExtra,
+    StorageError,
+    TransferFailed,
+)
 from storage_initializer.logs import Log
 
 from .s3_sign import Credentials
@@ -69,8 +74,8 @@ def _botocore(own_endpoint: bool, *, needed: bool) -> tuple[Resolve, str]:
             session.get_component("credential_provider").remove("iam-role")
         found: Any = session.get_credentials()
         region = session.get_config_variable("region") or ""
-    except botocore.exceptions.BotoCoreError as exc:
-        raise AccessDenied("s3", str(exc), "check the AWS profile or role") from exc
+    except (botocore.exceptions.BotoCoreError, OSError) as exc:
+        raise _refused(exc) from exc
     if found is None:
         logger.info("boto3 finds no AWS credentials: asking anonymously")
         return (lambda: None), region
@@ -78,8 +83,25 @@ def _botocore(own_endpoint: bool, *, needed: bool) -> tuple[Resolve, str]:
     def current() -> Credentials:
         try:
             frozen = found.get_frozen_credentials()
-        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as exc:
-            raise AccessDenied("s3", str(exc), "check the AWS role or profile") from exc
+        except (
+            botocore.exceptions.BotoCoreError,
+            botocore.exceptions.ClientError,
+            OSError,
+        ) as exc:
+            raise _refused(exc) from exc
         return Credentials(frozen.access_key, frozen.secret_key, frozen.token or "")
 
     return current, region
+
+
+def _refused(exc: Exception) -> StorageError:
+    """Why there are no credentials: a service that cannot be reached may be there the next time."""
+    import botocore.exceptions
+
+    unreachable = botocore.exceptions.HTTPClientError, botocore.exceptions.ConnectionError
+    if isinstance(exc, unreachable):
+        return TransferFailed("s3", f"the credentials cannot be fetched: {exc}")
+    advice = "check the AWS profile or role"
+    if isinstance(exc, OSError) and exc.filename:
+        advice = "check that the token or profile file is mounted there"
+    return AccessDenied("s3", str(exc), advice)

@@ -452,8 +452,8 @@ def test_google_cloud_storage_emulator(tmp_path: Path) -> None:
         assert json.loads(done.stderr.splitlines()[-1])["outcome"] == "complete"
 
 
-def test_google_tokens_come_from_a_service_account(tmp_path: Path) -> None:
-    """google-auth signs a JWT with the key file; the token it gets goes to the storage API."""
+def service_account(directory: Path, authority: str) -> str:
+    """Path of a new key file whose tokens come from `authority`."""
     rsa = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.rsa")
     from cryptography.hazmat.primitives import serialization
 
@@ -462,6 +462,17 @@ def test_google_tokens_come_from_a_service_account(tmp_path: Path) -> None:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
+    key = {
+        "type": "service_account", "client_email": "a@b", "private_key": pem.decode(),
+        "token_uri": f"{authority}/token", "project_id": "p", "private_key_id": "k",
+    }  # fmt: skip
+    path = directory / "key.json"
+    path.write_text(json.dumps(key))
+    return str(path)
+
+
+def test_google_tokens_come_from_a_service_account(tmp_path: Path) -> None:
+    """google-auth signs a JWT with the key file; the token it gets goes to the storage API."""
 
     def token(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
         assert b"assertion=" in body
@@ -481,14 +492,9 @@ def test_google_tokens_come_from_a_service_account(tmp_path: Path) -> None:
         return 404, {}, b""
 
     with scripted(token) as authority, scripted(storage) as server:
-        key = {
-            "type": "service_account", "client_email": "a@b", "private_key": pem.decode(),
-            "token_uri": f"{authority.url}/token", "project_id": "p", "private_key_id": "k",
-        }  # fmt: skip
-        (tmp_path / "key.json").write_text(json.dumps(key))
         environ = {
             "STORAGE_EMULATOR_HOST": server.url, **PARTS,
-            "GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "key.json"),
+            "GOOGLE_APPLICATION_CREDENTIALS": service_account(tmp_path, authority.url),
         }  # fmt: skip
         done = initialize("gs://models/m/w.bin", tmp_path / "m", environ=environ)
         assert done.returncode == 0, done.stderr
@@ -596,6 +602,17 @@ def test_what_cannot_be_unpacked_is_an_error(stored: bytes, cause: str, tmp_path
     assert done.returncode == 1
     assert cause in message(done)
     assert not (tmp_path / "m").exists()
+
+
+def test_googles_token_service_may_be_away_for_a_moment(tmp_path: Path) -> None:
+    """That is a fault like any other: tried again, and named if it stays."""
+    environ = {
+        "STORAGE_EMULATOR_HOST": "http://127.0.0.1:1", "STORAGE_ATTEMPTS": "2",
+        "GOOGLE_APPLICATION_CREDENTIALS": service_account(tmp_path, "http://127.0.0.1:1"),
+    }  # fmt: skip
+    done = initialize("gs://models/m/w.bin", tmp_path / "m", environ=environ)
+    assert done.returncode == 1
+    assert "the token cannot be fetched" in message(done)
 
 
 # --- Azure ---------------------------------------------------------------------------------------

@@ -290,6 +290,29 @@ def test_a_web_identity_is_exchanged_for_keys(tmp_path: Path) -> None:
     assert seen == {"AWS4-HMAC-SHA256 Credential=IRSAKEY"}
 
 
+@pytest.mark.parametrize(
+    ("token", "sts", "cause"),
+    [
+        (False, "http://127.0.0.1:1", "is mounted"),
+        (True, "http://127.0.0.1:1", "the credentials cannot be fetched"),
+    ],
+)
+def test_why_a_role_gives_no_credentials(token: bool, sts: str, cause: str, tmp_path: Path) -> None:
+    """One line, without the SDK's traceback, and nothing about the destination."""
+    if token:
+        (tmp_path / "token").write_text("projected-token")
+    env = {
+        "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1", "AWS_ENDPOINT_URL_STS": sts,
+        "AWS_ROLE_ARN": "arn:aws:iam::1:role/r", "AWS_MAX_ATTEMPTS": "1",
+        "AWS_WEB_IDENTITY_TOKEN_FILE": str(tmp_path / "token"), "STORAGE_ATTEMPTS": "2",
+    }  # fmt: skip
+    done = initialize("s3://bkt/m", tmp_path / "m", environ=env)
+    assert done.returncode == 1
+    assert cause in message(done)
+    assert "destination" not in message(done)
+    assert "Traceback" not in done.stderr
+
+
 def test_kserves_storage_spec(tmp_path: Path) -> None:
     with scripted(bucket({"models/m": b"x"})) as server:
         spec = {
