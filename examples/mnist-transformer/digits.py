@@ -30,8 +30,7 @@ class Digits:
     def preprocess(self, payload: dict[str, Any], context: dict[str, Any]) -> dict[str, Any]:
         rows = [read(instance) for instance in payload["instances"]]
         context["pictures"] = len(rows)
-        tensor = {"name": "input-0", "shape": [len(rows), SIDE * SIDE], "datatype": "FP32"}
-        return {"inputs": [{**tensor, "data": np.concatenate(rows).tolist()}]}
+        return {"inputs": [{"name": "input-0", "datatype": "FP32", "data": np.stack(rows)}]}
 
     def postprocess(self, answer: Any, context: dict[str, Any]) -> dict[str, Any]:
         scores = answer.outputs[0].as_numpy()

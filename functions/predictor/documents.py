@@ -19,12 +19,20 @@ def is_v2(payload: Any) -> bool:
         return True
     if isinstance(payload, dict):
         inputs = payload.get("inputs")
-        return (
-            isinstance(inputs, list)
-            and bool(inputs)
-            and all(isinstance(entry, dict) and "datatype" in entry for entry in inputs)
-        )
+        return isinstance(inputs, list) and bool(inputs) and all(map(_is_tensor, inputs))
     return isinstance(getattr(payload, "inputs", None), list)
+
+
+def _is_tensor(entry: Any) -> bool:
+    """An entry of a V2 document, as JSON has it, or as code makes it: with an array, an object."""
+    if isinstance(entry, dict):
+        return "datatype" in entry or ("name" in entry and _is_array(entry.get("data")))
+    return hasattr(entry, "datatype")
+
+
+def _is_array(data: Any) -> bool:
+    """numpy's, torch's and the like."""
+    return hasattr(data, "dtype") and hasattr(data, "shape")
 
 
 def v1_body(payload: Any) -> bytes:
@@ -47,7 +55,9 @@ def v1_body(payload: Any) -> bytes:
     try:
         return jsonio.dumps(payload)
     except TypeError as exc:
-        raise BadHookResult(f"preprocess returned what cannot be written as JSON: {exc}") from exc
+        raise BadHookResult(
+            f"preprocess returned what cannot be written as JSON: {exc.__cause__ or exc}"
+        ) from exc
 
 
 def infer_request(payload: Any, model: str) -> InferRequest:
@@ -76,9 +86,37 @@ def infer_request(payload: Any, model: str) -> InferRequest:
     if not isinstance(payload, dict):
         raise _wrong_type(payload, "an InferRequest or a dict")
     try:
+        if is_v2(payload) and not all(map(_is_json, payload["inputs"])):
+            made = [_made_tensor(entry) for entry in payload["inputs"]]
+            return InferRequest(model, made, v2.parse_id(payload), payload.get("parameters"))
         return codec_v2.from_document(payload, memoryview(b""), model, "")
-    except v2.Malformed as problem:
+    except (v2.Malformed, AttributeError, TypeError, ValueError, InvalidRequest) as problem:
         raise BadHookResult(f"preprocess returned no V2 request: {problem}") from None
+
+
+def _is_json(entry: Any) -> bool:
+    return type(entry) is dict and type(entry.get("data")) is list and "shape" in entry
+
+
+def _made_tensor(entry: Any) -> Tensor:
+    """An input as code writes it: its shape follows from the data unless it is given. Raises
+    v2.Malformed, TypeError, ValueError."""
+    if not isinstance(entry, dict):
+        return foreign_tensor(entry)
+    from functions import results, tensors
+
+    name, data = entry.get("name"), entry.get("data")
+    if not isinstance(name, str) or data is None:
+        raise v2.Malformed('each of its "inputs" needs "name" and "data"')
+    datatype = entry.get("datatype") or ""
+    if datatype:
+        v2.check_datatype(datatype, f"input {name!r}")
+    array = tensors.as_array(data)
+    if entry.get("shape") is not None:
+        array = array.reshape(entry["shape"])
+    tensor = Tensor(name, (), datatype, array, entry.get("parameters"))
+    results.check_elements(tensor)
+    return tensor
 
 
 def _v1_rows(payload: Any) -> Any:

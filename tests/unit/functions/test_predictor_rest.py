@@ -305,6 +305,9 @@ def test_answers_in_every_framing() -> None:
         ("text", "v2", "returned str"),
         ({"inputs": [{"name": 3}]}, "v2", "no V2 request"),
         ({"something": 1}, "v2", "no V2 request"),
+        ({"inputs": [{"name": "x", "data": np.ones(2), "shape": [3]}]}, "v2", "reshape"),
+        ({"inputs": [{"name": "x", "datatype": "FP9", "data": np.ones(2)}]}, "v2", "FP9"),
+        ({"inputs": [{"datatype": "FP32", "data": np.ones(2)}]}, "grpc-v2", 'needs "name"'),
         ({"instances": [{"a": 1}]}, "v2", "make no tensor .* dict is neither"),
         ({"instances": [[1], [1, 2]]}, "grpc-v2", "make no tensor"),
         (InferRequest("m", tensors(1).inputs * 2), "v1", "several tensors"),
@@ -320,6 +323,29 @@ def test_v1_rows_become_one_tensor() -> None:
     for payload in ({"instances": [[1.0], [2.0]]}, {"inputs": [[1.0], [2.0]]}):
         (tensor,) = documents.infer_request(payload, "m").inputs
         assert (tensor.name, tensor.shape, tensor.datatype) == ("input-0", [2, 1], "FP64")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"name": "x", "datatype": "FP32", "shape": [1, 2], "data": np.ones(2)},
+        {"name": "x", "data": np.ones((1, 2), "f4")},
+        {"name": "x", "datatype": "FP32", "data": [[1.0, 1.0]]},
+        Tensor("x", [1, 2], "FP32", [1.0, 1.0]),
+    ],
+    ids=str,
+)
+def test_documents_of_code_hold_arrays(entry: Any) -> None:
+    """A class without an SDK writes a V2 document; its arrays travel as binary data."""
+    document = {"id": "7", "inputs": [entry]}
+    assert documents.is_v2(document)
+    request = documents.infer_request(document, "m")
+    (tensor,) = request.inputs
+    assert (tensor.name, tensor.datatype, tensor.shape) == ("x", "FP32", [1, 2])
+    assert tensor.as_numpy().tolist() == [[1.0, 1.0]]
+    assert (request.id, request.model_name) == ("7", "m")
+    _, binary = documents.encode_request(request, binary=True)
+    assert [len(piece) for piece in binary] == [8]
 
 
 # --- connections and time
