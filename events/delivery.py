@@ -182,8 +182,9 @@ def retry_after_s(value: str | None, now: datetime) -> float | None:
     if value is None:
         return None
     text = value.strip()
-    if text.isascii() and text.isdigit() and len(text) < 12:
-        return float(text)
+    seconds = whole_seconds(text)
+    if seconds is not None:
+        return seconds
     from email.utils import parsedate_to_datetime  # rarely needed, and it brings sockets along
 
     try:
@@ -193,6 +194,11 @@ def retry_after_s(value: str | None, now: datetime) -> float | None:
     if when.tzinfo is None:
         return None
     return max(0.0, (when - now).total_seconds())
+
+
+def whole_seconds(text: str) -> float | None:
+    """A Retry-After in seconds; None: a date, rubbish, or longer than anybody waits."""
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 12 else None
 
 
 def wait_s(

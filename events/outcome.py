@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import codec
-from .errors import EventsError, InvalidEvent, Refused, TryAgain
+from .delivery import whole_seconds
+from .errors import DeliveryFailed, EventsError, InvalidEvent, Refused, TryAgain
 from .event import Event
+from .http import Answer
 
 RETRY_AFTER_S = 1.0
+FINAL_CLIENT_ERRORS_EXCEPT = frozenset({408, 409, 425, 429})
+"""4xx of a graph that time may heal; every other one says that this input will never do."""
 _LOGGED_ERROR = 500
 
 
@@ -27,6 +31,26 @@ class Outcome:
     reason: str = ""
     retry_after_s: float | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def require_success(answer: Answer) -> None:
+    """A graph's status as ours. Raises `Refused` for an input that will never do, else
+    `TryAgain`."""
+    status = answer.status
+    if 200 <= status < 300:
+        return
+    excerpt = answer.body[:512].decode("utf-8", "replace")
+    message = (
+        f"the graph answered {status}: {excerpt}" if excerpt else f"the graph answered {status}"
+    )
+    final = 400 <= status < 500 and status not in FINAL_CLIENT_ERRORS_EXCEPT
+    # 404 as text comes from an ingress that does not know the service (yet); as JSON, from a graph.
+    if final and (status != 404 or "json" in answer.headers.get("content-type", "")):
+        raise Refused(message)
+    if 300 <= status < 400:
+        raise Refused(f"{message} (redirects are not followed)")
+    after = whole_seconds(answer.headers.get("retry-after", ""))
+    raise DeliveryFailed(message, cause_status=status, retry_after_s=after)
 
 
 def failure(error: EventsError) -> Outcome:

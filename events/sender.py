@@ -7,7 +7,7 @@ the sink has taken the event.
 from collections.abc import Mapping
 
 from . import codec
-from .delivery import Verdict, classify
+from .delivery import Verdict, classify, whole_seconds
 from .errors import DeliveryFailed, Refused
 from .event import Event
 from .http import Answer, Client
@@ -57,9 +57,5 @@ def _status(answer: Answer) -> int:
     message = f"the sink answered {answer.status}: {excerpt}"
     if verdict is Verdict.FAILED:
         raise Refused(message)
-    after = answer.headers.get("retry-after", "")
-    raise DeliveryFailed(
-        message,
-        cause_status=answer.status,
-        retry_after_s=float(after) if after.isdecimal() else None,
-    )
+    after = whole_seconds(answer.headers.get("retry-after", ""))
+    raise DeliveryFailed(message, cause_status=answer.status, retry_after_s=after)

@@ -20,7 +20,6 @@ from . import codec, effects, filters, lineage, request, storage
 from . import event as events
 from .effects import Answer, Effects
 from .errors import (
-    DeliveryFailed,
     EventsError,
     InFlight,
     InvalidEvent,
@@ -30,20 +29,24 @@ from .errors import (
 )
 from .event import Event
 from .gate import Gate, KeyedLocks, Once
-from .http import Answer as HttpAnswer
 from .http import Client
 from .journal import Journal, Order, State
 from .metrics import Metrics
 from .objects import ObjectStore, Stored
-from .outcome import RETRY_AFTER_S, Outcome, failure, ignored, record, recorded
+from .outcome import (
+    RETRY_AFTER_S,
+    Outcome,
+    failure,
+    ignored,
+    record,
+    recorded,
+    require_success,
+)
 from .sources import keys
 from .spec import Reply, SinkSpec
 from .storage import ObjectRef
 
 logger = logging.getLogger(__name__)
-
-FINAL_CLIENT_ERRORS_EXCEPT = frozenset({408, 409, 425, 429})
-"""4xx of a graph that time may heal; every other one says that this input will never do."""
 
 TRACE_ATTRIBUTES = ("traceparent", "tracestate")
 
@@ -296,7 +299,7 @@ class Sink:
                 headers.setdefault(name, str(event.attributes[name]))
         headers.setdefault("X-Request-Id", event.id.encode("ascii", "replace").decode())
         answer = self._client.post(self.spec.target_url, headers, body, left)
-        _require_success(answer)
+        require_success(answer)
         return effects.answer_of(
             answer.body, answer.headers.get("content-type", "application/octet-stream"), hops
         )
@@ -385,25 +388,3 @@ class Sink:
             facts["reply_id"] = outcome.reply.id
             facts["reply_type"] = outcome.reply.type
         log_facts(logger, level, f"event {outcome.kind}", facts)
-
-
-def _require_success(answer: HttpAnswer) -> None:
-    """A graph's status as ours. Raises `Refused` for an input that will never do, else
-    `TryAgain`."""
-    status = answer.status
-    if 200 <= status < 300:
-        return
-    excerpt = answer.body[:512].decode("utf-8", "replace")
-    message = (
-        f"the graph answered {status}: {excerpt}" if excerpt else f"the graph answered {status}"
-    )
-    final = 400 <= status < 500 and status not in FINAL_CLIENT_ERRORS_EXCEPT
-    # 404 as text comes from an ingress that does not know the service (yet); as JSON, from a graph.
-    if final and (status != 404 or "json" in answer.headers.get("content-type", "")):
-        raise Refused(message)
-    if 300 <= status < 400:
-        raise Refused(f"{message} (redirects are not followed)")
-    after = answer.headers.get("retry-after", "")
-    raise DeliveryFailed(
-        message, cause_status=status, retry_after_s=float(after) if after.isdecimal() else None
-    )

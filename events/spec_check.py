@@ -3,16 +3,13 @@
 Each problem is (path, message); paths look like `result.move.bucket`. Unknown fields are problems.
 """
 
-import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from . import filters, names, template
-from .errors import Refused
-
-Problem = tuple[str, str]
-Check = Callable[[Any, str], list[Problem]]
+from . import filters
+from . import spec_values as values
+from .spec_values import Check, Problem
 
 TOP_LEVEL_OF_COMPILER = (
     "broker",
@@ -25,22 +22,18 @@ TOP_LEVEL_OF_COMPILER = (
 )
 """Fields that shape manifests; the sink itself does not look at them (the compiler checks them)."""
 
-_URL = re.compile(r"https?://[^/\s?#]+[^\s]*\Z")
-_EVENT_NAME = re.compile(r"(?:s3:)?Object(?:Created|Removed|Tagging|Restore):(?:\*|[A-Za-z]+)\Z")
-_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
-
 
 def check(value: Any, *, resolved: bool = True) -> list[Problem]:
     """All problems; `resolved` False: `target.ref` may stand where `target.url` will."""
     if not isinstance(value, Mapping):
         return [("", "must be a map")]
-    target = _map({**_TARGET, **({} if resolved else {"ref": _reference})})
-    problems = _fields(
+    target = values.mapping({**_TARGET, **({} if resolved else {"ref": values.reference})})
+    problems = values.fields(
         value,
         "",
         {
             **_TOP,
-            **dict.fromkeys(TOP_LEVEL_OF_COMPILER, _anything),
+            **dict.fromkeys(TOP_LEVEL_OF_COMPILER, values.anything),
             "target": target,
         },
     )
@@ -173,242 +166,93 @@ def _check_sweep(value: Mapping[str, Any]) -> list[Problem]:
     return []
 
 
-# --- checks of single values ----------------------------------------------------------------------
-def _anything(value: Any, path: str) -> list[Problem]:
-    return []
-
-
-def _string(value: Any, path: str) -> list[Problem]:
-    return [] if isinstance(value, str) and value else [(path, "must be a text, not empty")]
-
-
-def _text_any(value: Any, path: str) -> list[Problem]:
-    return [] if isinstance(value, str) else [(path, "must be a text")]
-
-
-def _one_of(*allowed: str) -> Check:
-    def run(value: Any, path: str) -> list[Problem]:
-        if value in allowed:
-            return []
-        return [(path, f"{value!r} is not one of {', '.join(allowed)}")]
-
-    return run
-
-
-def _number(low: float, high: float, *, whole: bool = True) -> Check:
-    def run(value: Any, path: str) -> list[Problem]:
-        kinds = (int,) if whole else (int, float)
-        if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
-            return [
-                (
-                    path,
-                    f"must be a {'whole ' if whole else ''}number from {low} to {high}, "
-                    f"not {value!r}",
-                )
-            ]
-        return []
-
-    return run
-
-
-def _list_of(one: Check) -> Check:
-    def run(value: Any, path: str) -> list[Problem]:
-        if not isinstance(value, list) or not value:
-            return [(path, "must be a list, not empty")]
-        return [
-            problem for index, item in enumerate(value) for problem in one(item, f"{path}[{index}]")
-        ]
-
-    return run
-
-
-def _bucket(value: Any, path: str) -> list[Problem]:
-    try:
-        names.bucket(value if isinstance(value, str) else "")
-    except Refused:
-        return [(path, f"{value!r} is not a bucket name (3-63 of a-z, 0-9, dots and dashes)")]
-    return []
-
-
-def _event_name(value: Any, path: str) -> list[Problem]:
-    if isinstance(value, str) and _EVENT_NAME.match(value):
-        return []
-    return [
-        (path, f"{value!r} is not an S3 event name such as ObjectCreated:* or ObjectCreated:Put")
-    ]
-
-
-def _url(value: Any, path: str) -> list[Problem]:
-    if isinstance(value, str) and _URL.match(value):
-        return []
-    return [(path, f"{value!r} is not an http(s) URL")]
-
-
-def _template(default: str) -> Check:
-    def run(value: Any, path: str) -> list[Problem]:
-        if not isinstance(value, str) or not value:
-            return [(path, "must be a text, not empty")]
-        try:
-            template.compile_text(value, default)
-        except template.TemplateError as error:
-            return [(path, str(error))]
-        return []
-
-    return run
-
-
-def _document(default: str) -> Check:
-    def run(value: Any, path: str) -> list[Problem]:
-        try:
-            template.compile_body(value, default)
-        except template.TemplateError as error:
-            return [(path, str(error))]
-        return []
-
-    return run
-
-
-def _templates(default: str) -> Check:
-    def run(value: Any, path: str) -> list[Problem]:
-        if not isinstance(value, Mapping):
-            return [(path, "must be a map of name: text")]
-        problems: list[Problem] = []
-        for name, text in value.items():
-            here = f"{path}.{name}"
-            if not isinstance(name, str) or not _HEADER.match(name):
-                problems.append((here, "the name must be letters, digits and dashes"))
-            problems += _template(default)(text, here)
-        return problems
-
-    return run
-
-
-def _map(fields: Mapping[str, Check]) -> Check:
-    def run(value: Any, path: str) -> list[Problem]:
-        if not isinstance(value, Mapping):
-            return [(path, "must be a map")]
-        return _fields(value, f"{path}.", fields)
-
-    return run
-
-
-def _fields(value: Mapping[str, Any], prefix: str, fields: Mapping[str, Check]) -> list[Problem]:
-    problems: list[Problem] = []
-    for name, item in value.items():
-        if name not in fields:
-            close = difflib.get_close_matches(str(name), fields, n=1)
-            hint = f"; did you mean {close[0]}?" if close else f" (expected {', '.join(fields)})"
-            problems.append((f"{prefix}{name}", f"unknown field{hint}"))
-        elif item is not None:
-            problems += fields[name](item, f"{prefix}{name}")
-    return problems
-
-
-def _reply_map(fields: Mapping[str, Check]) -> Check:
-    def run(value: Any, path: str) -> list[Problem]:
-        missing = isinstance(value, Mapping) and not value.get("type")
-        return _map(fields)(value, path) + ([(f"{path}.type", "is missing")] if missing else [])
-
-    return run
-
-
-def _reference(value: Any, path: str) -> list[Problem]:
-    problems = _map(
-        {
-            "kind": _one_of("InferenceGraph", "InferenceService", "SeldonDeployment", "Service"),
-            "name": _string,
-            "namespace": _string,
-            "apiVersion": _string,
-        }
-    )(value, path)
-    if isinstance(value, Mapping):
-        problems += [
-            (f"{path}.{name}", "is missing") for name in ("kind", "name") if not value.get(name)
-        ]
-    return problems
-
-
 _TARGET: dict[str, Check] = {
-    "url": _url,
-    "path": _text_any,
-    "timeoutSeconds": _number(0.001, 86400, whole=False),
+    "url": values.url,
+    "path": values.text_or_empty,
+    "timeoutSeconds": values.number(0.001, 86400, whole=False),
 }
 _DAY = 86400
 _TOP: dict[str, Check] = {
-    "name": _string,
-    "namespace": _string,
-    "source": _map(
+    "name": values.string,
+    "namespace": values.string,
+    "source": values.mapping(
         {
-            "s3": _map(
+            "s3": values.mapping(
                 {
-                    "bucket": _bucket,
-                    "buckets": _list_of(_bucket),
-                    "prefix": _text_any,
-                    "suffix": _text_any,
-                    "events": _list_of(_event_name),
-                    "removed": _one_of("Ignore", "DeleteResult"),
-                    "endpoint": _url,
-                    "region": _string,
-                    "notify": _one_of("Webhook", "IntegrationSource", "SQS", "None"),
-                    "queue": _string,
-                    "credentials": _anything,
-                    "sweep": _map(
+                    "bucket": values.bucket,
+                    "buckets": values.list_of(values.bucket),
+                    "prefix": values.text_or_empty,
+                    "suffix": values.text_or_empty,
+                    "events": values.list_of(values.event_name),
+                    "removed": values.one_of("Ignore", "DeleteResult"),
+                    "endpoint": values.url,
+                    "region": values.string,
+                    "notify": values.one_of("Webhook", "IntegrationSource", "SQS", "None"),
+                    "queue": values.string,
+                    "credentials": values.anything,
+                    "sweep": values.mapping(
                         {
-                            "schedule": _string,
-                            "minAgeSeconds": _number(0, _DAY),
-                            "maxAgeSeconds": _number(1, 365 * _DAY),
+                            "schedule": values.string,
+                            "minAgeSeconds": values.number(0, _DAY),
+                            "maxAgeSeconds": values.number(1, 365 * _DAY),
                         }
                     ),
                 }
             ),
-            "filters": _list_of(_anything),
+            "filters": values.list_of(values.anything),
         }
     ),
-    "request": _map(
+    "request": values.mapping(
         {
-            "object": _one_of("none", "base64", "bytes", "text", "json", "url"),
-            "template": _document("data"),
-            "contentType": _string,
-            "headers": _templates("data"),
-            "maxObjectBytes": _number(1, 1 << 34),
-            "urlExpiresSeconds": _number(1, 7 * _DAY),
+            "object": values.one_of("none", "base64", "bytes", "text", "json", "url"),
+            "template": values.document_template("data"),
+            "contentType": values.string,
+            "headers": values.headers_of_templates("data"),
+            "maxObjectBytes": values.number(1, 1 << 34),
+            "urlExpiresSeconds": values.number(1, 7 * _DAY),
         }
     ),
-    "result": _map(
+    "result": values.mapping(
         {
-            "reply": _reply_map(
+            "reply": values.reply(
                 {
-                    "type": _template("answer"),
-                    "source": _template("answer"),
-                    "subject": _template("answer"),
-                    "data": _document("answer"),
+                    "type": values.text_template("answer"),
+                    "source": values.text_template("answer"),
+                    "subject": values.text_template("answer"),
+                    "data": values.document_template("answer"),
                 }
             ),
-            "write": _map(
+            "write": values.mapping(
                 {
-                    "bucket": _template("answer"),
-                    "key": _template("answer"),
-                    "content": _document("answer"),
+                    "bucket": values.text_template("answer"),
+                    "key": values.text_template("answer"),
+                    "content": values.document_template("answer"),
                 }
             ),
-            "copy": _map({"bucket": _template("answer"), "key": _template("answer")}),
-            "move": _map({"bucket": _template("answer"), "key": _template("answer")}),
-            "tag": _templates("answer"),
+            "copy": values.mapping(
+                {"bucket": values.text_template("answer"), "key": values.text_template("answer")}
+            ),
+            "move": values.mapping(
+                {"bucket": values.text_template("answer"), "key": values.text_template("answer")}
+            ),
+            "tag": values.headers_of_templates("answer"),
         }
     ),
-    "dedupe": _map(
+    "dedupe": values.mapping(
         {
-            "store": _one_of("memory", "sqlite", "s3"),
-            "path": _string,
-            "volumeClaim": _string,
-            "bucket": _bucket,
-            "prefix": _text_any,
-            "ttlSeconds": _number(1, 365 * _DAY),
-            "maxEntries": _number(1, 10_000_000),
+            "store": values.one_of("memory", "sqlite", "s3"),
+            "path": values.string,
+            "volumeClaim": values.string,
+            "bucket": values.bucket,
+            "prefix": values.text_or_empty,
+            "ttlSeconds": values.number(1, 365 * _DAY),
+            "maxEntries": values.number(1, 10_000_000),
         }
     ),
-    "concurrency": _map({"max": _number(1, 1000), "waiting": _number(0, 100_000)}),
-    "deadlineSeconds": _number(0.001, _DAY, whole=False),
-    "asyncTtlSeconds": _number(1, 7 * _DAY),
-    "maxHops": _number(1, 1000),
+    "concurrency": values.mapping(
+        {"max": values.number(1, 1000), "waiting": values.number(0, 100_000)}
+    ),
+    "deadlineSeconds": values.number(0.001, _DAY, whole=False),
+    "asyncTtlSeconds": values.number(1, 7 * _DAY),
+    "maxHops": values.number(1, 1000),
 }

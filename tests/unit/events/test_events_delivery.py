@@ -143,3 +143,19 @@ def test_a_complete_block_has_no_problems() -> None:
     }
     assert delivery.check(block) == []
     assert delivery.check({"retryAfterMax": "PT1M"}, retry_after=True) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0.0),
+        ("7", 7.0),
+        ("", None),
+        ("-1", None),
+        ("9" * 400, None),
+        ("٣", None),
+        ("1.5", None),
+    ],
+)
+def test_seconds_of_a_retry_after(text: str, seconds: float | None) -> None:
+    assert delivery.whole_seconds(text) == seconds
