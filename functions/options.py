@@ -47,6 +47,11 @@ def text(value: str) -> str:
     return value
 
 
+def stripped(value: str) -> str:
+    """Text from a file or a YAML block, where a line end follows it."""
+    return value.strip()
+
+
 def whole(low: int, high: int) -> Parser:
     def parse(value: str) -> int:
         expectation = f"a whole number from {low} to {high}"

@@ -143,14 +143,14 @@ OPTIONS: tuple[o.Option, ...] = (
     o.Option(
         name="predictor_host",
         env="FUNCTIONS_PREDICTOR_HOST",
-        parse=o.text,
+        parse=o.stripped,
         default="",
         help="host[:port] or URL of the predictor behind this transformer",
     ),
     o.Option(
         name="model_predictor",
         env="FUNCTIONS_MODEL_PREDICTORS",
-        parse=o.named(o.text, "NAME=HOST[:PORT] or NAME=URL"),
+        parse=o.named(o.stripped, "NAME=HOST[:PORT] or NAME=URL"),
         default=(),
         repeat=True,
         help="another predictor for one model of this server, instead of --predictor-host",

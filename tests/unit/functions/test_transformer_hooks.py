@@ -415,6 +415,7 @@ def test_how_a_predictor_is_written(host: str, address: str, tls: bool, grpc: bo
 
 
 def test_flags_that_are_true_or_false_may_stand_alone() -> None:
+    assert Settings.from_env({"FUNCTIONS_PREDICTOR_HOST": "h:1\n"}).predictor_host == "h:1"
     for flags, expected in ((["--predictor-use-ssl"], True), (["--predictor_use_ssl=0"], False)):
         settings = Settings.from_env({}, ["--predictor-host", "h", *flags, "--port", "0"])
         assert settings.predictor_use_ssl is expected
