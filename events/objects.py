@@ -15,6 +15,7 @@ from typing import Any
 
 from .errors import Forbidden, Refused, TryAgain
 from .http import Client
+from .listing import Listed
 from .names import AllowList
 from .objects_http import S3Refusal, SignedHttp
 from .s3_errors import translate
@@ -35,16 +36,6 @@ class Stored:
     size: int
     version_id: str | None = None
     body: bytes = b""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listed:
-    """An object as a listing shows it; `modified_s`: seconds since 1970, often whole ones."""
-
-    key: str
-    etag: str
-    size: int
-    modified_s: float
 
 
 class ObjectStore:
@@ -231,8 +222,11 @@ class ObjectStore:
             )
         )
 
-    def listing(self, bucket: str, prefix: str) -> Iterator["Listed"]:
+    def listing(self, bucket: str, prefix: str) -> Iterator[Listed]:
         """Every object under a prefix, page by page."""
+        if self._http is not None:
+            yield from self._quick_listing(self._http, bucket, prefix)
+            return
         token: dict[str, str] = {}
         while True:
             answer = self._call("list_objects_v2", bucket, Bucket=bucket, Prefix=prefix, **token)
@@ -246,6 +240,18 @@ class ObjectStore:
             if not answer.get("IsTruncated"):
                 return
             token = {"ContinuationToken": answer["NextContinuationToken"]}
+
+    def _quick_listing(self, http: SignedHttp, bucket: str, prefix: str) -> Iterator[Listed]:
+        self._allowed.require(bucket)
+        token = ""
+        while True:
+            try:
+                found, token = http.list_page(bucket, prefix, token)
+            except S3Refusal as error:
+                raise translate({"Error": {"Code": error.code}}, str(error), bucket) from error
+            yield from found
+            if not token:
+                return
 
     def _quick(
         self,

@@ -1,4 +1,4 @@
-"""The three S3 requests that every event makes, without boto3's machinery around them.
+"""The S3 requests that every event and every sweep make, without boto3's machinery around them.
 
 A GET and a PUT cost 1.2 and 1.5 ms of CPU through a boto3 client and a tenth of it here. Only for
 servers named by an endpoint URL, which are addressed by path; Amazon's own addressing, and every
@@ -15,9 +15,11 @@ from urllib.parse import urlencode, urlsplit
 from functions.wire.http1_chunked import BadChunk
 from functions.wire.http1_head import BadHead
 
+from . import listing
 from .errors import Refused, TryAgain
 from .http import Answer, Client
 from .http_answer import MAX_ANSWER_BYTES, AnswerTooLong
+from .listing import Listed
 from .sigv4 import Credentials, Signer, quote_key
 
 Resolve = Callable[[], Credentials]
@@ -33,7 +35,7 @@ class S3Refusal(Exception):
 
 
 class SignedHttp:
-    """GET, HEAD and PUT of objects, path-style. Thread-safe."""
+    """GET, HEAD and PUT of objects, and listings, path-style. Thread-safe."""
 
     def __init__(
         self,
@@ -65,8 +67,37 @@ class SignedHttp:
     ) -> Answer:
         """One signed request; its 2xx. Raises `S3Refusal`, `Refused` (over `max_bytes`) or
         `TryAgain`."""
-        path = f"{self._base}/{bucket}/{quote_key(key)}"
-        query = urlencode({"versionId": version_id}) if version_id else ""
+        return self._send(
+            method,
+            f"{self._base}/{bucket}/{quote_key(key)}",
+            urlencode({"versionId": version_id}) if version_id else "",
+            headers,
+            body,
+            MAX_ANSWER_BYTES if max_bytes is None else max_bytes,
+            f"s3://{bucket}/{key}",
+        )
+
+    def list_page(self, bucket: str, prefix: str, token: str) -> tuple[list[Listed], str]:
+        """A page of objects and the token of the next, as `listing.parse`. Raises as `request`."""
+        path, query = f"{self._base}/{bucket}", listing.query(prefix, token)
+        where = f"the listing of s3://{bucket}"
+        answer = self._send("GET", path, query, {}, b"", MAX_ANSWER_BYTES, where)
+        try:
+            return listing.parse(answer.body)
+        except ValueError as error:
+            raise TryAgain(f"{where}: {error}") from error
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        most: int,
+        where: str,
+    ) -> Answer:
+        """`path` and `query` are quoted; `where` is for messages."""
         signed = self._signer.sign(method, self._host, path, query, headers, body, self._resolve())
         try:
             answer = self._client.request(
@@ -76,10 +107,9 @@ class SignedHttp:
                 signed,
                 body,
                 self._timeout_s,
-                most=MAX_ANSWER_BYTES if max_bytes is None else max_bytes,
+                most=most,
             )
         except AnswerTooLong as error:
-            where = f"s3://{bucket}/{key}"
             raise Refused(f"{where} has {error.size} bytes; the limit is {error.most}") from error
         except (OSError, ValueError, BadHead, BadChunk) as error:
             raise TryAgain(f"S3 is not available: {error or type(error).__name__}") from error

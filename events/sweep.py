@@ -18,7 +18,8 @@ from itertools import islice
 
 from .event import Event
 from .journal import Journal
-from .objects import Listed, ObjectStore
+from .listing import Listed
+from .objects import ObjectStore
 from .sender import Sender
 from .sources import s3
 from .spec import ObjectFilter

@@ -3,6 +3,7 @@
 import email.header
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,24 @@ def test_metadata_beyond_ascii_survives_a_copy(store: ObjectStore) -> None:
     assert (found["plain"], found[MADE_BY]) == ("1", "t")
     (decoded, charset) = email.header.decode_header(found["note"])[0]
     assert (decoded.decode(charset or "ascii"), charset) == ("Größe €", "utf-8")
+
+
+def test_a_listing_names_every_object_on_all_its_pages(
+    store: ObjectStore, s3: seaweed.S3Server
+) -> None:
+    expected = {f"listed/{key}" for key in KEYS} | {f"listed/many/{i:04d}" for i in range(1010)}
+    for key in expected:
+        store.put("answers", key, b"x" * 3, "text/plain")
+    found = {one.key: one for one in store.listing("answers", "listed/")}
+    assert found.keys() == expected
+    one = found["listed/plain"]
+    assert (one.size, one.etag) == (3, store.head("answers", one.key).etag)
+    assert abs(one.modified_s - time.time()) < 600
+    assert list(store.listing("answers", "nothing/")) == []
+    with pytest.raises(Forbidden):
+        list(store.listing("forbidden", ""))
+    with pytest.raises(ObjectGone):
+        list(store.listing("digit-absent", ""))
 
 
 def test_a_replaced_object_is_not_the_same(store: ObjectStore) -> None:

@@ -11,7 +11,8 @@ from events.errors import InFlight, TryAgain
 from events.event import Event
 from events.gate import KeyedLocks
 from events.journal import Order
-from events.objects import Listed, ObjectStore
+from events.listing import Listed
+from events.objects import ObjectStore
 from events.sender import Sender
 from events.spec_check import check
 from events.storage import digest
