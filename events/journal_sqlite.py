@@ -5,6 +5,7 @@ lock can be had is an orphan and is taken over at once. The only module here tha
 """
 
 import fcntl
+import functools
 import glob
 import os
 import sqlite3
@@ -72,33 +73,50 @@ class SqliteJournal:
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=NORMAL")
         self._database.executescript(_SCHEMA)
+        self._transaction = _Transaction(self._database, self._lock, path)
 
     def begin(self, keys: Sequence[str], lease_s: float) -> Entry:
         now = self._clock()
-        with self._transaction() as database:
-            main, row = self._find(database, keys)
-            answer = None
-            if row is not None:
-                state, owner, expires, answer, reply = row
-                if state == "done" and expires > now:
-                    return Entry(State.DONE, None, reply)
-                if state == "claimed" and expires > now and not self._is_orphan(owner):
-                    return Entry(State.BUSY)
-                if state == "done":
-                    answer = None
+        with self._transaction as database:
+            main, answer = keys[0], None
+            # Nearly all work is new: one look at both tables says so.
+            if database.execute(_known(len(keys)), (*keys, *keys)).fetchone() is not None:
+                found = self._taken_over(database, keys, now)
+                if isinstance(found, Entry):
+                    return found
+                main, answer = found
             database.execute(
                 "INSERT OR REPLACE INTO work VALUES (?, 'claimed', ?, ?, ?, NULL)",
                 (main, self._owner, now + lease_s, answer),
             )
-            database.executemany(
-                "INSERT OR REPLACE INTO alias VALUES (?, ?, ?)",
-                [(key, main, now + self._ttl_s) for key in keys if key != main],
-            )
+            for key in keys:
+                if key != main:
+                    database.execute(
+                        "INSERT OR REPLACE INTO alias VALUES (?, ?, ?)",
+                        (key, main, now + self._ttl_s),
+                    )
         self._claimed[keys[0]] = main
         return Entry(State.NEW if answer is None else State.ANSWERED, answer)
 
+    def _taken_over(
+        self, database: sqlite3.Connection, keys: Sequence[str], now: float
+    ) -> Entry | tuple[str, bytes | None]:
+        """What is known of these keys: done or being worked on, or else the key it is kept under
+        and the answer that somebody who is gone has left."""
+        main, row = self._find(database, keys)
+        answer = None
+        if row is not None:
+            state, owner, expires, answer, reply = row
+            if state == "done" and expires > now:
+                return Entry(State.DONE, None, reply)
+            if state == "claimed" and expires > now and not self._is_orphan(owner):
+                return Entry(State.BUSY)
+            if state == "done":
+                answer = None
+        return main, answer
+
     def answered(self, keys: Sequence[str], answer: bytes) -> None:
-        with self._transaction() as database:
+        with self._reading() as database:  # one statement is a transaction of its own
             database.execute(
                 "UPDATE work SET answer = ? WHERE key = ? AND owner = ?",
                 (answer, self._main(database, keys), self._owner),
@@ -106,7 +124,7 @@ class SqliteJournal:
 
     def done(self, keys: Sequence[str], reply: bytes, order: Order | None = None) -> None:
         expires = self._clock() + self._ttl_s
-        with self._transaction() as database:
+        with self._transaction as database:
             database.execute(
                 "INSERT OR REPLACE INTO work VALUES (?, 'done', '', ?, NULL, ?)",
                 (self._main(database, keys), expires, reply),
@@ -122,7 +140,7 @@ class SqliteJournal:
         self._claimed.pop(keys[0], None)
 
     def release(self, keys: Sequence[str]) -> None:
-        with self._transaction() as database:
+        with self._transaction as database:
             main = self._main(database, keys)
             database.execute(
                 "DELETE FROM work WHERE key = ? AND owner = ? AND state = 'claimed'"
@@ -145,7 +163,7 @@ class SqliteJournal:
 
     def keep(self, name: str, value: bytes, ttl_s: float) -> None:
         now = self._clock()
-        with self._transaction() as database:
+        with self._transaction as database:
             database.execute("DELETE FROM shelf WHERE expires < ? OR key = ?", (now, name))
             if value:
                 row = (name, value, now + ttl_s)
@@ -246,13 +264,52 @@ class SqliteJournal:
             except sqlite3.Error as error:
                 raise TryAgain(f"the journal {self._path} is not available: {error}") from error
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._reading() as database:
-            database.execute("BEGIN IMMEDIATE")
-            try:
-                yield database
-            except BaseException:
-                database.execute("ROLLBACK")
-                raise
-            database.execute("COMMIT")
+
+@functools.cache
+def _known(count: int) -> str:
+    some = ",".join("?" * count)
+    return (
+        f"SELECT 1 FROM work WHERE key IN ({some})"  # noqa: S608 - question marks
+        f" UNION ALL SELECT 1 FROM alias WHERE key IN ({some}) LIMIT 1"
+    )
+
+
+class _Transaction:
+    """`with` it, the database is ours alone: committed at the end, rolled back at an error.
+
+    Raises `TryAgain` for everything that SQLite cannot do now. One object for all, as the lock
+    inside lets in one at a time.
+    """
+
+    def __init__(self, database: sqlite3.Connection, lock: threading.Lock, path: Path) -> None:
+        self._database = database
+        self._lock = lock
+        self._path = path
+
+    def __enter__(self) -> sqlite3.Connection:
+        self._lock.acquire()
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+        except BaseException as error:
+            self._lock.release()
+            if isinstance(error, sqlite3.Error):
+                raise self._away(error) from error
+            raise
+        return self._database
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        try:
+            self._database.execute("COMMIT" if kind is None else "ROLLBACK")
+        except sqlite3.Error as failed:
+            if self._database.in_transaction:  # a full disk: nothing of it must stay open
+                self._database.execute("ROLLBACK")
+            raise self._away(failed) from failed
+        finally:
+            self._lock.release()
+        if isinstance(error, sqlite3.Error):
+            raise self._away(error) from error
+
+    def _away(self, error: sqlite3.Error) -> TryAgain:
+        return TryAgain(f"the journal {self._path} is not available: {error}")
