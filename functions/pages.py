@@ -55,6 +55,12 @@ def document(repository: "Repository") -> dict[str, Any]:
         paths |= _v2_paths()
     if "tensorflow" in protocols:
         paths |= _tensorflow_paths()
+    if "seldon" in protocols:  # all of it is in its own document
+        predict = _operation("Predict (Seldon)", _errors(400, 500, 503), "SeldonMessage")
+        paths |= {
+            "/api/v1.0/predictions": {"post": predict},
+            "/seldon.json": {"get": _operation("OpenAPI document of Seldon's wrapper", {})},
+        }
     return {
         "openapi": "3.1.0",
         "info": {
@@ -204,6 +210,10 @@ _SCHEMAS: dict[str, Any] = {
             "context": {"type": "object"},
             "examples": {"type": "array", "minItems": 1, "items": {"type": "object"}},
         },
+    },
+    "SeldonMessage": {
+        "type": "object",
+        "description": "one of data (ndarray or tensor), jsonData, strData and binData",
     },
     "Tensor": _TENSOR,
     "V2Request": {

@@ -53,10 +53,11 @@ def test_the_examples_answer_as_printed(tmp_path: Path) -> None:
 DOUBLE = "def predict(body):\n    return {'predictions': [2 * x for x in body['instances']]}\n"
 
 
-@pytest.mark.parametrize("protocol", ["v1,v2", "v1"])
+@pytest.mark.parametrize("protocol", ["v1,v2", "v1", "seldon"])
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 def test_models_can_be_tried_on_the_page(tmp_path: Path, protocol: str) -> None:
-    directory = write_model(tmp_path / "m", DOUBLE)
+    seldons = "def predict(X, names):\n    return [2 * x for x in X]\n"
+    directory = write_model(tmp_path / "m", seldons if protocol == "seldon" else DOUBLE)
     arguments = ("--model-name", "double", "--model-dir", str(directory), "--protocol", protocol)
     with serving(*arguments) as server, open_page() as page:
         page.goto(f"http://localhost:{server.port}/docs")
@@ -64,11 +65,13 @@ def test_models_can_be_tried_on_the_page(tmp_path: Path, protocol: str) -> None:
         row = page.evaluate("document.getElementById('models').innerText").split()
         assert row[:2] == ["double", "ready"]
         assert page.evaluate("document.getElementById('ready').innerText") == "· ready"
-        page.evaluate("body.value = '{\"instances\": [21]}'; body.oninput(); send.click()")
+        seldon = protocol == "seldon"
+        sent = '{"data": {"ndarray": [21]}}' if seldon else '{"instances": [21]}'
+        page.evaluate(f"body.value = '{sent}'; body.oninput(); send.click()")
         page.until("document.getElementById('answer').innerText.includes('42')")
         assert page.evaluate("document.getElementById('status').innerText").startswith("200 in ")
         command = page.evaluate("document.getElementById('curl').innerText")
-        assert "/v1/models/double:predict" in command
+        assert ("/api/v1.0/predictions" if seldon else "/v1/models/double:predict") in command
         shown = page.evaluate("[...protocol.options].filter(o => !o.disabled).map(o => o.value)")
         assert shown == protocol.split(",")
         assert page.messages == []
