@@ -85,9 +85,10 @@ def detect_runtime(directory: Path, settings: "Settings") -> str:
     whole = [runtime for runtime in fitting if runtime in _WHOLE_DIRECTORY]
     if whole:
         fitting = whole
-    elif len(fitting) > 1 and "python" in fitting:
-        # A Python file beside another format is that format's handler or architecture.
-        fitting.remove("python")
+    elif "pytorch" in fitting or not (directory / "model.py").is_file():
+        # A Python file beside another format is that format's handler or architecture, but for a
+        # model.py, which may as well be a class that loads the other file.
+        fitting = [runtime for runtime in fitting if runtime != "python"] or fitting
     if len(fitting) == 1:
         logger.info("%s holds a %s model", directory, fitting[0])
         return fitting[0]

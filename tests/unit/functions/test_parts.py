@@ -513,6 +513,8 @@ def test_manifests_that_are_none(
         (["model.bst=tree\n"], "lightgbm"),
         (["model.bst=binf"], "xgboost"),
         (["model.py", "helper.py"], "python"),
+        (["model.joblib", "transforms.py"], "sklearn"),
+        (["model.pt", "model.py"], "pytorch"),
         (["only.py"], "python"),
     ],
 )
@@ -531,6 +533,10 @@ def test_none_or_several_formats_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").touch()
     (tmp_path / "a.joblib").touch()
     with pytest.raises(AmbiguousArtifact, match="onnx, sklearn"):
+        artifacts.detect_runtime(tmp_path, SETTINGS)
+    (tmp_path / "a.onnx").unlink()
+    (tmp_path / "model.py").touch()
+    with pytest.raises(AmbiguousArtifact, match="sklearn, python"):
         artifacts.detect_runtime(tmp_path, SETTINGS)
 
 
