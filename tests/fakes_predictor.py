@@ -30,6 +30,7 @@ class Request:
             name.lower(): value.strip()
             for name, _, value in (field.partition(":") for field in fields if field)
         }
+        self.head = head
         self.body = body
 
 

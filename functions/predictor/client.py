@@ -26,7 +26,7 @@ from functions.model import Call, lower_headers
 from . import documents, target
 from .connection import Broken
 from .dialling import Unreachable
-from .forwarding import Forwarder, deadline_of
+from .forwarding import Forwarder, added, deadline_of
 from .pool import Pool
 from .rest import Fields, Rest, is_missing_path
 
@@ -83,8 +83,10 @@ class Predictor:
         Raises UpstreamStatus (its own error), UpstreamTimeout, UpstreamError, BadHookResult.
         """
         fields = self._forwarder.choose(call.headers if headers is None else lower_headers(headers))
-        if call.context is not None:
-            fields += call.context.predictor_headers.items()
+        if call.context is not None and call.context.predictor_headers:
+            own = added(call.context.predictor_headers)
+            names = {name for name, _ in own}  # instead of the caller's
+            fields = [field for field in fields if field[0] not in names] + own
         started = time.monotonic()
         limit = started + self.settings.predictor_timeout_s
         callers = call.deadline

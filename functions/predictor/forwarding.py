@@ -3,6 +3,9 @@
 import re
 import time
 from collections.abc import Iterable, Mapping
+from typing import Any
+
+from functions.errors import BadHookResult
 
 ALWAYS = (
     "authorization",
@@ -47,6 +50,22 @@ class Forwarder:
             for name, value in headers.items()
             if name in exact or (name.startswith(prefixes) and name not in NEVER)
         ]
+
+
+def added(headers: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Fields that hooks ask for, names in lower case as HTTP/2 wants them. Those that describe the
+    message are not theirs. Raises BadHookResult for a name that is none."""
+    fields = []
+    for name, value in headers.items():
+        lower = str(name).lower()
+        if not _NAME.fullmatch(lower):
+            raise BadHookResult(f"context.predictor_headers has {name!r}, which is no header name")
+        if lower not in NEVER:
+            fields.append((lower, str(value)))
+    return fields
+
+
+_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 
 
 def field_lines(fields: Iterable[tuple[str, str]]) -> bytes:

@@ -46,7 +46,7 @@ class T:
         self.seen = [name, predictor_host, protocol]
     def preprocess(self, payload, headers, context):
         context["v2"] = not isinstance(payload, dict)
-        context.predictor_headers["x-from"] = context.model_name
+        context.predictor_headers["X-From"] = context.model_name
         return payload
     async def postprocess(self, result, context):
         context.response_headers["x-verb"] = context.verb

@@ -21,7 +21,7 @@ from functions.errors import (
 from functions.inference import InferRequest, InferResponse, Tensor
 from functions.model import Call
 from functions.predictor import Predictor, target
-from functions.predictor.forwarding import Forwarder
+from functions.predictor.forwarding import Forwarder, added
 from functions.public import Model
 from functions.runtimes import kserve_compat, python
 from functions.runtimes.kserve_hooks import KServeHooks, _to_document
@@ -350,6 +350,26 @@ def test_a_request_that_preprocess_made_badly_is_not_the_clients_fault() -> None
         run(model, {"bad": True})
     with pytest.raises(InvalidRequest, match="the predictor cannot be sent no V2 request"):
         run(model, {"bad": False})
+
+
+def test_fields_that_hooks_add() -> None:
+    given = {"X-From": "a", "x-n": 3, "Content-Length": "1", "TE": "x"}
+    assert added(given) == [("x-from", "a"), ("x-n", "3")]
+    for name in ("x y", "", "x:\r\ny", "ü"):
+        with pytest.raises(BadHookResult, match="no header name"):
+            added({name: "v"})
+
+    async def main() -> None:
+        async with scripted(lambda request: says({})) as behind:
+            call = Call({"authorization": "callers", "x-request-id": "r"})
+            call.context = context.Context(call, "m", "predict")
+            call.context.predictor_headers["Authorization"] = "own"
+            await Predictor("m", Settings(predictor_host=behind.host))({}, call)
+            sent = behind.requests[0]
+            assert (sent.headers["authorization"], sent.headers["x-request-id"]) == ("own", "r")
+            assert sent.head.lower().count(b"authorization") == 1
+
+    asyncio.run(main())
 
 
 def test_names_and_prefixes_of_headers() -> None:
