@@ -8,6 +8,7 @@ metaclass turns the annotations into slots, and `Record` reads them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 from types import MappingProxyType
 
 TYPE_CHECKING = False  # mypy takes the name for true; `typing` is 4 ms of the start
@@ -33,6 +34,8 @@ class _Fields(type):
     ) -> _Fields:
         names = tuple(space.get("__annotations__", ()))
         space["_names"] = names
+        if names:
+            space["_values"] = attrgetter(*names)
         space["_defaults"] = {field: space.pop(field) for field in names if field in space}
         space["_frozen"] = frozen
         space["__slots__"] = names
@@ -46,12 +49,14 @@ class Record(metaclass=_Fields):
         _names: ClassVar[tuple[str, ...]]
         _defaults: ClassVar[dict[str, Any]]
         _frozen: ClassVar[bool]
+        _values: ClassVar[attrgetter[Any]]
+        """The values as a tuple, of a single field the value itself; in C: records are keys."""
 
     def __init__(self, *args: Any, **values: Any) -> None:
         if args:
             values = dict(zip(self._names, args, strict=False)) | values
         values = self._defaults | values
-        if len(values) != len(self._names):
+        if len(values) != len(self._names) or len(args) > len(self._names):
             odd = ", ".join(sorted(values.keys() ^ set(self._names)))
             raise TypeError(f"{type(self).__name__}: fields missing or unknown: {odd}")
         for name, value in values.items():
@@ -62,14 +67,11 @@ class Record(metaclass=_Fields):
             raise AttributeError(f"{type(self).__name__} is immutable")
         _put(self, name, value)
 
-    def _values(self) -> tuple[object, ...]:
-        return tuple(getattr(self, name) for name in self._names)
-
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self._values() == other._values()
+        return type(self) is type(other) and self._values(self) == self._values(other)
 
     def __hash__(self) -> int:
-        return hash((type(self), self._values()))
+        return hash(self._values(self))
 
     def __repr__(self) -> str:
         pairs = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._names)
@@ -77,4 +79,5 @@ class Record(metaclass=_Fields):
 
     def but(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
-        return type(self)(**dict(zip(self._names, self._values(), strict=True)) | changes)
+        values = {name: getattr(self, name) for name in self._names}
+        return type(self)(**values | changes)

@@ -26,6 +26,11 @@ def test_missing_and_unknown_fields_are_refused(values: dict[str, int]) -> None:
         Point(**values)
 
 
+def test_too_many_values_are_refused() -> None:
+    with pytest.raises(TypeError):
+        Point(1, 2, 3)  # type: ignore[call-arg]
+
+
 def test_they_are_immutable_unless_said_otherwise() -> None:
     with pytest.raises(AttributeError):
         Point(1).x = 2  # type: ignore[misc]
