@@ -26,8 +26,8 @@ class Call:
     """One request on its way through a model: what hooks may see and change."""
 
     __slots__ = (
-        "context", "deadline", "headers", "payload", "request_id", "response_headers", "stage",
-        "status", "timings",
+        "context", "deadline", "headers", "holds_thread", "payload", "request_id",
+        "response_headers", "stage", "status", "timings",
     )  # fmt: skip
 
     def __init__(self, headers: dict[str, str], request_id: str = "") -> None:
@@ -47,6 +47,8 @@ class Call:
         self.deadline = 0.0
         """When the caller stops waiting (`time.monotonic`), where its protocol says so by itself
         (gRPC); 0: look into `headers`."""
+        self.holds_thread = False
+        """A model thread waits for this call, which must not ask for another one."""
         self.context: Any = None
         """The `functions.Context` of this request, made when a hook asks for it."""
 

@@ -102,6 +102,7 @@ class KServeHooks(JoinableModel):
 
     def run(self, items: list[Item]) -> None:
         """On a model thread."""
+        items[0].call.holds_thread = True
         if len(items) == 1:
             item = items[0]
             if item.kind == "infer":
@@ -212,7 +213,7 @@ class KServeHooks(JoinableModel):
                 result = await _guarded(hook(*arguments))
             elif self._on_loop:
                 result = hook(*arguments)
-            elif self.runner is not None:
+            elif self.runner is not None and not call.holds_thread:
                 result = await self.runner.offload(hook, arguments)
             else:
                 result = await asyncio.to_thread(hook, *arguments)

@@ -54,6 +54,29 @@ def test_batches_are_split_to_their_owners_and_a_bad_instance_fails_alone(tmp_pa
         assert b"turnout_batch_size_count" in server.get("/metrics").body
 
 
+def test_sync_and_async_hooks_of_joined_calls_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    source = """
+import asyncio, time
+class Mixed:
+    def preprocess(self, body):
+        time.sleep(0.02)
+        return body
+    async def predict(self, body):
+        await asyncio.sleep(0.02)
+        return {"predictions": body["instances"]}
+"""
+    directory = write_model(tmp_path, source)
+    arguments = ["--model-dir", str(directory), "--max-batch-size", "4", "--threads", "2"]
+    with serving(*arguments) as server, ThreadPoolExecutor(16) as pool:
+
+        def call(n: int) -> Any:
+            # An odd one cannot be joined: more calls than threads wait at once.
+            body: dict[str, Any] = {"instances": [n], **({"own": 1} if n % 2 else {})}
+            return server.post("/v1/models/model:predict", body).json()["predictions"]
+
+        assert list(pool.map(call, range(32))) == [[n] for n in range(32)]
+
+
 def test_tensors_are_joined_over_both_protocols(tmp_path: Path) -> None:
     import joblib
     import numpy as np
