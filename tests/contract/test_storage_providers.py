@@ -542,9 +542,9 @@ def test_google_objects_that_are_stored_gzipped_arrive_unpacked(tmp_path: Path) 
     big = DATA * 4
     wire = GoogleWire(
         {
-            "m/config.json": gzip.compress(b'{"a": 1}'),
-            "m/w.bin": gzip.compress(big, 1),
-            "m/data.csv.gz": gzip.compress(b"1,2"),
+            "m/config.json": gzip.compress(b'{"a": 1}', mtime=0),
+            "m/w.bin": gzip.compress(big, 1, mtime=0),
+            "m/data.csv.gz": gzip.compress(b"1,2", mtime=0),
         }
     )
     dest = tmp_path / "m"
@@ -572,7 +572,9 @@ def test_google_objects_that_are_stored_gzipped_arrive_unpacked(tmp_path: Path) 
 
 def test_a_gzipped_google_object_that_arrived_is_not_fetched_again(tmp_path: Path) -> None:
     """The next run knows it by its version: its size is no longer the listed one."""
-    wire = GoogleWire({"m/a.json": gzip.compress(b"{}"), "m/b.json": gzip.compress(b"[]")})
+    wire = GoogleWire(
+        {"m/a.json": gzip.compress(b"{}", mtime=0), "m/b.json": gzip.compress(b"[]", mtime=0)}
+    )
     good, wire.packed["m/b.json"] = wire.packed["m/b.json"], b"damaged"
     with scripted(wire.answer) as server:
         environ = {"STORAGE_EMULATOR_HOST": server.url, "STORAGE_CONCURRENCY": "1"}
@@ -590,8 +592,8 @@ def test_a_gzipped_google_object_that_arrived_is_not_fetched_again(tmp_path: Pat
     ("stored", "cause"),
     [
         (b"plain bytes, and nothing else", "Content-Encoding says gzip"),
-        (gzip.compress(DATA)[:-20], "Content-Encoding says gzip"),
-        (gzip.compress(bytes(1 << 20)), "STORAGE_UNPACK_MAX_BYTES"),
+        (gzip.compress(DATA, mtime=0)[:-20], "Content-Encoding says gzip"),
+        (gzip.compress(bytes(1 << 20), mtime=0), "STORAGE_UNPACK_MAX_BYTES"),
     ],
 )
 def test_what_cannot_be_unpacked_is_an_error(stored: bytes, cause: str, tmp_path: Path) -> None:
