@@ -58,6 +58,19 @@ class Route:
         self.is_json = v1.is_json_type(self.headers.get("content-type", ""))
 
 
+_HEADER_LENGTH = v2.HEADER_LENGTH.encode()
+
+
+def has_binary_tensors(head: RequestHead) -> bool:
+    """A V2 request whose tensors are read as views of its body anyway."""
+    names = {name.lower() for name, _ in head.headers}
+    return (
+        head.target.startswith(b"/v2/")
+        and _HEADER_LENGTH in names
+        and b"content-encoding" not in names
+    )
+
+
 class Front:
     """The handler of the HTTP server."""
 

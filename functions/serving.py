@@ -16,7 +16,7 @@ import uvloop
 from . import forks, heap
 from .engine import Engine
 from .errors import FunctionsError
-from .front import Front
+from .front import Front, has_binary_tensors
 from .repository import Repository
 from .wire import container, native
 from .wire.http1 import Limits, Server
@@ -60,7 +60,7 @@ class Serving:
         limits = Limits(
             max_body_bytes=settings.max_body_bytes, read_timeout_s=300.0, response_timeout_s=None
         )
-        server = Server(front, limits)
+        server = Server(front, limits, takes_views=has_binary_tensors)
         side = Server(front.side, limits)
         # gunicorn binds in the order of `Application.binds`: the main port, then the metrics port.
         main, *others = [listener.sock for listener in self.worker.sockets]

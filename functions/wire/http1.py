@@ -62,12 +62,16 @@ class Server(ServerCore):
         make_exchange: "Callable[[Connection, RequestHead, bytes], Exchange]" = Exchange,
         *,
         takes_cut_bodies: bool = False,
+        takes_views: Callable[[RequestHead], bool] | None = None,
     ) -> None:
         self.heads: HeadCache[RequestHead] = HeadCache()
         super().__init__(handler, make_exchange, self.heads.heads)
         self.takes_cut_bodies = takes_cut_bodies
         """A client that stops sending in the middle of a body is answered by what has arrived, as
         by a Go handler that ignores the read error; by default its connection is closed."""
+        self.takes_views = takes_views
+        """Of which requests the handler takes a large body as a read-only memoryview as well as in
+        bytes."""
         self.limits = limits or Limits()
         self.connections: set[Connection] = set()
         self.now = time.monotonic()

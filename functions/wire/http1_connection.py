@@ -20,6 +20,9 @@ _LINGER_S = 2.0
 """How long a refused client may go on sending before the connection is cut: long enough to read the
 refusal, which a reset would destroy."""
 
+_LARGE_BYTES = 131072
+"""A longer body may be worth receiving in place (`http1_direct`)."""
+
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -290,7 +293,38 @@ class Connection(ConnectionCore, asyncio.Protocol):
             self._buffer, self._pieces, self._received = rest, [], 0
         if head.expect_continue and not rest and head.length:
             self.write(_CONTINUE)
+        if head.length > _LARGE_BYTES and self.server.takes_views is not None:
+            return not self._receive_directly(head, rest)
         return True
+
+    def _receive_directly(self, head: RequestHead, start: bytes) -> bool:
+        """Have the rest of a body received in place, if that is worth it and the handler takes it;
+        whether it will be."""
+        from functions.wire import http1_direct
+
+        transport, takes_views = self._transport, self.server.takes_views
+        if transport is None or transport.is_closing() or self._eof or takes_views is None:
+            return False
+        if not http1_direct.is_worth_it(head.length, len(start)) or not takes_views(head):
+            return False
+        self._pieces = []
+        self._switch(transport, http1_direct.DirectBody(self, head.length, start))
+        return True
+
+    @staticmethod
+    def _switch(transport: asyncio.Transport, protocol: asyncio.BaseProtocol) -> None:
+        transport.pause_reading()  # uvloop looks at the kind of protocol when reading begins
+        transport.set_protocol(protocol)
+        transport.resume_reading()
+
+    def received_directly(self, body: memoryview) -> None:
+        """All of a body is there that was received in place."""
+        transport, head = self._transport, self._head
+        if transport is not None and not transport.is_closing():
+            self._switch(transport, self)
+        if head is not None and not self._lingering:
+            self._head = None
+            self._dispatch(head, body)  # type: ignore[arg-type]
 
     def _read_body(self) -> bool:
         """True when a request was complete and has been handed to the handler."""
