@@ -52,6 +52,8 @@ IN_ORDER_PARTS = 8
 """Files up to this many parts stay one stream when their checksum needs the bytes in order."""
 CACHE_PATIENCE_BYTES_PER_S = 1 << 20
 """Another initializer that fetches slower than this is no longer waited for."""
+STOP_PATIENCE_S = 3.0
+"""What a thread gets to notice that the fetch has failed."""
 CORRUPT_ATTEMPTS = 3
 """A wrong checksum is fetched again this often in all: the damage may be in transit."""
 
@@ -166,8 +168,10 @@ class Engine:
         with self._wakeup:
             self._closing = True
             self._wakeup.notify_all()
+        # One that is inside a library which does not come back must not hold the failure up.
+        patience_s = STOP_PATIENCE_S if self.control.stopped.is_set() else None
         for thread in self._threads:
-            thread.join()
+            thread.join(patience_s)
 
     # -- files -------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from . import digest, logs, publish, retry
 from .client import Client
 from .context import Context
 from .destinations import Destination, Report, plan
-from .download import Engine
+from .download import STOP_PATIENCE_S, Engine
 from .errors import (
     Changed,
     DeadlineExceeded,
@@ -59,8 +59,6 @@ logger = Log(__name__)
 CHANGED_ATTEMPTS = 3
 """Listing and download start again this often when the source changes meanwhile."""
 STOP_POLL_S = 0.2
-STOP_PATIENCE_S = 3.0
-"""What a thread gets to notice that the fetch has failed."""
 REVALIDATE_ATTEMPTS = 2
 """Tries to reach the source of a complete destination before it is taken as it is."""
 

@@ -1126,6 +1126,26 @@ def test_webhdfs_is_patient_and_goes_on_where_it_broke_off(tmp_path: Path) -> No
     assert '"hdfs.client"' not in done.stderr
 
 
+def test_the_deadline_holds_while_a_library_waits_for_data(tmp_path: Path) -> None:
+    over = threading.Event()
+
+    def webhdfs(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        if "op=OPEN" in path:
+            over.wait(40)
+            return 500, {}, b""
+        file = {"type": "FILE", "length": 5, "modificationTime": 7, "fileId": 1}
+        return 200, {"Content-Type": "application/json"}, json.dumps({"FileStatus": file}).encode()
+
+    with scripted(webhdfs) as server:
+        uri = f"{server.url.replace('http', 'webhdfs')}/models/w.bin"
+        limits = {"STORAGE_STALL_SECONDS": "600", "STORAGE_DEADLINE_SECONDS": "1"}
+        done = initialize(uri, tmp_path / "m", environ=limits, timeout_s=30)
+        over.set()
+    assert done.returncode == 1
+    assert "not done after 1 s" in message(done)
+    assert not (tmp_path / "m").exists()
+
+
 def test_an_unreachable_namenode_is_one_clear_line(tmp_path: Path) -> None:
     environ = {"STORAGE_ATTEMPTS": "2"}
     done = initialize("webhdfs://127.0.0.1:1/models", tmp_path / "m", environ=environ)
