@@ -33,8 +33,8 @@ HEARTBEAT_S = 1.0
 
 def run(worker: "FunctionsWorker") -> int:
     """Serve until SIGTERM, drain, and return the exit code."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(Serving(worker).serve())
+    # Never closed: that would wait for threads of user code that never return. The process ends.
+    return asyncio.Runner(loop_factory=uvloop.new_event_loop).run(Serving(worker).serve())
 
 
 class Serving:

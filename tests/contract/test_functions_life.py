@@ -395,6 +395,30 @@ def test_hooks_that_fork_end_or_take_the_signals_do_no_harm(tmp_path: Path, kind
         assert server.wait_exit(20) == 0
 
 
+def test_a_thread_that_never_returns_does_not_hold_the_process(tmp_path: Path) -> None:
+    source = """
+import threading
+def predict(body):
+    def pieces():
+        yield "first"
+        threading.Event().wait()
+    return pieces()
+"""
+    directory = write_model(tmp_path / "m", source)
+    with (
+        serving("--model-dir", str(directory), "--drain-s", "0.2") as server,
+        socket.create_connection(("127.0.0.1", server.port), 20) as client,
+    ):
+        client.sendall(
+            b"POST /v1/models/model:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+        )
+        seen = b""
+        while b"first" not in seen:
+            seen += client.recv(1000)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.wait_exit(20) == 0
+
+
 @pytest.mark.parametrize("code", [3, 4])  # gunicorn's own ones
 def test_a_worker_that_user_code_ends_is_replaced_whatever_its_exit_code(
     tmp_path: Path, code: int
