@@ -234,8 +234,8 @@ class KServeHooks(JoinableModel):
         except BadHookResult as exc:
             if touched:
                 raise
-            problem = str(exc).replace("preprocess returned", "the predictor cannot be sent", 1)
-            raise InvalidRequest(problem) from exc
+            got = str(exc).replace("preprocess returned", "got", 1)
+            raise InvalidRequest(f"the predictor cannot be asked this: {got}") from exc
         except InvalidRequest as exc:
             if not touched:
                 raise

@@ -205,7 +205,10 @@ def test_what_cannot_be_passed_on_is_the_clients_fault(behind: Server) -> None:
         for body in ([1, 2], {"instances": [[1], [1, 2]]}, {"something": 1}, b"\xff\xd8"):
             kind = {"content-type": "image/jpeg"} if isinstance(body, bytes) else {}
             reply = front.post("/v1/models/m:predict", body, kind)
-            assert (reply.status, "the predictor cannot be sent" in reply.error) == (400, True)
+            assert (reply.status, "the predictor cannot be asked this" in reply.error) == (
+                400,
+                True,
+            )
 
 
 def test_several_models_share_a_class_or_bring_their_own(behind: Server, tmp_path: Path) -> None:

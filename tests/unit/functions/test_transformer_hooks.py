@@ -348,7 +348,7 @@ def test_a_request_that_preprocess_made_badly_is_not_the_clients_fault() -> None
     model = KServeHooks(T(), name="m", predictor=hop)
     with pytest.raises(BadHookResult, match="preprocess returned what cannot be sent: input 'x'"):
         run(model, {"bad": True})
-    with pytest.raises(InvalidRequest, match="the predictor cannot be sent no V2 request"):
+    with pytest.raises(InvalidRequest, match="asked this: got no V2 request"):
         run(model, {"bad": False})
 
 
