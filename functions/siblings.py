@@ -55,12 +55,12 @@ class Siblings:
             orders = self._read()
             self._given = 1 + max((number for number, _ in orders.values()), default=0)
             orders[name] = (self._given, load)
-            _replace(self._folder / "orders.json", orders)
+            _replace(self._folder / "orders", orders)
         self._followed[name] = self._given
 
     def _read(self) -> dict[str, tuple[int, bool]]:
         try:
-            orders = json.loads((self._folder / "orders.json").read_bytes())
+            orders = json.loads((self._folder / "orders").read_bytes())
         except FileNotFoundError:
             return {}
         return {name: (number, load) for name, (number, load) in orders.items()}
@@ -72,7 +72,7 @@ class Siblings:
         seen: Any = ()
         while True:
             try:
-                stat = (self._folder / "orders.json").stat()
+                stat = (self._folder / "orders").stat()
                 now: Any = (stat.st_ino, stat.st_mtime_ns)
             except FileNotFoundError:
                 now = None

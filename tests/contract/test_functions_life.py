@@ -293,6 +293,8 @@ def test_what_is_loaded_and_unloaded_is_so_in_every_worker(tmp_path: Path) -> No
         assert [statuses(name) for name in ("one", "two", "later")] == [{503}, {200}, {200}]
         assert server.post("/v2/repository/models/one/load").status == 200
         assert statuses("one") == {200}
+        line = b'turnout_model_ready{model_name="later"} 2'
+        wait_until(lambda: line in server.get("/metrics").body, "the sum over both")
 
 
 def test_an_empty_model_directory_is_fetched_from_storage_uri(tmp_path: Path) -> None:
