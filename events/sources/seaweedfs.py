@@ -180,4 +180,4 @@ def _time(entry: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
         stamp = datetime.fromtimestamp(seconds, UTC)
     except (OverflowError, ValueError, OSError):
         return ""
-    return f"{stamp:%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"
+    return f"{stamp.isoformat()[:19]}.{nanoseconds:09d}Z"

@@ -27,6 +27,10 @@ logger = logging.getLogger(__name__)
 DEFAULT_TIMEOUT_S = 900.0
 """Per attempt when the trigger says nothing: Knative's fan-out limit of 15 minutes."""
 
+GATHER_S = 0.02
+"""With more waiting than fits, deliveries that end are replaced by several at once, after this at
+the latest: one look into the queue for many."""
+
 STORE_PAUSE_S = 1.0
 """After the database refused: how long until it is asked again."""
 
@@ -65,6 +69,9 @@ class Dispatcher:
         self._clock = clock
         self._max_in_flight = max_in_flight
         self._wake = asyncio.Event()
+        self._more = False
+        """The last look filled every place, so the queue has more."""
+        self._gathering: asyncio.TimerHandle | None = None
         self._stopping = False
         self._in_flight: dict[int, asyncio.Task[None]] = {}
         self._task: asyncio.Task[None] | None = None
@@ -112,6 +119,14 @@ class Dispatcher:
         free = limit - len(self._in_flight)
         if free <= 0 or self._stopping:
             return 0, None
+        if self._more and free < limit // 4:
+            if self._gathering is None:
+                loop = asyncio.get_running_loop()
+                self._gathering = loop.call_later(GATHER_S, self._gathered)
+            return 0, None
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
         rows, due = await self._store.take(
             self._trigger.key,
             free,
@@ -119,11 +134,17 @@ class Dispatcher:
             frozenset(self._in_flight),
             in_order=self._trigger.ordered,
         )
+        self._more = len(rows) == free
         for row in rows:
             task = asyncio.create_task(self._deliver(row))
             self._in_flight[row.id] = task
             task.add_done_callback(functools.partial(self._done, row.id))
         return len(rows), due
+
+    def _gathered(self) -> None:
+        self._gathering = None
+        self._more = False
+        self._wake.set()
 
     def _done(self, row_id: int, task: asyncio.Task[None]) -> None:
         del self._in_flight[row_id]

@@ -163,17 +163,16 @@ class Inbound(asyncio.Protocol):
 
     def on_url(self, url: bytes) -> None:
         self._url += url
-        self._count(len(url))
+        self._header_bytes += len(url)
+        if self._header_bytes > self._handler.max_header_bytes:
+            raise heads.BadRequest("request head too large")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._receiving is None:
             self._headers.append((name.lower(), value))
-            self._count(len(name) + len(value))
-
-    def _count(self, size: int) -> None:
-        self._header_bytes += size
-        if self._header_bytes > self._handler.max_header_bytes:
-            raise heads.BadRequest("request head too large")
+            self._header_bytes += len(name) + len(value)
+            if self._header_bytes > self._handler.max_header_bytes:
+                raise heads.BadRequest("request head too large")
 
     def on_headers_complete(self) -> None:
         parser = self._parser

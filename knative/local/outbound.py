@@ -226,9 +226,9 @@ class Outbound(asyncio.Protocol):
         self._status = status = self._parser.get_status_code()
         self._response_keep = self._parser.should_keep_alive()
         connection = [value for name, value in self._headers if name == b"connection"]
-        dropped = set(wire.HOP_BY_HOP)
+        dropped = wire.HOP_BY_HOP
         for value in connection:
-            dropped.update(token.strip().lower() for token in value.split(b","))
+            dropped = dropped.union([token.strip().lower() for token in value.split(b",")])
         headers = [item for item in self._headers if item[0] not in dropped]
         if status == 101:
             self._switch(exchange, headers)

@@ -164,11 +164,8 @@ def h2_head(request: Request, *, activator: bool) -> Headers:
 
 def encode_head(first_line: bytes, headers: Headers) -> bytes:
     """First line and headers, with the empty line."""
-    parts = [first_line]
-    for name, value in headers:
-        parts.append(b"%b: %b\r\n" % (name, value))
-    parts.append(b"\r\n")
-    return b"".join(parts)
+    lines = b"".join([b"%b: %b\r\n" % item for item in headers])
+    return b"%b%b\r\n" % (first_line, lines)
 
 
 def status_line(status: int) -> bytes:

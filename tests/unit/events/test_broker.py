@@ -15,7 +15,7 @@ from events import codec
 from events import event as events
 from knative.local import broker_rules as rules
 from knative.local.broker import RECENT, BrokerService
-from knative.local.broker_store import StoreError
+from knative.local.broker_store import Store, StoreError
 
 Reply = tuple[int, Mapping[str, str], bytes]
 DONE: Reply = (204, {}, b"")
@@ -379,6 +379,40 @@ def test_in_flight_is_bounded_and_a_full_queue_pushes_back(tmp_path: Path) -> No
     options = {"max_pending": 10, "max_in_flight": 4}
     run(tmp_path, slow, [broker(), trigger()], scenario, **options)
     assert state["most"] == 4
+
+
+def test_a_long_queue_is_read_for_several_deliveries_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subscriber, count, looks = Subscriber(), 400, 0
+    plain = Store.take
+
+    async def take(store: Store, *args: Any, **more: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        return await plain(store, *args, **more)
+
+    async def fill(service: BrokerService) -> None:
+        for number in range(count):
+            assert await post(service, str(number)) == 202
+        await until(lambda: subscriber.calls, "a first delivery")
+
+    async def drain(service: BrokerService) -> None:
+        await until(lambda: service.stats["delivered"] == count, "every delivery")
+        assert len(subscriber.calls) == count
+
+    class Asleep(Subscriber):
+        async def __call__(self, *args: Any) -> Reply:
+            self.calls.append(args)
+            await asyncio.sleep(60)
+            return DONE
+
+    subscriber = Asleep()
+    run(tmp_path, subscriber, [broker(), trigger()], fill, max_in_flight=16)
+    subscriber = Subscriber()
+    monkeypatch.setattr(Store, "take", take)
+    run(tmp_path, subscriber, [broker(), trigger()], drain, max_in_flight=16)
+    assert looks <= count / 4 + 20
 
 
 def test_a_trigger_that_goes_takes_its_deliveries_along(tmp_path: Path) -> None:
