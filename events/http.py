@@ -14,6 +14,7 @@ import functools
 import select
 import socket
 import ssl
+import struct
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -130,14 +131,37 @@ def encode_fields(headers: Mapping[str, str]) -> str:
 
 
 class _Connection:
-    """A socket, and the look at whether it is still quiet."""
+    """A socket, its patience, and the look at whether it is still quiet."""
 
-    __slots__ = ("poll", "socket")
+    __slots__ = ("_tenths", "poll", "socket")
 
     def __init__(self, connected: socket.socket) -> None:
         self.socket = connected
         self.poll = select.poll()
         self.poll.register(connected, select.POLLIN | select.POLLHUP | select.POLLERR)
+        self._tenths = 0
+        if not isinstance(connected, ssl.SSLSocket):
+            connected.settimeout(None)
+
+    def limit(self, deadline: float) -> None:
+        """Sending and receiving give up at the deadline, or a tenth of a second later, with
+        TimeoutError (TLS) or BlockingIOError. Raises TimeoutError: it has passed.
+
+        By the kernel's own limits, which stay from request to request: with Python's, each call is
+        two system calls and gives the other threads two chances to take over.
+        """
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        if isinstance(self.socket, ssl.SSLSocket):
+            self.socket.settimeout(left)
+            return
+        tenths = int(left * 10) + 1
+        if tenths != self._tenths:
+            self._tenths = tenths
+            value = struct.pack("@ll", tenths // 10, tenths % 10 * 100_000)
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
 
 
 class _Place:
@@ -211,7 +235,10 @@ class Client:
             connection = pooled.socket
             reader = AnswerReader(most, bodiless=method == "HEAD")
             try:
-                whole = _exchange(connection, data, reader, deadline)
+                whole = _exchange(pooled, data, reader, deadline)
+            except BlockingIOError as error:
+                connection.close()
+                raise TimeoutError from error
             except TimeoutError:
                 connection.close()
                 raise
@@ -293,14 +320,13 @@ def tls_context(ca_certs: str) -> ssl.SSLContext:
     return context
 
 
-def _exchange(
-    connection: socket.socket, data: bytes, reader: AnswerReader, deadline: float
-) -> bool:
+def _exchange(pooled: _Connection, data: bytes, reader: AnswerReader, deadline: float) -> bool:
     """Send a request, read its answer; False: answered before all was sent.
 
-    Raises as `Client.request`, and ConnectionError at an early end.
+    Raises as `Client.request`, BlockingIOError for a timeout, and ConnectionError at an early end.
     """
-    connection.settimeout(_left(deadline))
+    pooled.limit(deadline)
+    connection = pooled.socket
     broken: ConnectionError | None = None
     try:
         connection.sendall(data)
@@ -314,14 +340,7 @@ def _exchange(
             raise broken or ConnectionError("the connection was closed")
         if reader.feed(received):
             return broken is None
-        connection.settimeout(_left(deadline))
-
-
-def _left(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
+        pooled.limit(deadline)
 
 
 def _open_tunnel(connection: socket.socket, route: Route) -> None:
