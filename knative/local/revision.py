@@ -380,10 +380,11 @@ class Revision:
 
     def failing(self) -> PodFailed | None:
         """The reason to refuse a request at once: every pod is waiting out its back-off."""
+        if self.failure is None:
+            return None
         live = self.live_pods()
-        if self.failure and live and all(pod.state is PodState.BACK_OFF for pod in live):
-            return self.failure
-        return None
+        all_wait = live and all(pod.state is PodState.BACK_OFF for pod in live)
+        return self.failure if all_wait else None
 
     def update(self, service: spec.Service) -> None:
         """Same revision, new routing annotations of its service."""
