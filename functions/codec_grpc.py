@@ -61,9 +61,12 @@ class GrpcRoute:
 class GrpcCodec(Codec):
     name = "grpc-v2"
 
-    def is_quick(self, body: Any) -> bool:
-        """Raw numbers are looked at in place; texts are cut apart, typed contents converted."""
-        return bool(body.raw) and all(one.datatype != "BYTES" for one in body.message.inputs)
+    def reads_in_place(self, body: Any, route: Any) -> bool:
+        """Typed contents are converted."""
+        return bool(body.raw)
+
+    def writes_in_place(self, result: Any, call: Call) -> bool:
+        return codec_v2.writes_in_place(result, call.payload)
 
     def decode(self, body: Any, route: Any, call: Call) -> Any:
         request = to_request(body)

@@ -195,6 +195,16 @@ def encode(response: InferResponse, request: InferRequest, call: Call) -> Answer
     return Pieces(call.status or 200, buffers, BYTES, headers)
 
 
+def writes_in_place(response: InferResponse, request: InferRequest) -> bool:
+    """The answer is numbers as binary data: neither texts to be joined nor JSON."""
+    wanted = request.wanted
+    return (
+        wanted.binary_default
+        and not wanted.outputs
+        and all(tensor.datatype != "BYTES" for tensor in response.outputs)
+    )
+
+
 def _kept(tensor: Tensor) -> dict[str, Any]:
     """Parameters without those that describe the transport of this very message."""
     return {

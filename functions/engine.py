@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from .settings import Settings
 
 
+IN_PLACE_BODY_BYTES = 16 << 20
+"""What is pointed at may still have to be copied for the answer: not more of it on the loop."""
+
+
 class Codec:
     """One protocol's way from bytes (or a message) to a model and back.
 
@@ -34,8 +38,12 @@ class Codec:
     def __init__(self, settings: "Settings") -> None:
         self.settings = settings
 
-    def is_quick(self, body: Any) -> bool:
-        """Decoding this body takes no time to speak of, however large it is."""
+    def reads_in_place(self, body: Any, route: Any) -> bool:
+        """Decoding this body is hardly more than pointing at its parts."""
+        return False
+
+    def writes_in_place(self, result: Any, call: Call) -> bool:
+        """Nor is encoding this result."""
         return False
 
     def refuse(self, error: FunctionsError) -> Any:
@@ -177,11 +185,14 @@ class Engine:
 async def _work_async(
     model: ServedModel, body: Any, size: int, route: Any, call: Call, codec: Codec
 ) -> Any:
-    """Large bodies are decoded, and answered, beside the loop; unless that is only to point at
-    them."""
-    if size <= INLINE_BODY_BYTES or codec.is_quick(body):
-        result = await codec.apply(model, route, codec.decode(body, route, call), call)
-        return codec.encode(result, route, call)
-    payload = await asyncio.to_thread(codec.decode, body, route, call)
+    """Large bodies are decoded, and answers to them encoded, beside the loop; unless that is only
+    to point at them."""
+    is_small, is_huge = size <= INLINE_BODY_BYTES, size > IN_PLACE_BODY_BYTES
+    if is_small or (not is_huge and codec.reads_in_place(body, route)):
+        payload = codec.decode(body, route, call)
+    else:
+        payload = await asyncio.to_thread(codec.decode, body, route, call)
     result = await codec.apply(model, route, payload, call)
+    if is_small or (not is_huge and codec.writes_in_place(result, call)):
+        return codec.encode(result, route, call)
     return await asyncio.to_thread(codec.encode, result, route, call)

@@ -382,6 +382,13 @@ class V1Codec(Codec):
 class V2Codec(Codec):
     name = "v2"
 
+    def reads_in_place(self, body: bytes, route: Route) -> bool:
+        """Binary tensors are, behind a head of up to 100 kB."""
+        return route.json_length is not None and len(route.json_length) < 6
+
+    def writes_in_place(self, result: Any, call: Call) -> bool:
+        return codec_v2.writes_in_place(result, call.payload)
+
     def decode(self, body: bytes, route: Route, call: Call) -> Any:
         request = codec_v2.decode(
             body, route.model, route.version, route.json_length, route.is_json

@@ -54,3 +54,15 @@ def test_over_grpc_too(size: int) -> None:
     own[:] = 1
     assert b"\1" not in bytes(pieces[2])
     assert np.shares_memory(np.frombuffer(pieces[4], np.uint8), np.frombuffer(sent, np.uint8))
+
+
+def test_what_is_written_in_place_is_numbers_as_binary_data() -> None:
+    numbers = InferResponse("1", "m", [Tensor("a", data=np.zeros(3, np.float32))])
+    texts = InferResponse("1", "m", [Tensor("a", data=np.array([b"x"], dtype=object))])
+    binary = InferRequest("m", [], "1", wanted=v2.Wanted(True, None))
+    mixed = InferRequest("m", [], "1", wanted=v2.Wanted(True, {"a": False}))
+    json = InferRequest("m", [], "1")
+    assert codec_v2.writes_in_place(numbers, binary)
+    assert not codec_v2.writes_in_place(texts, binary)
+    assert not codec_v2.writes_in_place(numbers, mixed)
+    assert not codec_v2.writes_in_place(numbers, json)
