@@ -106,6 +106,7 @@ class InferenceService:
     async def RepositoryModelUnload(self, request: Any) -> Any:
         name = request.triton_model_name or request.model_name
         self.repository.unload(name)
+        await self.repository.settled(name)  # in every worker
         return oip.RepositoryModelUnloadResponse(model_name=name, isUnloaded=True)
 
 
