@@ -30,7 +30,7 @@ from tests import seaweed
 TITLE = "Events"
 NOTES = """
 Adapter: SeaweedFS notifications over kept-alive connections, each passed on to a sink that answers
-202 at once. End to end: objects of 100 bytes, put over 16 connections while every service starts
+202 at once. End to end: objects of 100 bytes, put over 8 connections while every service starts
 from zero; the clock runs from the first put to the last result object. With kills: the engine
 (gateway and broker), adapter, sink or model gets SIGKILL at random moments while uploads and
 events are under way; the engine is started again on the same state. `lost` are inputs without a
