@@ -11,7 +11,7 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 
-from functions.wire import container
+from functions.wire import container, forked
 
 from .settings import ServerSettings
 
@@ -83,6 +83,7 @@ def _when_ready(arbiter: Any) -> None:
 
 def run(settings: ServerSettings, make_front: Callable[[], Any], max_body_bytes: int) -> int:
     """Serve until a signal; the exit code: 0 drained, 1 the listener or the application failed."""
+    forked.hold_signals()
     try:
         Application(settings, make_front, max_body_bytes).run()
     except SystemExit as exit_:

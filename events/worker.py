@@ -11,6 +11,7 @@ from typing import Any
 
 from gunicorn.workers.base import Worker
 
+from functions.wire import forked
 from functions.wire.http1 import Limits, Server
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class EventsWorker(Worker):  # type: ignore[misc]
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             loop.add_signal_handler(name, stop.set)
+        forked.take_signals()
         front = self.app.make_front()
         limits = Limits(
             max_body_bytes=self.app.max_body_bytes,

@@ -20,7 +20,7 @@ from gunicorn.glogging import Logger
 from . import artifacts, forks
 from .errors import FunctionsError
 from .settings import Settings
-from .wire import container
+from .wire import container, forked
 
 if TYPE_CHECKING:
     from .model import ServedModel
@@ -96,6 +96,7 @@ class Application(BaseApplication):  # type: ignore[misc]
 
     def run(self) -> None:
         """Serve. Raises SystemExit at the end."""
+        forked.hold_signals()
         OwnArbiter(self).run()
 
     def load_config(self) -> None:

@@ -18,7 +18,7 @@ from .engine import Engine
 from .errors import FunctionsError
 from .front import Front, has_binary_tensors
 from .repository import Repository
-from .wire import container, native
+from .wire import container, forked, native
 from .wire.http1 import Limits, Server
 from .wsgi import WsgiBridge
 
@@ -50,6 +50,7 @@ class Serving:
         loop = asyncio.get_running_loop()
         forks.claim(loop)
         handlers = _listen(loop, stop)
+        forked.take_signals()
         repository = Repository(settings, self.app.preloaded, self.app.at_start)
         engine = Engine(repository)
         front = Front(repository, engine, WsgiBridge(lambda: _create_app(repository, loop)))

@@ -18,7 +18,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
-from functions.wire import container, native
+from functions.wire import container, forked, native
 from router_fn import loops
 from router_fn.settings import Settings
 
@@ -67,6 +67,7 @@ class RouterWorker(Worker):  # type: ignore[misc]
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             loop.add_signal_handler(number, stop.set)
+        forked.take_signals()
         router = self.app.make(settings)
         await router.start([listener.sock for listener in self.sockets])
         logger.info("worker %d serves; %s", os.getpid(), native.describe())
@@ -118,6 +119,7 @@ class Application(BaseApplication):  # type: ignore[misc]
 def run(make: Callable[[Settings], Serving], settings: Settings) -> int:
     """Serve what `make` makes in each worker until SIGTERM. gunicorn leaves by SystemExit; its code
     is returned."""
+    forked.hold_signals()
     try:
         Application(make, settings).run()
     except SystemExit as leaving:

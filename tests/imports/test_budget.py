@@ -26,7 +26,7 @@ FUNCTIONS = "import functions.__main__, functions.server, functions.serving, fun
 BUDGETS = {
     # entry point: (program, modules at most, heavy packages it may load)
     "router_fn ready to listen": (ROUTER, 190, {"uvloop"}),
-    "functions before load()": (FUNCTIONS, 370, {"flask", "uvloop"}),
+    "functions before load()": (FUNCTIONS, 371, {"flask", "uvloop"}),
     "storage_initializer file": (
         "import storage_initializer.cli, storage_initializer.fetching, "
         "storage_initializer.providers.local",
