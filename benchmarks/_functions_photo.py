@@ -138,12 +138,11 @@ def photograph() -> bytes:
 
 def run(work: Path, options: Options) -> list[Row]:
     bench = Bench(work, options)
-    rows, single = _one_core(bench)
-    return rows + _two_cores(bench, single)
+    return _one_core(bench) + _two_cores(bench)
 
 
-def _one_core(bench: Bench) -> tuple[list[Row], float]:
-    """Rows against the raw loop and TorchServe, and our images a second with 8 clients."""
+def _one_core(bench: Bench) -> list[Row]:
+    """Rows against the raw loop and TorchServe."""
     rows = []
     with bench.server("--cpu-threads", "1") as server:
         for clients in (1, 8):
@@ -155,7 +154,6 @@ def _one_core(bench: Bench) -> tuple[list[Row], float]:
                 max(_STEADY_ROUNDS, bench.options.rounds),
             )
             rows.append(_row(name, a, b, "raw torch loop", 0.97))
-        single = rows[-1].ours
         a, b = _rounds(bench, lambda: bench.load(server, 1), lambda: bench.raw(keeping=True))
         loop = "raw torch loop that keeps freed memory"
         rows.append(_row(f"{_WHAT}, 1 client, one core", a, b, loop, None))
@@ -170,35 +168,33 @@ def _one_core(bench: Bench) -> tuple[list[Row], float]:
                         lambda clients=clients: bench.load(peer, clients),
                     )
                     rows.append(_row(name, a, b, "torchserve", 1.0))
-    return rows, single
+    return rows
 
 
-def _two_cores(bench: Bench, single: float) -> list[Row]:
+def _two_cores(bench: Bench) -> list[Row]:
     both = f"{measured_core()},{other_core()}"
     shared = "the load generator shares these cores"
     with (
+        bench.server("--cpu-threads", "1") as single,
         bench.server("--workers", "2", core=both) as plain,
         bench.server(*_BATCHING, "--workers", "2", core=both) as batched,
     ):
-        eight = [bench.load(plain, 8) for _ in range(bench.options.rounds)]
+        eight, alone = _rounds(bench, lambda: bench.load(plain, 8), lambda: bench.load(single, 8))
         seconds = 2 * bench.seconds
         a, b = _rounds(
             bench,
             lambda: bench.load(batched, 32, seconds),
             lambda: bench.load(plain, 32, seconds),
         )
-    value = statistics.median(found.per_second for found in eight)
     p99 = {kind: statistics.median(f.p99_ms for f in found) for kind, found in (("a", a), ("b", b))}
     return [
-        Row(
-            name=f"{_WHAT}, 8 clients, two cores, two workers",
-            ours=value,
-            unit="images/s",
-            peer="ours on one core",
-            peers=single,
-            ratio=value / single,
-            floor=1.8,
-            note=shared,
+        _row(
+            f"{_WHAT}, 8 clients, two cores, two workers",
+            eight,
+            alone,
+            "ours on one core",
+            1.8,
+            shared,
         ),
         _row(
             f"{_WHAT}, 32 clients, two cores, batching on",

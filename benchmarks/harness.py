@@ -209,11 +209,11 @@ def service(
             yield Service(port, process)
         finally:
             process.send_signal(signal.SIGTERM)
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(10)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # and what it has left (TorchServe its JVM)
+            process.wait()
 
 
 @contextlib.contextmanager
