@@ -262,7 +262,7 @@ class SqliteJournal:
             try:
                 yield self._database
             except sqlite3.Error as error:
-                raise TryAgain(f"the journal {self._path} is not available: {error}") from error
+                raise _away(self._path, error) from error
 
 
 @functools.cache
@@ -293,7 +293,7 @@ class _Transaction:
         except BaseException as error:
             self._lock.release()
             if isinstance(error, sqlite3.Error):
-                raise self._away(error) from error
+                raise _away(self._path, error) from error
             raise
         return self._database
 
@@ -305,11 +305,12 @@ class _Transaction:
         except sqlite3.Error as failed:
             if self._database.in_transaction:  # a full disk: nothing of it must stay open
                 self._database.execute("ROLLBACK")
-            raise self._away(failed) from failed
+            raise _away(self._path, failed) from failed
         finally:
             self._lock.release()
         if isinstance(error, sqlite3.Error):
-            raise self._away(error) from error
+            raise _away(self._path, error) from error
 
-    def _away(self, error: sqlite3.Error) -> TryAgain:
-        return TryAgain(f"the journal {self._path} is not available: {error}")
+
+def _away(path: Path, error: sqlite3.Error) -> TryAgain:
+    return TryAgain(f"the journal {path} is not available: {error}")

@@ -1,7 +1,6 @@
 """The gunicorn worker class of this unit: one event loop, the shared HTTP/1.1 server, a front."""
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -11,17 +10,13 @@ from typing import Any
 
 from gunicorn.workers.base import Worker
 
-from functions.wire import forked
+from functions.wire import forked, garbage
 from functions.wire.http1 import Limits, Server
 
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_S = 1.0
 """How often gunicorn's master is told that the event loop turns."""
-
-YOUNG_OBJECTS = 10_000
-"""Objects made, less those gone again, between two looks of the collector. An event leaves no
-cycles: at Python's 700 the collector looks at events under way, and finds nothing, every time."""
 
 
 class EventsWorker(Worker):  # type: ignore[misc]
@@ -46,9 +41,7 @@ class EventsWorker(Worker):  # type: ignore[misc]
         settings = self.app.settings
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for name in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            loop.add_signal_handler(name, stop.set)
-        forked.take_signals()
+        forked.listen(loop, stop.set)
         front = self.app.make_front()
         limits = Limits(
             max_body_bytes=self.app.max_body_bytes,
@@ -58,9 +51,7 @@ class EventsWorker(Worker):  # type: ignore[misc]
         server = Server(front, limits)
         await server.listen(sockets=[listener.sock for listener in self.sockets])
         beating = loop.create_task(self._beat(stop))
-        gc.collect()
-        gc.freeze()  # what is here now stays; a collection need not look at it again
-        gc.set_threshold(YOUNG_OBJECTS, 10, 10)
+        garbage.started()
         await stop.wait()
         logger.info("draining")
         deadline = time.monotonic() + settings.drain_s

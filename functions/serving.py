@@ -50,7 +50,6 @@ class Serving:
         loop = asyncio.get_running_loop()
         forks.claim(loop)
         handlers = _listen(loop, stop)
-        forked.take_signals()
         repository = Repository(settings, self.app.preloaded, self.app.at_start)
         engine = Engine(repository)
         front = Front(repository, engine, WsgiBridge(lambda: _create_app(repository, loop)))
@@ -173,10 +172,8 @@ class Serving:
 
 def _listen(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> dict[signal.Signals, Any]:
     """Take the signals that end this process; the handlers, to be recognised."""
-    names = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-    for name in names:
-        loop.add_signal_handler(name, stop.set)
-    return {name: signal.getsignal(name) for name in names}
+    forked.listen(loop, stop.set)
+    return {number: signal.getsignal(number) for number in forked.STOP}
 
 
 def _create_app(repository: Repository, loop: asyncio.AbstractEventLoop) -> Any:

@@ -65,9 +65,7 @@ class RouterWorker(Worker):  # type: ignore[misc]
     async def _serve(self, settings: Settings) -> int:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            loop.add_signal_handler(number, stop.set)
-        forked.take_signals()
+        forked.listen(loop, stop.set)
         router = self.app.make(settings)
         await router.start([listener.sock for listener in self.sockets])
         logger.info("worker %d serves; %s", os.getpid(), native.describe())

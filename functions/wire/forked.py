@@ -5,8 +5,13 @@ and the worker be killed when the time for its drain is over. Here it waits unti
 
 import os
 import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-_STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+if TYPE_CHECKING:
+    import asyncio  # the master needs none
+
+STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
 def hold_signals() -> None:
@@ -17,7 +22,7 @@ def hold_signals() -> None:
     def hold() -> None:
         if os.getpid() == master:
             before.clear()
-            before.update(signal.pthread_sigmask(signal.SIG_BLOCK, _STOP))
+            before.update(signal.pthread_sigmask(signal.SIG_BLOCK, STOP))
 
     def go_on() -> None:
         if os.getpid() == master:
@@ -26,6 +31,8 @@ def hold_signals() -> None:
     os.register_at_fork(before=hold, after_in_parent=go_on)
 
 
-def take_signals() -> None:
-    """In a worker, once its handlers are there: what was held back comes now."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)
+def listen(loop: "asyncio.AbstractEventLoop", stop: Callable[[], object]) -> None:
+    """In a worker: call `stop` for the signals that stop it; what was held back comes now."""
+    for number in STOP:
+        loop.add_signal_handler(number, stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)

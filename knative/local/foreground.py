@@ -6,7 +6,6 @@ The terminal gets one line per service, `ready` as the last of them, and afterwa
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
+from functions.wire import garbage
 from functions.wire.container import JsonLogFormatter, forget_callers
 from knative import compiler, options
 
@@ -26,10 +26,6 @@ logger = logging.getLogger(__name__)
 
 FIRST_PODS_S = 600.0
 """`ready` waits this long for services with min-scale pods; then it says which are not."""
-
-YOUNG_OBJECTS = 10_000
-"""Objects made, less those gone again, between two looks of the collector. A request leaves no
-cycles: at Python's 700 the collector looks at requests under way, and finds nothing, every time."""
 
 Say = Callable[[str], None]
 
@@ -102,9 +98,7 @@ async def _run(
         if engine.stopping.is_set():
             return 0
         say("ready")
-        gc.collect()
-        gc.freeze()  # what is here now stays; a collection need not look at it again
-        gc.set_threshold(YOUNG_OBJECTS, 10, 10)
+        garbage.started()
         watcher = None
         if watch:
             from .watch import watch_forever

@@ -4,17 +4,22 @@ import subprocess
 import sys
 
 SCRIPT = """
-import os, signal, sys
+import asyncio, os, signal
 from functions.wire import forked
+
+async def serve():
+    stop = asyncio.Event()
+    print("the worker is ready", flush=True)
+    forked.listen(asyncio.get_running_loop(), stop.set)
+    await stop.wait()
+    print("the worker's handler", flush=True)
 
 signal.signal(signal.SIGTERM, lambda *_: print("the master's handler", flush=True))
 forked.hold_signals()
 pid = os.fork()
 if not pid:
     os.kill(os.getpid(), signal.SIGTERM)  # before the worker has a handler of its own
-    signal.signal(signal.SIGTERM, lambda *_: print("the worker's handler", flush=True))
-    print("the worker is ready", flush=True)
-    forked.take_signals()
+    asyncio.run(serve())
     if not os.fork():  # what a worker forks holds nothing back
         print(signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ()), flush=True)
         os._exit(0)
