@@ -51,7 +51,7 @@ demo: install
 	@$(BIN)/turnout demo
 
 test: install
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+	$(BIN)/python -m pytest -n $(JOBS)
 
 check: install
 	$(BIN)/ruff format --check .

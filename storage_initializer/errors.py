@@ -174,4 +174,7 @@ def from_os_error(exc: OSError, path: str) -> StorageError:
     if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return NoSpace(path, None, None)
     name = errno.errorcode.get(exc.errno or 0, "error")
+    if exc.errno == errno.EISDIR and exc.filename:  # a file was to be made where a directory is
+        why = f"the source has both a file and a directory of this name ({name})"
+        return DestinationError(str(exc.filename), why)
     return DestinationError(str(exc.filename or path), f"{exc.strerror or exc} ({name})")

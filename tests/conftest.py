@@ -2,10 +2,11 @@
 
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-TESTS = Path(__file__).parent
+E2E = Path(__file__).parent / "e2e"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,14 +25,23 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist writes the groups into the names of the tests
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Several processes (`pytest -n 2 --dist loadgroup`): a file stays in one process, and so does
-    all of `e2e`, whose pipelines and READMEs use the ports users use. That is also the longest
-    group by far, so it begins first.
+    """`e2e` first: it takes longest, and in one process (see below)."""
+    items.sort(key=lambda item: E2E not in item.path.parents)
+
+
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist's
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Several processes (`pytest -n 2`): a file stays in one, and so does all of `e2e`, whose
+    pipelines and READMEs use the ports users use. (`--dist loadgroup` takes marks for that, but
+    what it writes into the tests' names is not read any more since pytest 9.)
     """
-    for item in items:
-        folder = item.path.relative_to(TESTS).parts[0]
-        group = folder if folder == "e2e" else item.path.relative_to(TESTS).as_posix()
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: TESTS / "e2e" not in item.path.parents)
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return E2E.name if E2E in (config.rootpath / file).parents else file
+
+    config.option.loadscopereorder = False  # the order above
+    return ByFile(config, log)

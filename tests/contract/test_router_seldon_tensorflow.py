@@ -192,6 +192,7 @@ def test_the_model_name_is_the_roots_or_none(
 
 def test_statuses_are_the_nodes_own(chain: tuple[RouterProcess, Client]) -> None:
     process, client = chain
+    client("Predict", predict("first"))
     assert refused(client, "Predict", predict(signature="bad")) == (
         grpc.StatusCode.FAILED_PRECONDITION,
         "no such signature",

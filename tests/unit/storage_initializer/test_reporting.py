@@ -199,6 +199,8 @@ def test_file_system_errors_become_ours() -> None:
     full = from_os_error(OSError(28, "No space left on device"), "/mnt/models")
     assert "is full; enlarge the volume" in str(full)
     assert isinstance(from_os_error(OSError(13, "Permission denied", "/x"), "/y"), StorageError)
+    clash = from_os_error(OSError(21, "Is a directory", "/mnt/models/a"), "")
+    assert "/mnt/models/a: the source has both a file and a directory" in str(clash)
 
 
 @pytest.mark.parametrize("missing", ["nothing", "copy_file_range", "both"])
