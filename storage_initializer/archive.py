@@ -9,7 +9,6 @@ member is ever written through one.
 """
 
 import gzip
-import hashlib
 import os
 import stat
 import tarfile
@@ -19,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from . import digest
+from . import digest, sha256
 from .errors import NoSpace, UnsafeArchive, UnsafePath
 from .items import RESERVED, ZIP_SUFFIXES, safe_path
 from .records import Record
@@ -96,7 +95,7 @@ def unpack_staged(
 def unpack_gzipped(staging: Staging, path: str, settings: Settings, control: Control) -> str:
     """Put the content of a staged gzip file in its place; the digest of that content."""
     packed = staging.tree / path
-    plain = staging.root / f"plain-{hashlib.sha256(path.encode()).hexdigest()[:16]}"
+    plain = staging.root / f"plain-{sha256.hexdigest(path.encode())[:16]}"
     limits = _limits(packed, staging.root, settings, control)
     crc = digest.Crc32()
     try:

@@ -20,14 +20,13 @@ fetched as if there were no cache.
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import tempfile
 import time
 from pathlib import Path
 
-from . import digest
+from . import digest, sha256
 from .logs import Log
 from .providers.local import copy_file
 from .retry import Control
@@ -56,7 +55,7 @@ class NodeCache:
     def key(source: str, ref: str, version: str, size: int | None) -> str:
         """Identity of an item's content. `version` must not be empty."""
         text = json.dumps([source, ref, version, size])
-        return hashlib.sha256(text.encode()).hexdigest()
+        return sha256.hexdigest(text.encode())
 
     def lock(self, key: str, patience_s: float) -> int:
         """Hold the item's lock, waiting while another process fetches it; release by `os.close`.

@@ -1,11 +1,11 @@
 """What a fetch is asked for and what it reports: destinations, their sources, reports."""
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from . import sha256
 from .errors import DestinationError, InvalidUri
 from .records import Record
 from .settings import Settings
@@ -50,7 +50,7 @@ class Destination:
         parts = [[uri.identity for uri in self.uris]]
         parts += [list(settings.allow_patterns), list(settings.ignore_patterns)]
         parts.append([str(settings.unpack), settings.local_mode])
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+        return sha256.hexdigest(json.dumps(parts).encode())[:32]
 
 
 def plan(pairs: Sequence[tuple[str, str | Path]], settings: Settings) -> list[Destination]:

@@ -1,14 +1,13 @@
 """Checksums: which one to trust, how to compute it, how to join the CRCs of parallel ranges.
 
 CRC-32 comes from `zlib_ng` where it is installed (45 GB/s with carry-less multiplication; the
-system's zlib makes 2), the others from hashlib; all release the interpreter lock. CRC32C and
-CRC64NVME, which S3 and GCS tell, need `awscrt` or `google_crc32c`; without one of them the next
-best check is used.
+system's zlib makes 2), the others from hashlib; all release the interpreter lock, and both are
+imported by the first file that needs them (3 and 5 ms). CRC32C and CRC64NVME, which S3 and GCS
+tell, need `awscrt` or `google_crc32c`; without one of them the next best check is used.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -108,8 +107,14 @@ def crc_of_parts(crcs: Sequence[int]) -> str:
     return f"{crc32(b''.join(crc.to_bytes(4) for crc in crcs)):08x}-{len(crcs)}"
 
 
+def _hashlib(algorithm: str) -> Hasher:
+    import hashlib
+
+    return hashlib.new(algorithm, usedforsecurity=False)
+
+
 def _md5() -> Hasher:
-    return hashlib.md5(usedforsecurity=False)
+    return _hashlib("md5")
 
 
 class _Native:
@@ -155,7 +160,7 @@ def new(algorithm: str) -> Hasher | None:
     if algorithm == "crc32":
         return Crc32()
     if algorithm in ("md5", "sha1", "sha256"):
-        return hashlib.new(algorithm, usedforsecurity=False)
+        return _hashlib(algorithm)
     if algorithm == "crc32c":
         function = _crc32c()
         return None if function is None else _Native(function, 8)
@@ -186,7 +191,7 @@ def new_for(algorithm: str, size: int) -> Hasher | None:
     if algorithm.startswith(CRC_OF_PARTS):
         return OfParts(int(algorithm.removeprefix(CRC_OF_PARTS)), Crc32)
     if algorithm == "gitsha1":
-        hasher = hashlib.sha1(usedforsecurity=False)
+        hasher = _hashlib("sha1")
         hasher.update(b"blob %d\0" % size)
         return hasher
     return new(algorithm)

@@ -15,6 +15,7 @@ from .staging import FileRecord, Staging
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .parts import Promised
     from .settings import Settings
     from .wire import Response
 
@@ -70,8 +71,8 @@ class File:
 
     __slots__ = (
         "abandoned", "active", "began", "corrupt", "crcs", "ending", "fd", "got", "item", "key",
-        "lock", "lock_fd", "look_at", "part_bytes", "parts", "path", "pending", "receiver",
-        "source", "staging",
+        "lock", "lock_fd", "look_at", "part_bytes", "parts", "path", "pending", "promised",
+        "receiver", "source", "staging",
     )  # fmt: skip
 
     def __init__(self, source: Source, item: Item, staging: Staging, receiver: Batch) -> None:
@@ -90,8 +91,9 @@ class File:
         self.parts = 0
         self.pending: list[tuple[int, int]] = []
         """Runs not begun yet, as (first part, count); the last is the next."""
+        self.promised: Promised | None = None
         self.got = 0
-        """Bytes of its ranges that have come since `began`."""
+        """Bytes of its ranges that have come since the last look."""
         self.look_at = 0.0
         """When to look next whether more connections would help."""
         self.part_bytes = 0

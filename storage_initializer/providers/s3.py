@@ -6,7 +6,6 @@ the engine; botocore is imported only when credentials must be looked up (see `s
 Environment: KServe's and the AWS SDKs' names, listed in docs/storage.md.
 """
 
-import base64
 import functools
 import re
 from collections.abc import Iterator, Mapping
@@ -35,12 +34,11 @@ from . import s3_credentials
 from .s3_sign import Signer, query_string, quote_key
 from .s3_xml import Page, error_code
 
-_MD5 = re.compile(r"[0-9a-f]{32}")
-_MULTIPART = re.compile(r"[0-9a-f]{32}-(\d+)")
-_COMPOSITE = re.compile(r"([A-Za-z0-9+/]{6}==)-(\d+)")
+_MULTIPART = r"[0-9a-f]{32}-(\d+)"
+_COMPOSITE = r"([A-Za-z0-9+/]{6}==)-(\d+)"
 _USUAL_PARTS_MIB = (8, 5, 16, 50, 64, 32, 10, 100)
 """boto3 and the aws tools, rclone, s5cmd and others, most frequent first."""
-_DNS_BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
+_DNS_BUCKET = r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]"
 _CHECKSUMS = {
     "x-amz-checksum-crc64nvme": "crc64nvme",
     "x-amz-checksum-crc32c": "crc32c",
@@ -156,7 +154,7 @@ class S3Source(HttpSource):
     def _use_region(self, region: str) -> None:
         self._signer = Signer(region)
         settings, bucket = self._settings, self._bucket
-        dns = bool(_DNS_BUCKET.fullmatch(bucket))
+        dns = re.fullmatch(_DNS_BUCKET, bucket) is not None
         if settings.endpoint:
             base, virtual = settings.endpoint, settings.virtual
         elif settings.accelerate and dns:
@@ -222,7 +220,7 @@ class S3Source(HttpSource):
     def _hint(etag: str, sha256: str | None = None) -> dict[str, str]:
         """What the listing promises; `checks` corrects it: an encrypted object's ETag is no MD5."""
         bare = etag.strip('"').lower()
-        found = {"md5": bare} if _MD5.fullmatch(bare) else {}
+        found = {"md5": bare} if len(bare) == 32 and not bare.strip("0123456789abcdef") else {}
         return found | ({"sha256": sha256} if sha256 else {})
 
     def _list(self, prefix: str) -> Iterator[Item]:
@@ -299,24 +297,24 @@ class S3Source(HttpSource):
         for name, algorithm in _CHECKSUMS.items():
             value = headers.get(name, "")
             if value and "-" not in value and not composite:
-                found.setdefault(algorithm, base64.b64decode(value).hex())
+                found.setdefault(algorithm, _hex(value))
         encrypted = headers.get("x-amz-server-side-encryption", "").startswith("aws:kms")
         encrypted = encrypted or "x-amz-server-side-encryption-customer-algorithm" in headers
         if encrypted:
             found.pop("md5", None)
         mode = self._context.settings.verify
-        of_parts = _COMPOSITE.fullmatch(headers.get("x-amz-checksum-crc32", ""))
+        of_parts = re.fullmatch(_COMPOSITE, headers.get("x-amz-checksum-crc32", ""))
         if mode == "full" and not encrypted:
             found |= self._etag_of_parts(item)
         elif mode != "size" and of_parts and (part := self._uploaded_in(item, int(of_parts[2]))):
-            value = f"{base64.b64decode(of_parts[1]).hex()}-{of_parts[2]}"
+            value = f"{_hex(of_parts[1])}-{of_parts[2]}"
             found[f"{digest.CRC_OF_PARTS}{part}"] = value
         return found
 
     def _etag_of_parts(self, item: Item) -> dict[str, str]:
         """The ETag of a multipart upload, where all parts have the size of the first."""
         etag = item.version.strip('"').lower()
-        count = _MULTIPART.fullmatch(etag)
+        count = re.fullmatch(_MULTIPART, etag)
         part = self._uploaded_in(item, int(count[1])) if count else 0
         return {f"{digest.MD5_OF_PARTS}{part}": etag} if part else {}
 
@@ -398,6 +396,16 @@ class S3Source(HttpSource):
         self._signer.skew_s = server - time.time()
 
 
+def _hex(text: str) -> str:
+    """Base64 as hexadecimal digits; what is none stays as it is, and nothing will have that sum."""
+    from binascii import a2b_base64
+
+    try:
+        return a2b_base64(text, strict_mode=True).hex()
+    except ValueError:
+        return text
+
+
 def _by_status(where: str, status: int, said: str) -> StorageError:
     if status == 404:
         return NotFound(where, said)
@@ -406,7 +414,7 @@ def _by_status(where: str, status: int, said: str) -> StorageError:
 
 def _part_bytes(etag: str, size: int) -> int:
     """The part size a multipart ETag (`…-COUNT`) suggests: a usual one, else whole megabytes."""
-    found = _MULTIPART.fullmatch(etag.strip('"').lower())
+    found = re.fullmatch(_MULTIPART, etag.strip('"').lower())
     count = int(found[1]) if found else 0
     if count < 2:
         return 0

@@ -5,6 +5,7 @@ import hashlib
 import json
 import random
 import subprocess
+import threading
 import urllib.parse
 import zlib
 from collections.abc import Callable, Mapping
@@ -346,7 +347,7 @@ def multipart(
             start = (number - 1) * part
             length = sizes(number) if sizes else min(part, len(data) - start)
             return 206, {**headers, "Content-Range": "x"}, bytes(length)
-        if span := sent.get("Range"):
+        if span := sent.get("range"):
             first, last = map(int, span.removeprefix("bytes=").split("-"))
             headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
             return 206, headers, data[first : last + 1]
@@ -377,6 +378,41 @@ def test_the_checksum_of_a_multipart_upload_is_verified(
     if not good:
         assert "the source says 00000000-" in message(done)
         assert not (tmp_path / "m").exists()
+
+
+def test_the_checksum_is_asked_for_while_the_bytes_come(tmp_path: Path) -> None:
+    """Nothing is left to ask for at the end: the last range comes only after the last question."""
+    whole, asked, waited = multipart(1 << 20, composite(1 << 20)), threading.Event(), []
+
+    def answer(method: str, path: str, sent: Mapping[str, str], body: bytes) -> Answer:
+        if "partNumber=3" in path:
+            asked.set()
+        if sent.get("range", "").endswith(f"-{(3 << 20) - 1}"):
+            waited.append(asked.wait(20))
+        return whole(method, path, sent, body)
+
+    with scripted(answer) as server:
+        done = initialize("s3://bkt/m", tmp_path / "m", environ=environ(server))
+    assert done.returncode == 0, done.stderr
+    assert waited == [True]
+
+
+@pytest.mark.parametrize("often", [1, 9], ids=["once", "always"])
+def test_a_checksum_that_is_refused_early_is_asked_for_again(tmp_path: Path, often: int) -> None:
+    whole, heads = multipart(1 << 20, composite(1 << 20)), []
+
+    def answer(method: str, path: str, sent: Mapping[str, str], body: bytes) -> Answer:
+        if method == "HEAD" and "?" not in path:
+            heads.append(path)  # the first one finds the object
+            if 1 < len(heads) <= 1 + often:
+                return 403, {}, b""
+        return whole(method, path, sent, body)
+
+    with scripted(answer) as server:
+        done = initialize("s3://bkt/m", tmp_path / "m", environ=environ(server))
+    assert len(heads) == 3
+    assert done.returncode == (0 if often == 1 else 1), done.stderr
+    assert often == 1 or "s3:GetObject" in message(done)
 
 
 def test_parts_of_different_sizes_are_no_reason_to_refuse(tmp_path: Path) -> None:

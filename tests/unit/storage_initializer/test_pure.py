@@ -1,13 +1,16 @@
 """URIs, settings, checksums, signatures, retries: no sockets, no sleep."""
 
 import hashlib
+import hmac
 import random
 import zlib
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from storage_initializer import digest, retry, uri
+from storage_initializer import digest, parts, retry, sha256, uri
 from storage_initializer.errors import (
     Corrupt,
     InvalidSettings,
@@ -20,7 +23,7 @@ from storage_initializer.errors import (
 )
 from storage_initializer.items import Filter, safe_path
 from storage_initializer.providers import azure, git, hf, oci, s3, s3_sign, s3_xml
-from storage_initializer.settings import Settings, parse_size
+from storage_initializer.settings import MIB, Settings, parse_size
 
 
 @pytest.mark.parametrize(
@@ -436,3 +439,31 @@ def test_every_error_has_an_exit_code_and_one_line() -> None:
 def test_identity_of_pinned_content() -> None:
     digest_hex = hashlib.sha256(b"x").hexdigest()
     assert uri.parse(f"s3://bucket/x#sha256={digest_hex}").sha256 == digest_hex
+
+
+@given(st.binary(max_size=200), st.binary(max_size=300))
+def test_sha256_and_its_hmac_are_the_librarys(key: bytes, message: bytes) -> None:
+    assert sha256.hexdigest(message) == hashlib.sha256(message).hexdigest()
+    assert sha256.hmac(key, message) == hmac.new(key, message, hashlib.sha256).digest()
+
+
+@pytest.mark.parametrize(
+    ("missing", "step", "streams", "want"),
+    [
+        (range(128), 8 * MIB, 8, [(first, 4) for first in range(0, 128, 4)]),
+        (range(7), 8 * MIB, 8, [(index, 1) for index in range(7)]),
+        (range(9), 8 * MIB, 4, [(0, 3), (3, 3), (6, 3)]),
+        (range(20), 64 * MIB, 2, [(index, 1) for index in range(20)]),
+        ([0, 1, 4, 5, 6, 9], 16 * MIB, 1, [(0, 2), (4, 2), (6, 1), (9, 1)]),
+        ([3], 16 * MIB, 8, [(3, 1)]),
+    ],
+)
+def test_runs_cover_what_is_missing(
+    missing: list[int], step: int, streams: int, want: list[tuple[int, int]]
+) -> None:
+    assert parts.runs(list(missing), step, streams) == want
+
+
+def test_a_checksum_that_is_no_base64_fits_nothing() -> None:
+    assert s3._hex("3q2+7w==") == "deadbeef"
+    assert s3._hex("!") == "!"
