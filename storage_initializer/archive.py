@@ -5,10 +5,12 @@ paths, `..`, links that lead out of the tree, hard links to nothing, devices and
 members, two members of one name where one is a directory, and bombs (limits on bytes, members and
 the ratio of output to input). Written are regular files, directories and inner symbolic links;
 owners, special permission bits and times are not taken over. Links are made last, so that no
-member is ever written through one.
+member is ever written through one. A tar is read to the end of its compressed data, where the
+checksum of that is, and must have its end mark: what was cut off or damaged is no shorter model.
 """
 
 import gzip
+import lzma
 import os
 import stat
 import tarfile
@@ -16,7 +18,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import Protocol
 
 from . import digest, sha256
 from .errors import NoSpace, UnsafeArchive, UnsafePath
@@ -29,6 +31,14 @@ from .staging import FileRecord, Staging
 RATIO_FROM = 64 * MIB
 """Below this much output the ratio is not judged: small text compresses a thousandfold."""
 _CHUNK = MIB
+_EXTENSIONS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+"""Members that belong to the header of the next one; the library holds them in memory."""
 
 
 class Member(Record, frozen=False):
@@ -41,6 +51,12 @@ class Member(Record, frozen=False):
     target: str = ""
     executable: bool = False
     source: tarfile.TarInfo | zipfile.ZipInfo | None = None
+
+
+class Content(Protocol):
+    """What a member's bytes are read from."""
+
+    def read(self, size: int, /) -> bytes: ...
 
 
 class Limits(Record, frozen=False):
@@ -140,7 +156,7 @@ def unpack(archive: Path, tree: Path, limits: Limits) -> tuple[list[FileRecord],
         for member, content in reader(archive, limits.archive):
             extraction.add(member, content)
         return extraction.finish()
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, ValueError) as exc:
+    except DAMAGED as exc:
         raise UnsafeArchive(limits.archive, f"damaged or not an archive: {exc}") from exc
     except (NotImplementedError, RuntimeError) as exc:  # zipfile's words for "encrypted"
         raise UnsafeArchive(limits.archive, str(exc)) from exc
@@ -149,16 +165,23 @@ def unpack(archive: Path, tree: Path, limits: Limits) -> tuple[list[FileRecord],
 
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoSpace(str(tree), None, None) from exc
+        if exc.errno == errno.ENAMETOOLONG:
+            raise UnsafeArchive(limits.archive, "a path in it is too long") from exc
         if exc.errno is None:  # gzip and bz2 raise bare OSErrors about their data
             raise UnsafeArchive(limits.archive, f"damaged: {exc}") from exc
         raise
 
 
-Entries = Iterator[tuple[Member, IO[bytes] | None]]
+Entries = Iterator[tuple[Member, Content | None]]
+DAMAGED = (
+    tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError,
+    ValueError,
+)  # fmt: skip
+"""What the libraries raise about bad data, besides OSErrors without a number."""
 
 
 def _tar(archive: Path, name: str) -> Entries:
-    with tarfile.open(archive, "r:*") as tar:
+    with open_tar(archive) as tar:
         for info in tar:
             member = Member(path=info.name, kind="file", size=info.size, source=info)
             member.executable = bool(info.mode & 0o111)
@@ -171,6 +194,36 @@ def _tar(archive: Path, name: str) -> Entries:
             elif not info.isreg():
                 raise UnsafeArchive(name, f"{info.name!r} is a device, pipe or unknown type")
             yield member, tar.extractfile(info) if info.isreg() else None
+        yield REST, tar.fileobj
+
+
+REST = Member(path="", kind="rest")
+"""What comes behind the last member of a tar: nothing to keep, but all of it must be readable."""
+
+
+class _Header(tarfile.TarInfo):
+    """Stricter than the library's, which takes a damaged header for the end of the archive."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
+        try:
+            made = super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as exc:
+            if len(buf) == tarfile.BLOCKSIZE and not any(buf):
+                raise  # the end mark
+            cause = "a member's header is damaged" if buf else "its end is missing"
+            raise tarfile.ReadError(cause) from exc
+        if made.type in _EXTENSIONS and made.size > MIB:
+            raise tarfile.ReadError(f"an extended header of {made.size:,} bytes")
+        return made
+
+
+def open_tar(archive: Path) -> tarfile.TarFile:
+    """Open a tar of any compression. Raises one of DAMAGED, then or while it is read."""
+    try:
+        return tarfile.open(archive, "r:*", tarinfo=_Header)
+    except tarfile.ReadError as exc:  # six lines, one for every compression
+        raise tarfile.ReadError("cut off at its beginning, or no tar") from exc
 
 
 def _zip(archive: Path, name: str) -> Entries:
@@ -181,7 +234,7 @@ def _zip(archive: Path, name: str) -> Entries:
             member.executable = bool(mode & 0o111)
             if info.flag_bits & 1:
                 raise UnsafeArchive(name, f"{info.filename!r} is encrypted")
-            if info.is_dir():
+            if info.is_dir() or stat.S_ISDIR(mode):
                 member.kind = "directory"
             elif stat.S_ISLNK(mode):
                 if info.file_size > 4096:
@@ -207,7 +260,10 @@ class Extraction:
         self._written: dict[str, FileRecord] = {}
         self._buffer = memoryview(bytearray(_CHUNK))
 
-    def add(self, member: Member, content: IO[bytes] | None) -> None:
+    def add(self, member: Member, content: Content | None) -> None:
+        if member is REST and content is not None:
+            self._drain(content)
+            return
         self._limits.member()
         name = self._limits.archive
         if member.path.rstrip("/") in (".", "") and member.kind == "directory":
@@ -222,6 +278,8 @@ class Extraction:
             return
         self._check_parents(path)
         target = self._tree / path
+        if (member.kind == "directory") != target.is_dir() and target.exists():
+            raise UnsafeArchive(name, f"{path!r} is a file and a directory")
         if member.kind == "directory":
             target.mkdir(parents=True, exist_ok=True)
         elif member.kind == "symlink":
@@ -233,14 +291,43 @@ class Extraction:
         elif content is not None:
             self._write(path, content, member)
 
-    def _check_parents(self, path: str) -> None:
+    def replace(self, member: Member) -> None:
+        """Make way for a member of an upper image layer: of the lower ones only directories that
+        stay directories are kept."""
+        path = member.path.strip("/")
+        if not (member.kind == "directory" and (self._tree / path).is_dir()):
+            self.forget(path)
+
+    def forget(self, path: str, *, keep: bool = False) -> None:
+        """Remove what lower image layers have brought at and below `path`; `keep`: only below."""
+        path = safe_path(self._limits.archive, path).rstrip("/") if path else ""
+        if path not in self._links and not (self._tree / path).exists():
+            return
+        self._check_parents(os.path.join(path, "x") if keep else path, itself=False)
+        below = f"{path}/" if path else ""
+        for known in (self._written, self._links):
+            for name in [n for n in known if n.startswith(below) or (n == path and not keep)]:
+                del known[name]
+        place = self._tree / path
+        if place.is_dir():
+            _remove(place)
+            if keep:
+                place.mkdir()
+        elif not keep:
+            place.unlink(missing_ok=True)
+
+    def _drain(self, content: Content) -> None:
+        while chunk := content.read(_CHUNK):
+            self._limits.chunk(len(chunk))
+
+    def _check_parents(self, path: str, *, itself: bool = True) -> None:
         """No member may lie below a file or a link of the same archive."""
         parent = os.path.dirname(path)
         while parent:
             if parent in self._links or parent in self._written:
                 raise UnsafeArchive(self._limits.archive, f"{path!r} lies below a file or link")
             parent = os.path.dirname(parent)
-        if path in self._links:
+        if itself and path in self._links:
             raise UnsafeArchive(self._limits.archive, f"{path!r} is in it twice")
 
     def _inner(self, path: str, target: str) -> str:
@@ -257,7 +344,10 @@ class Extraction:
             inner = safe_path(self._limits.archive, target)
         except UnsafePath as exc:
             raise UnsafeArchive(self._limits.archive, str(exc)) from exc
-        if inner not in self._written:
+        if inner in self._links:
+            self._links[path] = self._inner(path, self._links[inner])
+            return
+        if inner not in self._written or inner == path:
             raise UnsafeArchive(
                 self._limits.archive, f"{path!r} is a hard link to {target!r}, which is not there"
             )
@@ -267,11 +357,9 @@ class Extraction:
         os.link(self._tree / inner, destination)
         self._remember(path)
 
-    def _write(self, path: str, content: IO[bytes], member: Member) -> None:
+    def _write(self, path: str, content: Content, member: Member) -> None:
         target = self._tree / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.is_dir():
-            raise UnsafeArchive(self._limits.archive, f"{path!r} is a file and a directory")
         target.unlink(missing_ok=True)  # a later member of the same name replaces the earlier one
         crc = digest.Crc32()
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -306,6 +394,8 @@ class Extraction:
         for path, target in self._links.items():
             link = self._tree / path
             link.parent.mkdir(parents=True, exist_ok=True)
+            if link.is_dir():
+                raise UnsafeArchive(self._limits.archive, f"{path!r} is a link and a directory")
             os.symlink(target, link)
         root = os.path.realpath(self._tree)
         for path in self._links:

@@ -38,6 +38,9 @@ class StorageError(Exception):
     exit_code: ClassVar[int] = 1
     retryable: ClassVar[bool] = False
 
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.splitlines()))
+
 
 class InvalidSettings(StorageError):
     """Bad environment or arguments; `problems` has one line each."""

@@ -1,12 +1,11 @@
 """Image layers → the tree below `/models`: tar archives applied in order, with whiteouts."""
 
 import shutil
-import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from storage_initializer.archive import Extraction, Limits, Member
+from storage_initializer.archive import DAMAGED, Extraction, Limits, Member, open_tar
 from storage_initializer.errors import NotFound, StorageError, UnsafeArchive
 from storage_initializer.retry import Control
 from storage_initializer.settings import Settings
@@ -44,32 +43,36 @@ def apply(
         max_ratio=settings.unpack_max_ratio,
         control=control,
     )
+    extraction = Extraction(out, limits)
     for layer in layers:
         try:
-            _apply_layer(layer, out, limits)
-        except (tarfile.TarError, EOFError) as exc:
+            _apply_layer(layer, extraction, where)
+        except DAMAGED as exc:
             raise UnsafeArchive(where, f"a layer is damaged: {exc}") from exc
-    if not any(out.iterdir()):
-        raise NotFound(where, "the image has no /models directory")
+    if not extraction.wrote:
+        raise NotFound(where, "the image has no file below /models")
+    extraction.finish()
     return out
 
 
-def _apply_layer(layer: Path, out: Path, limits: Limits) -> None:
-    extraction = Extraction(out, limits)
-    with tarfile.open(layer, "r:*") as tar:
+def _apply_layer(layer: Path, extraction: Extraction, where: str) -> None:
+    """Links are made when all layers are there (`finish`): none is ever written through."""
+    with open_tar(layer) as tar:
         for info in tar:
             name = info.name.removeprefix("./").lstrip("/")
+            if name in (_WHITEOUT + ROOT.rstrip("/"), _OPAQUE):
+                extraction.forget("", keep=True)
             if not name.startswith(ROOT):
                 continue
             path = name.removeprefix(ROOT)
             parent, _, base = path.rpartition("/")
             if ".." in path.split("/"):
-                raise UnsafeArchive(limits.archive, f"{info.name!r} leads out of the image")
+                raise UnsafeArchive(where, f"{info.name!r} leads out of the image")
             if base == _OPAQUE:
-                _remove(out / parent, keep=True)
+                extraction.forget(parent, keep=True)
                 continue
             if base.startswith(_WHITEOUT):
-                _remove(out / parent / base.removeprefix(_WHITEOUT))
+                extraction.forget(f"{parent}/{base.removeprefix(_WHITEOUT)}".lstrip("/"))
                 continue
             if not path:
                 continue
@@ -81,25 +84,8 @@ def _apply_layer(layer: Path, out: Path, limits: Limits) -> None:
                 member.kind, member.target = "symlink", info.linkname
             elif info.islnk():
                 member.kind = "hardlink"
-                member.target = info.linkname.lstrip("/").removeprefix(ROOT)
+                member.target = info.linkname.removeprefix("./").lstrip("/").removeprefix(ROOT)
             elif not info.isreg():
-                raise UnsafeArchive(limits.archive, f"{info.name!r} is a device or a pipe")
-            if member.kind != "directory" and (out / path).is_symlink():
-                (out / path).unlink()
+                raise UnsafeArchive(where, f"{info.name!r} is a device or a pipe")
+            extraction.replace(member)
             extraction.add(member, tar.extractfile(info) if info.isreg() else None)
-    if extraction.wrote:
-        extraction.finish()
-
-
-def _remove(path: Path, *, keep: bool = False) -> None:
-    """Remove what a whiteout names; `keep` the directory itself (opaque whiteout)."""
-    if path.is_dir() and not path.is_symlink():
-        for entry in list(path.iterdir()):
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
-        if not keep:
-            path.rmdir()
-    elif not keep:
-        path.unlink(missing_ok=True)
