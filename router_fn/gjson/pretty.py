@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from .values import ARRAY, OBJECT, QUOTE, Span, number_of, parse, string_of
+from .values import ARRAY, OBJECT, QUOTE, Span, nested_deeper, number_of, parse, string_of
 
 MAX_NESTING: Final = 100
 Items = Callable[[Span], list[tuple[Span | None, Span]]]
@@ -30,7 +30,9 @@ class TooDeep(Exception):
 
 
 def lay_out(text: bytes, layout: Layout, items: Items) -> bytes:
-    """The text laid out. Raises TooDeep."""
+    """The text, which is valid JSON, laid out. Raises TooDeep."""
+    if nested_deeper(text, MAX_NESTING):
+        raise TooDeep
     span = parse(text)
     if span is None:
         return b""
@@ -41,8 +43,6 @@ def _value(span: Span, layout: Layout, items: Items, depth: int, column: int) ->
     buffer, start, end = span
     if buffer[start] not in (OBJECT, ARRAY):
         return buffer[start:end]
-    if depth > MAX_NESTING:
-        raise TooDeep
     members = items(span)
     is_object = buffer[start] == OBJECT
     if not members:
@@ -67,6 +67,9 @@ def _value(span: Span, layout: Layout, items: Items, depth: int, column: int) ->
 
 def _one_line(span: Span, items: Items, room: int) -> bytes | None:
     """An array on one line, None if it holds an object or is too long."""
+    buffer, start, end = span
+    if len(buffer[start:end].translate(None, _BLANKS)) > room:
+        return None  # nothing of this but blanks can be left out
     out: list[bytes] = []
     left = room - 2
     for _, value in items(span):
@@ -85,6 +88,7 @@ def _one_line(span: Span, items: Items, room: int) -> bytes | None:
     return b"[" + b", ".join(out) + b"]"
 
 
+_BLANKS: Final = b" \t\n\r"
 _TYPES: Final = {0x66: 1, QUOTE: 3, 0x74: 4, ARRAY: 5, OBJECT: 5, 0x6E: 0}
 
 

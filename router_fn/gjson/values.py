@@ -86,6 +86,19 @@ def balanced_end(buffer: bytes, start: int, end: int) -> int:
     return end
 
 
+def nested_deeper(text: bytes, most: int) -> bool:
+    """Whether brackets are nested more than `most` deep in `text`, which is valid JSON."""
+    depth = 0
+    for token in _BRACKET.finditer(text):
+        if token.lastindex:
+            depth -= 1
+        elif text[token.start()] != QUOTE:
+            depth += 1
+            if depth > most:
+                return True
+    return False
+
+
 def squash(text: bytes) -> bytes:
     """The leading string or bracketed run of `text` (which begins with a quote or a bracket)."""
     if text[:1] != b'"':

@@ -8,6 +8,7 @@ import pytest
 
 from router_fn import conditions
 from router_fn.conditions import ConditionError, compile_condition
+from router_fn.gjson.modifiers import FUNCTIONS
 
 DOCUMENT = (
     b'{"a":{"b":1},"list":[10,"x",null,{"k":[]}],"n":null,"s":"dog","z":0,'
@@ -254,6 +255,7 @@ HOSTILE_CONDITIONS = [
     '@flatten:{"deep":true}',
     "s.@fromstr.@fromstr",
     '@pretty:{"sortKeys":true}',
+    '@pretty:{"width":1000000}',
     "!" + "[" * 50_000,
     "\\" * 10_000,
     'a.#(b=="' + "x" * 50_000,
@@ -308,3 +310,22 @@ def test_a_path_with_too_many_steps_is_refused_at_boot() -> None:
     assert compiled.constant is False
     assert compiled.reason
     assert not compiled.matches(b'{"a":1}')
+
+
+@pytest.mark.parametrize(
+    ("document", "want"),
+    [
+        (b'{"b":[1,2],"a":{}}', b'{\n  "a": {},\n  "b": [1, 2]\n}\n'),
+        (b"[" * 99 + b" 1 " + b"]" * 99, None),
+        (b"[" * 100 + b" 1 " + b"]" * 100, None),
+        (b"[" * 101 + b" 1 " + b"]" * 101, b"[" * 101 + b"1" + b"]" * 101),
+    ],
+    ids=["sorted", "99", "100", "101"],
+)
+def test_what_is_nested_too_deeply_is_stripped_only(document: bytes, want: bytes | None) -> None:
+    found = FUNCTIONS[b"pretty"](document, b'{"sortKeys":true}')
+    if want is None:
+        assert found.count(b"\n") > 60
+        assert b"".join(found.split()) == b"".join(document.split())
+    else:
+        assert found == want
