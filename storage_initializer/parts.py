@@ -72,16 +72,18 @@ def part_bytes(item: Item, default: int) -> int:
 
 
 def runs(missing: list[int], step: int, streams: int) -> list[tuple[int, int]]:
-    """Missing parts as (first, count): long runs, but enough of them to keep `streams` busy."""
-    longest = max(1, min(RUN_BYTES // step, -(-len(missing) // streams)))
+    """Missing parts, ascending, as (first, count): long runs, but enough of them to keep `streams`
+    busy, and shorter ones at the end: what the server has read ahead by then is still to be sent
+    when it has nothing else to do."""
     found: list[tuple[int, int]] = []
-    for index in missing:
-        if found:
-            first, count = found[-1]
-            if index == first + count and count < longest:
-                found[-1] = (first, count + 1)
-                continue
-        found.append((index, 1))
+    longest = 0
+    for number, index in enumerate(missing):
+        first, count = found[-1] if found else (index, 0)
+        if index == first + count and count < longest:
+            found[-1] = (first, count + 1)
+        else:
+            longest = max(1, min(RUN_BYTES // step, (len(missing) - number) // streams))
+            found.append((index, 1))
     return found
 
 
