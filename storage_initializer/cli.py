@@ -41,6 +41,12 @@ def main(argv: list[str]) -> int:
         return _fail(exc.problems, exc.exit_code)
     except StorageError as exc:
         return _fail([str(exc)], exc.exit_code)
+    except Exception as exc:
+        import traceback
+
+        traceback.print_exc()
+        what = f"unexpected {type(exc).__name__}: {exc}".splitlines()[0]
+        return _fail([f"{what}; a fault of storage_initializer, its log has the traceback"], 1)
     except KeyboardInterrupt:
         return _fail(["stopped by a signal; a further run resumes where this one stopped"], 1)
 

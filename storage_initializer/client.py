@@ -125,7 +125,7 @@ class Client:
         names = set()
         for name, value in request.headers.items():
             if "\r" in value or "\n" in value:
-                raise TransferFailed(request.where, f"line break in the value of header {name}")
+                raise StorageError(f"{request.where}: line break in the value of header {name}")
             names.add(name.lower())
             if name.lower() != "host":
                 lines.append(f"{name}: {value}\r\n")

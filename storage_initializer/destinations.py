@@ -53,15 +53,21 @@ class Destination:
         return sha256.hexdigest(json.dumps(parts).encode())[:32]
 
 
-def plan(pairs: Sequence[tuple[str, str | Path]], settings: Settings) -> list[Destination]:
+def plan(pairs: Sequence[tuple[str | Path, str | Path]], settings: Settings) -> list[Destination]:
     """Parse everything before anything is touched."""
     destinations: dict[str, Destination] = {}
-    for source, dest in pairs:
+    for given, dest in pairs:
+        source = os.fspath(given)
         if not str(dest):
             raise InvalidUri(repr(str(dest)), "the destination is empty; name a directory")
         real = os.path.realpath(dest)
         if os.path.dirname(real) == real:
             raise DestinationError(real, "the root directory is no destination")
+        above = os.path.dirname(real)
+        while not os.path.lexists(above):
+            above = os.path.dirname(above)
+        if not os.path.isdir(above):
+            raise DestinationError(real, f"{above} is a file, not a directory")
         destination = destinations.setdefault(real, Destination(Path(real)))
         uri = parse(apply_mirrors(source, settings.mirrors))
         if uri.provider == "local":

@@ -13,7 +13,7 @@ import importlib
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from . import digest, logs, publish, retry
@@ -63,7 +63,7 @@ REVALIDATE_ATTEMPTS = 2
 """Tries to reach the source of a complete destination before it is taken as it is."""
 
 
-def fetch(source: str, dest: str | Path, settings: Settings | None = None) -> Report:
+def fetch(source: str | Path, dest: str | Path, settings: Settings | None = None) -> Report:
     """Fetch one source into the directory `dest`; returns when it is published and complete.
 
     Raises a StorageError otherwise; then nothing has been published, and calling again resumes.
@@ -78,7 +78,7 @@ def is_complete(dest: str | Path) -> bool:
 
 
 def fetch_all(
-    pairs: Sequence[tuple[str, str | Path]], settings: Settings | None = None
+    pairs: Sequence[tuple[str | Path, str | Path]], settings: Settings | None = None
 ) -> list[Report]:
     """Fetch several sources; pairs with the same destination are merged into one tree."""
     settings = settings or Settings.from_env()
@@ -112,10 +112,26 @@ class Fetch:
         self._listing = len(destinations)
         self._lock = threading.Lock()
         self._stagings: list[Staging] = []
-        self._surely_free: dict[Path, int] = {}
-        """Bytes for which there was room at the last look, with much to spare."""
+        self._needed: dict[Path, tuple[int, int]] = {}
+        """Destination → (its device, bytes it needs): several may share one volume."""
+        self._surely_free: dict[int, int] = {}
+        """Device → bytes for which there was room at the last look, with much to spare."""
 
     def run(self) -> list[Report]:
+        try:
+            return self._run()
+        except StorageError as exc:
+            exc.args = (self._said(exc),)
+            raise
+
+    def _said(self, error: StorageError) -> str:
+        """The message; a server's words in it may repeat what it was sent."""
+        from .redaction import scrub, secrets_of
+
+        uris = [uri.text for destination in self._destinations for uri in destination.uris]
+        return scrub(str(error), secrets_of(self._settings.environ, uris))
+
+    def _run(self) -> list[Report]:
         connected = [
             (destination, [self._connect(uri) for uri in destination.uris])
             for destination in self._destinations
@@ -233,7 +249,7 @@ class Fetch:
             except Changed as exc:
                 if attempt == CHANGED_ATTEMPTS:
                     raise
-                logger.warning("listing again: %s", exc)
+                logger.warning("listing again: %s", self._said(exc))
         raise AssertionError("unreachable")
 
     def _ready(
@@ -262,7 +278,7 @@ class Fetch:
             logger.warning(
                 "%s is complete and its source cannot be reached, keeping it: %s",
                 destination.path,
-                exc,
+                self._said(exc),
             )
             return True
         if any(not version and not path.endswith("/") for path, (_, version) in found.items()):
@@ -293,7 +309,7 @@ class Fetch:
         seen: set[str] = set()
         for source in sources:
             matched = 0
-            for item in source.items():
+            for item in _entries(source):
                 self._control.check("listing")
                 path = safe_path(source.shown, item.path)
                 if path.split("/")[0] in RESERVED:
@@ -333,7 +349,8 @@ class Fetch:
                 self._progress.skip(size)
                 kept.append(record)
             else:
-                needed += size
+                if not (self._settings.local_mode != "copy" and getattr(source, "local", False)):
+                    needed += size  # a link takes no room
                 self._check_space(destination, needed)
                 work.add()
                 self._engine.submit(source, item, staging, work)
@@ -402,16 +419,23 @@ class Fetch:
             raise LimitExceeded(
                 f"{', '.join(destination.shown)}: more than {limit:,} bytes", "STORAGE_MAX_BYTES"
             )
-        if needed < self._surely_free.get(destination.path, 0):
-            return  # thousands of small files: not a question each
-        place = destination.path
-        while not place.exists():
-            place = place.parent
-        status = os.statvfs(place)
-        free = status.f_bavail * status.f_frsize
-        if needed - self._progress.bytes_done > free:
-            raise NoSpace(str(destination.path), needed, free)
-        self._surely_free[destination.path] = needed + (free - needed) // 8
+        with self._lock:
+            place = destination.path
+            while place not in self._needed and not place.exists():
+                place = place.parent
+            known = self._needed.get(destination.path)
+            device = known[0] if known else place.stat().st_dev
+            self._needed[destination.path] = device, needed
+            total = sum(size for where, size in self._needed.values() if where == device)
+            if total < self._surely_free.get(device, 0):
+                return  # thousands of small files: not a question each
+            while not place.exists():
+                place = place.parent
+            status = os.statvfs(place)
+            free = status.f_bavail * status.f_frsize
+            if total - self._progress.bytes_done > free:
+                raise NoSpace(str(destination.path), total, free)
+            self._surely_free[device] = total + (free - total) // 8
 
     def _conflicts(self, records: list[FileRecord]) -> None:
         paths = {record.path for record in records}
@@ -441,6 +465,23 @@ class Fetch:
             retries=self._control.retries,
             cache_hits=self._cache.hits if self._cache else 0,
         )
+
+
+def _entries(source: Source) -> Iterator[Item]:
+    """The source's items. What a server says is input: an answer of a shape that its protocol does
+    not know is an error about the source, not a traceback."""
+    listing = source.items()
+    while True:
+        try:
+            item = next(listing, None)
+        except (LookupError, TypeError, ValueError, AttributeError) as exc:
+            cause = f"the answer is not what its protocol promises ({type(exc).__name__}: {exc})"
+            raise StorageError(f"{source.shown}: {cause}") from exc
+        if item is None:
+            return
+        if item.size is not None and item.size < 0:
+            raise StorageError(f"{source.shown}: {item.path!r} has a size of {item.size}")
+        yield item
 
 
 def scan(tree: Path) -> tuple[list[FileRecord], dict[str, str]]:

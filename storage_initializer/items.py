@@ -151,6 +151,11 @@ class Filter(Record):
 
     def wants(self, path: str) -> bool:
         bare = path.rstrip("/")
-        if self.allow and not any(fnmatch.fnmatchcase(bare, p) for p in self.allow):
+        if self.allow and not any(_fits(bare, p) for p in self.allow):
             return False
-        return not any(fnmatch.fnmatchcase(bare, p) for p in self.ignore)
+        return not any(_fits(bare, p) for p in self.ignore)
+
+
+def _fits(path: str, pattern: str) -> bool:
+    """`onnx/` means all that is below it, as for the Hugging Face hub."""
+    return fnmatch.fnmatchcase(path, f"{pattern}*" if pattern.endswith("/") else pattern)

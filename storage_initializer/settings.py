@@ -179,7 +179,8 @@ class Settings(Record):
             ca_bundle=reader.ca_bundle(),
             proxies=MappingProxyType(_proxies(env)),
             no_proxy=_no_proxy(env),
-            environ=MappingProxyType(dict(env)),
+            # A Secret made with `echo token | base64` ends with a line break.
+            environ=MappingProxyType({name: value.strip("\r\n") for name, value in env.items()}),
         )
         if reader.flag("CONFIDENTIAL_ENABLED", False):
             reader.problems.append(
@@ -288,6 +289,8 @@ class Reader:
         for name, path in candidates:
             if path:
                 if not os.path.exists(path):
+                    if name.startswith("CA_BUNDLE") and env.get("AWS_CA_BUNDLE"):
+                        continue  # KServe's webhook names the directory of that other file
                     self.problems.append(f"{name}: {path!r} does not exist: expected a PEM file")
                 return path
         return ""

@@ -48,14 +48,15 @@ def overlay(
     kind = str(spec.get("type", ""))
     if kind == "s3":
         env |= {_S3[key]: _text(value) for key, value in spec.items() if key in _S3}
-        bucket = str(spec.get("bucket", ""))
-        if not bucket:
-            problems.append("STORAGE_CONFIG: type s3 needs a bucket")
-        return env, ((PLACEHOLDER, f"s3://{bucket}/"),)
+        bucket = str(spec.get("bucket") or "")  # not needed when the URI names one
+        return env, ((PLACEHOLDER, f"s3://{bucket}/"),) if bucket else ()
     if kind in ("hdfs", "webhdfs"):
         for key, value in spec.items():
             if key.isupper():
-                env[key] = _file(key, _text(value)) if key in _FILES else _text(value)
+                try:
+                    env[key] = _file(key, _text(value)) if key in _FILES else _text(value)
+                except ValueError:
+                    problems.append(f"STORAGE_CONFIG: {key}: expected base64 (its value is secret)")
         return env, ((PLACEHOLDER, f"{kind}://"),)
     if kind:
         problems.append(f"STORAGE_CONFIG: type {kind!r}: expected s3, hdfs or webhdfs")
@@ -63,6 +64,8 @@ def overlay(
 
 
 def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return json.dumps(value)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -70,6 +73,7 @@ def _file(name: str, encoded: str) -> str:
     """Key material into a file only we can read; its path."""
     directory = tempfile.mkdtemp(prefix="turnout-storage-spec-")
     path = os.path.join(directory, name)
+    content = base64.b64decode("".join(encoded.split()), validate=True)
     with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
-        file.write(base64.b64decode(encoded))
+        file.write(content)
     return path

@@ -140,13 +140,14 @@ def parse(text: str) -> Uri:
         raise InvalidUri(redact(text), f"unknown scheme {scheme}://; known: {known} or a path")
     if scheme in ("s3", "gs", "hf"):  # keys may contain `?` and `#`
         return _parse_object(text, scheme, provider)
+    if scheme == "file":  # names, too
+        host, slash, path = text.partition("://")[2].partition("/")
+        return _parse_file(text, host, slash + path)
     try:
         parts = urlsplit(text)
         _ = parts.port
     except ValueError as exc:
         raise InvalidUri(redact(text), str(exc)) from None
-    if scheme == "file":
-        return _parse_file(text, parts.netloc, parts.path)
     if not parts.netloc:
         raise InvalidUri(redact(text), f"nothing after {scheme}://")
     if scheme in ("http", "https"):
@@ -169,7 +170,7 @@ def _http_provider(host: str, path: str) -> str:
         return "azure"
     if re.search(_AZURE_FILE, host):
         return "azure_files"
-    if re.search(r"\.git(@[^/]*)?$", path):
+    if re.search(r"\.git(@.+)?$", path):
         return "git"
     return "http"
 
@@ -223,6 +224,9 @@ def _parse_file(text: str, netloc: str, path: str) -> Uri:
 
 
 def _parse_path(text: str) -> Uri:
+    if text.startswith("<scheme-placeholder>://"):
+        cause = "the storage spec names no bucket for it: STORAGE_CONFIG needs `bucket`"
+        raise InvalidUri(text, cause)
     if scheme := _broken_scheme(text):
         form = "file:///PATH" if scheme.lower() == "file" else f"{scheme}://…"
         raise InvalidUri(redact(text), f"write {form}")

@@ -9,6 +9,7 @@ only referred to (spec/kserve_sdk 4.5).
 import base64
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from knative import keys
@@ -26,6 +27,7 @@ _ACCOUNT: Path = ("spec", "predictor", "serviceAccountName")
 _SECRETS_DIR = "/var/secrets"
 _GCP_KEY = "gcloud-application-credentials.json"
 _S3_SETTINGS = {
+    "s3-usehttps": "S3_USE_HTTPS",
     "s3-region": "AWS_DEFAULT_REGION",
     "s3-verifyssl": "S3_VERIFY_SSL",
     "s3-usevirtualbucket": "S3_USER_VIRTUAL_BUCKET",
@@ -35,13 +37,16 @@ _S3_SETTINGS = {
     "s3-cabundle-configmap": "AWS_CA_BUNDLE_CONFIGMAP",
 }
 """Annotation (after serving.kserve.io/) -> environment variable of the fetcher."""
-
-_AZURE_OLD = {
+_CA_DIRECTORY = "/etc/ssl/custom-certs"
+_OLD = {
+    "awsAccessKeyID": "AWS_ACCESS_KEY_ID",
+    "awsSecretAccessKey": "AWS_SECRET_ACCESS_KEY",
     "AZ_CLIENT_ID": "AZURE_CLIENT_ID",
     "AZ_CLIENT_SECRET": "AZURE_CLIENT_SECRET",
     "AZ_TENANT_ID": "AZURE_TENANT_ID",
     "AZ_SUBSCRIPTION_ID": "AZURE_SUBSCRIPTION_ID",
 }
+"""Older keys of secrets (the first two are KServe's own default) -> the variable."""
 _PLAIN = (
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -84,7 +89,22 @@ def collect(
     elif account:
         settings = {**_of_account(resource, context, account, found, path), **settings}
     found.env[:0] = container.env(**settings)
+    _mount_bundle(settings, found)
     return found
+
+
+def _mount_bundle(settings: Mapping[str, str], found: Credentials) -> None:
+    """The ConfigMap with the roots, as KServe's webhook mounts it."""
+    name = settings.get("AWS_CA_BUNDLE_CONFIGMAP")
+    if not name:
+        return
+    bundle = settings.get("AWS_CA_BUNDLE", "")
+    directory = str(PurePosixPath(bundle).parent) if bundle.startswith("/") else _CA_DIRECTORY
+    found.env += container.env(
+        CA_BUNDLE_CONFIGMAP_NAME=name, CA_BUNDLE_VOLUME_MOUNT_POINT=directory
+    )
+    found.volumes.append({"name": "cabundle-cert", "configMap": {"name": name}})
+    found.mounts.append({"name": "cabundle-cert", "mountPath": directory, "readOnly": True})
 
 
 def _of_account(
@@ -119,7 +139,7 @@ def _of_secret(secret: Resource, found: Credentials) -> dict[str, str]:
     for key in _PLAIN:
         if key in values:
             found.env.append(_from_secret(key, secret.name, key))
-    for key, name in _AZURE_OLD.items():
+    for key, name in _OLD.items():
         if key in values and name not in values:
             found.env.append(_from_secret(name, secret.name, key))
     if _GCP_KEY in values:

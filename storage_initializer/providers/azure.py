@@ -102,7 +102,7 @@ class BlobSource(HttpSource):
         prefix = path if not path or path.endswith("/") else path + "/"
         found = False
         for blob in self._list(prefix):
-            relative = blob.name.removeprefix(prefix)
+            relative = blob.name.removeprefix(prefix).lstrip("/")
             if relative:
                 found = True
                 yield Item(
@@ -122,6 +122,7 @@ class BlobSource(HttpSource):
         marker = ""
         while True:
             query = {"restype": "container", "comp": "list", "maxresults": "5000"}
+            query["include"] = "metadata"  # old clients mark their directories there
             if prefix:
                 query["prefix"] = prefix
             if marker:
@@ -165,7 +166,7 @@ class BlobSource(HttpSource):
             return refusal(where, 503 if code == "ServerBusy" else status, headers, b"")
         if status in (412, 416):
             return Changed(where)
-        if status in (401, 403):
+        if status in (401, 403) or code == "PublicAccessNotPermitted":
             return AccessDenied(where, said, self._authorizer.advice)
         if code == "BlobArchived":
             return AccessDenied(where, said, "rehydrate the blob from the archive tier first")
@@ -219,7 +220,9 @@ def parse_page(body: bytes, where: str) -> tuple[list[Blob], str]:
                 blob.etag = value
             elif name == "Content-MD5":
                 blob.md5 = value
-            elif name == "ResourceType" and value == "directory":
+            elif (name == "ResourceType" and value == "directory") or (
+                name.lower() == "hdi_isfolder" and value.lower() == "true"
+            ):
                 blob.folder = True
 
     def refuse(*_: object) -> None:

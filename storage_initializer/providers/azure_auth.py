@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from email.utils import formatdate
 from pathlib import Path
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from storage_initializer.context import Context
 from storage_initializer.errors import AccessDenied, InvalidSettings, StorageError
@@ -106,7 +106,7 @@ class Authorizer:
         parts = urlsplit(request.target)
         resource = f"/{self._account}{parts.path}"
         for name, value in sorted((n.lower(), v) for n, v in parse_qsl(parts.query)):
-            resource += f"\n{name}:{unquote(value) if '%' in value else value}"
+            resource += f"\n{name}:{value}"
         text = "\n".join([request.method, *standard, own + resource])
         digest = hmac.new(self._key, text.encode(), hashlib.sha256).digest()
         return base64.b64encode(digest).decode()
@@ -137,7 +137,11 @@ class Authorizer:
         else:
             kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
             form["client_assertion_type"] = kind
-            form["client_assertion"] = Path(str(token_file)).read_text().strip()
+            try:
+                form["client_assertion"] = Path(str(token_file)).read_text().strip()
+            except OSError as exc:
+                advice = "check that the workload identity's token is mounted there"
+                raise AccessDenied("Azure AD", str(exc), advice) from exc
         host = env.get("AZURE_AUTHORITY_HOST") or "https://login.microsoftonline.com"
         url = f"{host.rstrip('/')}/{quote(tenant, safe='')}/oauth2/v2.0/token"
         request = Request.to(url, where="Azure AD")

@@ -70,7 +70,7 @@ class GcsSource(HttpSource):
         prefix = "" if prefix == "/" else prefix
         found = False
         for entry in self._list(prefix):
-            relative = str(entry["name"]).removeprefix(prefix)
+            relative = str(entry["name"]).removeprefix(prefix).lstrip("/")
             if relative:
                 found = True
                 yield self._item(entry, relative)
@@ -211,7 +211,11 @@ def _tokens(context: Context) -> Tokens | None:
             raise MissingExtra("a Google service account", "google-auth", "gcs") from None
         return None
     try:
-        credentials, _ = google.auth.default(scopes=[SCOPE])
+        if named:  # not the process's environment: a library's settings are their own
+            load: Any = google.auth.load_credentials_from_file
+            credentials, _ = load(named, scopes=[SCOPE])
+        else:
+            credentials, _ = google.auth.default(scopes=[SCOPE])
     except google.auth.exceptions.DefaultCredentialsError as exc:
         if named:
             advice = "GOOGLE_APPLICATION_CREDENTIALS must name a readable key file"

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from posixpath import dirname, normpath
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -32,6 +33,9 @@ from storage_initializer.uri import Uri
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _SHA = re.compile(r"[0-9a-f]{40}")
+_KIND = 0o170000
+MAX_LINKS = 16
+"""Symbolic links on the way to one file; more are a circle."""
 
 
 def connect(uri: Uri, context: Context) -> "GitSource":
@@ -68,8 +72,10 @@ class GitSource(CopySource):
         self._url, self._ref, self._directory = locate(uri)
         parts = urlsplit(uri.text.removeprefix("git+"))
         env = context.environ
-        self._user = unquote(parts.username or "") or env.get("GIT_USERNAME") or None
         self._password = unquote(parts.password or "") or env.get("GIT_PASSWORD") or None
+        self._user = unquote(parts.username or "") or env.get("GIT_USERNAME") or None
+        if self._password and not self._user:
+            self._user = "git"  # hosts that take tokens look at the password only
         self._clone = ""
         """Directory of the clone, once there is one."""
         self._repo: Any = None
@@ -82,8 +88,7 @@ class GitSource(CopySource):
             except StorageError as exc:
                 policy.failed(exc)
         repo = self._repo
-        commit = repo[repo.head()]
-        tree = repo[commit.tree]
+        root = tree = self._tree_of(repo)
         if self._directory:
             try:
                 mode, sha = tree.lookup_path(repo.__getitem__, self._directory.encode())
@@ -93,12 +98,9 @@ class GitSource(CopySource):
                 raise NotFound(self.shown, f"{self._directory!r} is not a directory")
             tree = repo[sha]
         found = False
-        for path, mode, sha in _walk(repo, tree, ""):
-            kind = mode & 0o170000
-            if kind == 0o160000:
+        for path, mode, sha in self._walk(root, tree, "", self._directory, 0):
+            if mode & _KIND == 0o160000:
                 raise StorageError(f"{self.shown}: {path!r} is a submodule; name its repository")
-            if kind == 0o120000:
-                raise UnsafePath(self.shown, path, "a symbolic link in a git tree")
             blob = repo[sha]
             size = blob.raw_length()
             if size < 1024 and blob.data.startswith(_POINTER):
@@ -113,6 +115,50 @@ class GitSource(CopySource):
             )
         if not found:
             raise NotFound(self.shown, "the tree is empty")
+
+    def _tree_of(self, repo: Any) -> Any:
+        """The tree of what was cloned, which an annotated tag only points to."""
+        try:
+            found = repo[repo.head()]
+        except KeyError:
+            raise NotFound(self.shown, "the repository is empty") from None
+        while found.type_name == b"tag":
+            found = repo[found.object[1]]
+        if found.type_name != b"commit":
+            raise NotFound(self.shown, f"{self._ref!r} is no commit, branch or tag")
+        return repo[found.tree]
+
+    def _walk(
+        self, root: Any, tree: Any, prefix: str, where: str, links: int
+    ) -> Iterator[tuple[str, int, bytes]]:
+        """(path, mode, object name) of all files below `tree`, which is `where` in the repository.
+        Symbolic links are followed inside it, as in a local directory."""
+        repo = self._repo
+        for entry in tree.items():
+            name = entry.path.decode("utf-8", "surrogateescape")
+            path, place = prefix + name, f"{where}/{name}".lstrip("/")
+            mode, sha, passed = entry.mode, entry.sha, links
+            while mode & _KIND == 0o120000:
+                passed += 1
+                target = repo[sha].data.decode("utf-8", "surrogateescape")
+                place = normpath(f"{dirname(place)}/{target}".lstrip("/"))
+                if target.startswith("/") or place.split("/")[0] == ".." or passed > MAX_LINKS:
+                    raise UnsafePath(self.shown, path, f"a symbolic link to {target!r}")
+                try:
+                    mode, sha = (
+                        (0o40000, root.id)
+                        if place == "."
+                        else root.lookup_path(repo.__getitem__, place.encode())
+                    )
+                except (KeyError, ValueError):
+                    cause = f"{path!r} is a symbolic link to {target!r}, which is not there"
+                    raise NotFound(self.shown, cause) from None
+            if passed > links and f"{where}/".startswith(f"{place}/".removeprefix("./")):
+                raise UnsafePath(self.shown, path, "a symbolic link to its own parent")
+            if mode & _KIND == 0o40000:
+                yield from self._walk(root, repo[sha], f"{path}/", place, passed)
+            else:
+                yield path, mode, sha
 
     def copy(self, item: Item, target: Path) -> None:
         """From the clone; concurrent callers each read their own object."""
@@ -200,12 +246,3 @@ class GitSource(CopySource):
         transport.fetch(path, repo, determine_wants=lambda refs, depth=None: [wanted], depth=1)
         repo.refs[b"HEAD"] = wanted
         return repo
-
-
-def _walk(repo: Any, tree: Any, prefix: str) -> Iterator[tuple[str, int, bytes]]:
-    for entry in tree.items():
-        path = prefix + entry.path.decode("utf-8", "surrogateescape")
-        if entry.mode == 0o40000:
-            yield from _walk(repo, repo[entry.sha], f"{path}/")
-        else:
-            yield path, entry.mode, entry.sha

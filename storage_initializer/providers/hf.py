@@ -15,11 +15,12 @@ from urllib.parse import quote, urljoin
 from storage_initializer.context import Context, refusal
 from storage_initializer.errors import AccessDenied, InvalidUri, NotFound, StorageError
 from storage_initializer.items import Item
-from storage_initializer.providers.redirected import Located
+from storage_initializer.providers.redirected import REDIRECTS, Located
 from storage_initializer.uri import Uri
 from storage_initializer.wire import Tls
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
+MAX_REDIRECTS = 5
 
 
 def connect(uri: Uri, context: Context) -> "HubSource":
@@ -56,7 +57,8 @@ class HubSource(Located):
     def items(self) -> Iterator[Item]:
         repo = quote(self._repo)
         revision = quote(self._revision, safe="")
-        about: Any = self._json(f"{self._endpoint}/api/models/{repo}/revision/{revision}")
+        url = f"{self._endpoint}/api/models/{repo}/revision/{revision}"
+        about = _json(self._ask(url)[2])
         commit = str(about.get("sha", "")) if isinstance(about, dict) else ""
         if not re.fullmatch(r"[0-9a-f]{40,64}", commit):
             raise StorageError(f"{self.shown}: the hub names no commit for {self._revision!r}")
@@ -64,8 +66,7 @@ class HubSource(Located):
         url = f"{self._endpoint}/api/models/{repo}/tree/{commit}{below}?recursive=true"
         found = False
         while url:
-            make = functools.partial(self.to, url)
-            _, headers, body = self._context.ask(make, explain=self._explain)
+            url, headers, body = self._ask(url)
             for entry in _entries(body, self.shown):
                 if entry.get("type") == "file":
                     found = True
@@ -74,8 +75,19 @@ class HubSource(Located):
         if not found:
             raise NotFound(self.shown, "the repository has no file there")
 
-    def _json(self, url: str) -> Any:
-        return self._context.ask_json(lambda: self.to(url), explain=self._explain)
+    def _ask(self, url: str) -> tuple[str, Mapping[str, str], bytes]:
+        """(final URL, headers, body); a renamed repository answers with a redirect."""
+        for _ in range(MAX_REDIRECTS):
+            make = functools.partial(self.to, url)
+            ok = (200, *REDIRECTS)
+            status, headers, body = self._context.ask(make, ok=ok, explain=self._explain)
+            if status == 200:
+                return url, headers, body
+            target = urljoin(url, headers.get("location", ""))
+            if not target.startswith(("https://", url.partition("//")[0] + "//")):
+                raise StorageError(f"{self.shown}: the hub leads to a plain http address; refused")
+            url = target
+        raise StorageError(f"{self.shown}: more than {MAX_REDIRECTS} redirects")
 
     def _item(self, entry: Mapping[str, Any], commit: str) -> Item:
         path = str(entry["path"])
@@ -114,13 +126,17 @@ class HubSource(Located):
         return refusal(where, status, headers, body)
 
 
-def _entries(body: bytes, where: str) -> list[dict[str, Any]]:
+def _json(body: bytes) -> Any:
     import json
 
     try:
-        data = json.loads(body)
+        return json.loads(body)
     except ValueError:
-        data = None
+        return None
+
+
+def _entries(body: bytes, where: str) -> list[dict[str, Any]]:
+    data = _json(body)
     if not isinstance(data, list) or not all(isinstance(entry, dict) for entry in data):
         raise StorageError(f"{where}: the hub's file list is not what its API promises")
     return data

@@ -2,8 +2,8 @@
 
 A first request for one byte tells the size, the validator (ETag or Last-Modified), whether ranges
 work, and where redirects lead. Headers for a host come from KServe's `<host>-headers` variable
-(JSON), userinfo in the URL becomes Basic authorization; both go to that host only, never along a
-redirect to another one.
+(JSON), userinfo in the URL becomes Basic authorization; both go to that host and port only, never
+along a redirect to another one.
 """
 
 import base64
@@ -37,7 +37,11 @@ class HttpFile(HttpSource):
         self.shown = uri.shown
         self._uri = uri
         self._context = context
-        self._headers = host_headers(context.environ, urlsplit(uri.text).hostname or "")
+        self._home = _server(uri.text)
+        self._basic = Request.to(uri.text, where=uri.shown).headers
+        self._headers: dict[str, dict[str, str]] = {}
+        """By host: KServe's variable may exist for the one a redirect leads to, too."""
+        self._headers_for(self._home[0])
         self._tls = Tls()
         self._url = uri.text.partition("#")[0]
         self._location: str | None = None
@@ -112,9 +116,17 @@ class HttpFile(HttpSource):
 
     def _to(self, url: str) -> Request:
         request = Request.to(url, where=self.shown, tls=self._tls)
-        if urlsplit(url).netloc == urlsplit(self._url).netloc:
-            request.headers.update(self._headers)
+        server = _server(url)
+        if server == self._home:
+            request.headers.update(self._basic)
+        if server == self._home or server[0] != self._home[0]:  # not for its other ports
+            request.headers.update(self._headers_for(server[0]))
         return request
+
+    def _headers_for(self, host: str) -> dict[str, str]:
+        if host not in self._headers:
+            self._headers[host] = host_headers(self._context.environ, host)
+        return self._headers[host]
 
     def request(self, item: Item, start: int, stop: int | None) -> Request:
         request = self._to(self._location or self._url)
@@ -148,17 +160,31 @@ class HttpFile(HttpSource):
 def host_headers(environ: Mapping[str, str], host: str) -> dict[str, str]:
     """KServe's convention: `<host>-headers` holds a JSON object (or `Name: value` lines)."""
     text = environ.get(f"{host}-headers", "").strip()
-    if not text:
-        return {}
     try:
         if text.startswith("{"):
-            data = json.loads(text)
-            return {str(name): str(value) for name, value in data.items()}
-        pairs = (line.split(":", 1) for line in text.splitlines() if line.strip())
-        return {name.strip(): value.strip() for name, value in pairs}
+            pairs = [(str(name), str(value)) for name, value in json.loads(text).items()]
+        else:
+            lines = (line.split(":", 1) for line in text.splitlines() if line.strip())
+            pairs = [(name, value) for name, value in lines]
+        headers = {name.strip(): value.strip() for name, value in pairs}
+        if not all(
+            re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) and re.fullmatch(r"[ -~\t]*", value)
+            for name, value in headers.items()
+        ):
+            raise ValueError
     except ValueError:
         problem = f"{host}-headers: expected a JSON object of header names and values"
         raise InvalidSettings([problem]) from None
+    return headers
+
+
+def _server(url: str) -> tuple[str, int]:
+    """Host and port, the same for http and https on their usual ports (an upgrade keeps faith)."""
+    parts = urlsplit(url)
+    port = parts.port
+    if port is None or (parts.scheme, port) == ("http", 80):
+        port = 443
+    return parts.hostname or "", port
 
 
 def header_checks(headers: Mapping[str, str]) -> dict[str, str]:
@@ -203,13 +229,27 @@ def _name(url: str, headers: Mapping[str, str]) -> str:
     name = basename(unquote(parts.path).rstrip("/"))
     if "." in name:
         return name
-    disposition = headers.get("content-disposition", "")
-    if found := re.search(r'filename="?([^";]+)"?', disposition):
-        return basename(found[1].strip())
+    if given := _disposition(headers.get("content-disposition", "")):
+        return given
     for _, value in parse_qsl(parts.query):
         if re.fullmatch(r"[\w.-]+\.(tar|tar\.gz|tgz|zip|mar|bin|onnx|pt|pth|joblib|pkl)", value):
             return value
     return name
+
+
+def _disposition(text: str) -> str:
+    """The file name a server gives (RFC 6266: the encoded form goes first), without directories."""
+    if found := re.search(r"filename\*\s*=\s*([\w-]+)'[^']*'([^;\s]+)", text, re.IGNORECASE):
+        try:
+            name = unquote(found[2], found[1], "strict")
+        except (LookupError, UnicodeError):
+            name = ""
+        if name:
+            return basename(name.replace("\\", "/"))
+    if found := re.search(r'filename\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s]+))', text, re.IGNORECASE):
+        name = re.sub(r'\\(["\\])', r"\1", found[1]) if found[1] is not None else found[2]
+        return basename(name.replace("\\", "/").strip())
+    return ""
 
 
 __all__ = ["HttpFile", "connect", "header_checks", "host_headers"]

@@ -80,6 +80,8 @@ class RegistrySource(Located, FinishingSource):
         self._reference = found["digest"] or found["tag"] or "latest"
         scheme = "http" if insecure else "https"
         host = "registry-1.docker.io" if uri.authority == "docker.io" else uri.authority
+        if uri.authority == "docker.io" and "/" not in self._name:
+            self._name = f"library/{self._name}"
         self._base = f"{scheme}://{host}/v2/{self._name}"
         self._basic = docker_credentials(env, uri.authority)
         self._token = ""
@@ -102,7 +104,7 @@ class RegistrySource(Located, FinishingSource):
         layers = manifest.get("layers")
         if not isinstance(layers, list) or not layers:
             raise NotFound(self.shown, "the manifest has no layers")
-        titles = [layer.get("annotations", {}).get(_TITLE) for layer in layers]
+        titles = [(layer.get("annotations") or {}).get(_TITLE) for layer in layers]
         image = not any(titles)
         if image:
             oci_layers.check_media_types(self.shown, layers)
@@ -160,15 +162,17 @@ class RegistrySource(Located, FinishingSource):
     def _for_this_machine(self, manifests: list[dict[str, Any]]) -> str:
         machine = _ARCHITECTURES.get(platform.machine(), platform.machine())
         for entry in manifests:
-            wanted = entry.get("platform", {})
+            wanted = entry.get("platform") or {}
             if wanted.get("architecture") == machine and wanted.get("os", "linux") == "linux":
                 return str(entry["digest"])
-        offered = sorted({str(e.get("platform", {}).get("architecture")) for e in manifests})
+        offered = sorted({str((e.get("platform") or {}).get("architecture")) for e in manifests})
         raise NotFound(self.shown, f"no image for {machine}, only for {', '.join(offered)}")
 
     def _explain_control(
         self, status: int, headers: Mapping[str, str], body: bytes
     ) -> StorageError:
+        if status == 401 and self._token:  # asked one after the other: the token is a new one
+            return self._denied(self.shown, status)
         return self.refused(self.shown, status, headers, body)
 
     def refused(
@@ -180,15 +184,18 @@ class RegistrySource(Located, FinishingSource):
                 self._token = self._new_token(challenge)
             return Relocated(where, "a token was needed")
         if status in (401, 403):
-            advice = (
-                "the registry refuses these credentials"
-                if self._basic
-                else "mount a docker config.json and name it in KSERVE_OCI_DOCKER_CONFIG"
-            )
-            return AccessDenied(where, str(status), advice)
+            return self._denied(where, status)
         if status == 404:
             return NotFound(where, f"no {self._name}:{self._reference} at {self._registry}")
         return refusal(where, status, headers, body)
+
+    def _denied(self, where: str, status: int) -> AccessDenied:
+        advice = (
+            "the registry refuses these credentials"
+            if self._basic
+            else "mount a docker config.json and name it in KSERVE_OCI_DOCKER_CONFIG"
+        )
+        return AccessDenied(where, str(status), advice)
 
     def _new_token(self, challenge: str) -> str:
         """Token authentication as the distribution specification describes it."""

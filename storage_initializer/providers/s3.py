@@ -38,6 +38,7 @@ _MULTIPART = r"[0-9a-f]{32}-(\d+)"
 _COMPOSITE = r"([A-Za-z0-9+/]{6}==)-(\d+)"
 _USUAL_PARTS_MIB = (8, 5, 16, 50, 64, 32, 10, 100)
 """boto3 and the aws tools, rclone, s5cmd and others, most frequent first."""
+_REGION = r"[a-z]{2}(?:-[a-z]+)+-\d"
 _DNS_BUCKET = r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]"
 _CHECKSUMS = {
     "x-amz-checksum-crc64nvme": "crc64nvme",
@@ -84,6 +85,8 @@ class S3Settings(Record):
 
     endpoint: str
     """Base URL of a server that is not AWS; empty means AWS."""
+    amazon: bool
+    """Whether it is AWS, whose roles count there."""
     region: str
     virtual: bool
     """Bucket in the host name; AWS always where the name allows it."""
@@ -104,11 +107,16 @@ class S3Settings(Record):
         if endpoint and urlsplit(endpoint).scheme not in ("http", "https"):
             reader.problems.append(f"AWS_ENDPOINT_URL={endpoint!r}: expected http(s)://HOST[:PORT]")
         region = environ.get("AWS_DEFAULT_REGION") or environ.get("AWS_REGION") or ""
-        if (urlsplit(endpoint).hostname or "").endswith(".amazonaws.com"):
-            endpoint = ""  # KServe's examples name AWS itself here
+        host = urlsplit(endpoint).hostname or ""
+        amazon = host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+        if amazon and not region and (found := re.search(rf"[.-]({_REGION})\.", host)):
+            region = found[1]
+        if re.fullmatch(rf"s3([.-]{_REGION})?\.amazonaws\.com(\.cn)?", host):
+            endpoint = ""  # AWS itself; others of its hosts (VPC, FIPS, dual stack) are meant
         ca_file = environ.get("AWS_CA_BUNDLE", "")
         settings = cls(
             endpoint=endpoint.rstrip("/"),
+            amazon=amazon or not endpoint,
             region=region,
             virtual=reader.flag("S3_USER_VIRTUAL_BUCKET", False),
             accelerate=reader.flag("S3_USE_ACCELERATE", False),
@@ -116,7 +124,7 @@ class S3Settings(Record):
             requester_pays=reader.flag("S3_REQUESTER_PAYS", False),
             tls=Tls(verify=reader.flag("S3_VERIFY_SSL", True), ca_file=ca_file),
         )
-        if ca_file:
+        if ca_file and settings.tls.verify:
             import os
 
             if not os.path.exists(ca_file):
@@ -136,7 +144,7 @@ class S3Source(HttpSource):
     def __init__(self, uri: Uri, context: Context) -> None:
         self.shown = uri.shown
         self._context = context
-        self._bucket, self._key = uri.authority, uri.path
+        self._bucket, self._key = uri.authority, uri.path.lstrip("/")  # s3://bucket//path, too
         self._sha256 = uri.sha256
         self._settings = settings = S3Settings.from_env(context.environ)
         region = settings.region
@@ -144,7 +152,7 @@ class S3Source(HttpSource):
             self._credentials: s3_credentials.Resolve = lambda: None
         else:
             self._credentials, profile_region = s3_credentials.resolver(
-                context.environ, own_endpoint=bool(settings.endpoint)
+                context.environ, own_endpoint=not settings.amazon
             )
             region = region or profile_region
         self._redirects = 0
@@ -184,8 +192,6 @@ class S3Source(HttpSource):
                 self.filtered = False
                 yield exact
                 return
-        elif key.strip("/") == "" and key:
-            key = ""
         prefix = key if not key or key.endswith("/") else key + "/"
         self.filtered = True
         found = False
@@ -235,7 +241,7 @@ class S3Source(HttpSource):
             _, _, body = self._context.ask(make, explain=self._explain)
             page = Page.parse(body, self.shown)
             for key, size, etag in page.objects:
-                relative = key.removeprefix(prefix)
+                relative = key.removeprefix(prefix).lstrip("/")
                 if not relative or (key.endswith("/") and size):
                     continue
                 yield Item(

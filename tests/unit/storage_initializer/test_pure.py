@@ -1,7 +1,9 @@
 """URIs, settings, checksums, signatures, retries: no sockets, no sleep."""
 
+import base64
 import hashlib
 import hmac
+import json
 import random
 import zlib
 from pathlib import Path
@@ -10,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage_initializer import digest, parts, retry, sha256, uri
+from storage_initializer import destinations, digest, parts, redaction, retry, sha256, uri
 from storage_initializer.errors import (
     Corrupt,
+    DestinationError,
     InvalidSettings,
     InvalidUri,
     Relocated,
@@ -275,12 +278,25 @@ def test_signatures_equal_botocores(key: str, query: dict[str, str], token: str)
         ({"S3_ENDPOINT": "minio:9000", "S3_USE_HTTPS": "0"}, ("http://minio:9000", True)),
         ({"S3_ENDPOINT": "minio:9000"}, ("https://minio:9000", True)),
         ({"AWS_ENDPOINT_URL": "https://s3.amazonaws.com"}, ("", True)),
+        ({"AWS_ENDPOINT_URL": "https://s3.eu-west-1.amazonaws.com/"}, ("", True)),
+        (
+            {"AWS_ENDPOINT_URL": "https://b.vpce-1a.s3.eu-west-1.vpce.amazonaws.com"},
+            ("https://b.vpce-1a.s3.eu-west-1.vpce.amazonaws.com", True),
+        ),
+        (
+            {"AWS_ENDPOINT_URL": "https://s3-fips.us-gov-west-1.amazonaws.com"},
+            ("https://s3-fips.us-gov-west-1.amazonaws.com", True),
+        ),
+        ({"S3_VERIFY_SSL": "0", "AWS_CA_BUNDLE": "/nowhere"}, ("", False)),
         ({"AWS_ENDPOINT_URL": "http://m", "S3_VERIFY_SSL": "0"}, ("http://m", False)),
     ],
 )
 def test_s3_settings(environ: dict[str, str], expected: tuple[str, bool]) -> None:
     settings = s3.S3Settings.from_env(environ)
     assert (settings.endpoint, settings.tls.verify) == expected
+    if "west-1" in environ.get("AWS_ENDPOINT_URL", ""):
+        assert settings.amazon
+        assert settings.region in ("eu-west-1", "us-gov-west-1")
 
 
 def test_a_listing_is_parsed_whatever_its_keys() -> None:
@@ -467,3 +483,75 @@ def test_runs_cover_what_is_missing(
 def test_a_checksum_that_is_no_base64_fits_nothing() -> None:
     assert s3._hex("3q2+7w==") == "deadbeef"
     assert s3._hex("!") == "!"
+
+
+@pytest.mark.parametrize(
+    ("environ", "source"),
+    [
+        ({"AWS_SECRET_ACCESS_KEY": "hidden/one"}, "s3://b/m"),
+        ({"HF_TOKEN": "hidden/one"}, "hf://a/b"),
+        ({"example.com-headers": '{"Authorization": "Token hidden/one"}'}, "https://example.com/m"),
+        ({"HEADERS": "X-Key: hidden/one\nX-B: b"}, "webhdfs://n:1/m"),
+        (
+            {"AZURE_STORAGE_CONNECTION_STRING": "AccountName=a;AccountKey=hidden/one;"},
+            "azure://a/c",
+        ),
+        ({"https_proxy": "http://u:hidden%2Fone@proxy:80"}, "s3://b/m"),
+        ({}, "https://u:hidden%2Fone@example.com/m"),
+        ({}, "https://hidden%2Fone@example.com/m"),
+        ({}, "https://example.com/m?sig=hidden%2Fone"),
+        ({"GIT_USERNAME": "u", "GIT_PASSWORD": "hidden/one"}, "https://example.com/m.git"),
+    ],
+)
+def test_every_secret_is_known_in_every_form(environ: dict[str, str], source: str) -> None:
+    secrets = redaction.secrets_of(environ, [source])
+    plain = base64.b64encode(b"hidden/one").decode()
+    text = f"a hidden/one b hidden%2Fone c {plain} d Basic dTpoaWRkZW4vb25l e"
+    assert redaction.scrub(text, secrets) == "a … b … c … d Basic … e"
+
+
+def test_names_and_short_values_are_left_readable() -> None:
+    environ = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_WEB_IDENTITY_TOKEN_FILE": "/var/token",
+               "AWS_SECRET_ACCESS_KEY": "abc"}  # fmt: skip
+    text = "AKIDEXAMPLE /var/token abcdef"
+    assert redaction.scrub(text, redaction.secrets_of(environ, ["s3://b/k"])) == text
+
+
+@pytest.mark.parametrize("name", ["a?b.bin", "a#b.bin", "a%b.bin"])
+def test_file_uris_take_names_as_they_are(name: str) -> None:
+    assert uri.parse(f"file:///models/{name}").path == f"/models/{name}"
+    assert uri.parse("file:///m%20x").path == "/m x"
+
+
+def test_a_pattern_that_is_a_directory_means_what_is_in_it() -> None:
+    chosen = Filter(("1/",), ("1/old/",))
+    wanted = ["1/a", "1/b/c", "1/old/a", "2/a", "1"]
+    assert [path for path in wanted if chosen.wants(path)] == ["1/a", "1/b/c"]
+
+
+def test_the_storage_spec_needs_a_bucket_for_its_placeholder_only(tmp_path: Path) -> None:
+    settings = Settings.from_env({"STORAGE_CONFIG": '{"type": "s3", "access_key_id": "a"}'})
+    assert settings.environ["AWS_ACCESS_KEY_ID"] == "a"
+    with pytest.raises(InvalidUri, match="needs `bucket`"):
+        destinations.plan([("<scheme-placeholder>://m", tmp_path / "m")], settings)
+
+
+def test_hdfs_headers_and_keys_of_a_storage_spec() -> None:
+    spec = {"type": "webhdfs", "HEADERS": {"a": "b"}, "TLS_SKIP_VERIFY": True}
+    settings = Settings.from_env({"STORAGE_CONFIG": json.dumps(spec)})
+    assert settings.environ["HEADERS"] == '{"a": "b"}'
+    with pytest.raises(InvalidSettings, match="TLS_KEY: expected base64"):
+        Settings.from_env({"STORAGE_CONFIG": '{"type": "hdfs", "TLS_KEY": "not base64!"}'})
+
+
+def test_kserves_webhook_may_name_the_directory_of_another_bundle(tmp_path: Path) -> None:
+    environ = {"CA_BUNDLE_CONFIGMAP_NAME": "c", "CA_BUNDLE_VOLUME_MOUNT_POINT": str(tmp_path)}
+    with pytest.raises(InvalidSettings, match=r"cabundle\.crt"):
+        Settings.from_env(environ)
+    assert Settings.from_env({**environ, "AWS_CA_BUNDLE": "/x/s3.crt"}).ca_bundle == ""
+
+
+def test_a_destination_below_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DestinationError, match=r"/file is a file"):
+        destinations.plan([("s3://b/m", tmp_path / "file" / "a" / "b")], Settings())

@@ -7,14 +7,15 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 import storage_initializer
 from functions.wire import container
-from storage_initializer import fetching, library_logs, logs, publish, staging
-from storage_initializer.errors import NotFound, StorageError, from_os_error
+from storage_initializer import cli, fetching, library_logs, logs, publish, staging
+from storage_initializer.errors import NoSpace, NotFound, StorageError, from_os_error
 from storage_initializer.progress import Progress, Reporter, bar, human
 from storage_initializer.settings import Settings
 
@@ -101,6 +102,59 @@ def test_the_library_fetches_and_reports(tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         storage_initializer.fetch(str(tmp_path / "nothing"), tmp_path / "n", QUIET)
     assert issubclass(NotFound, storage_initializer.StorageError)
+
+
+def test_threads_of_a_server_may_fetch_at_once(tmp_path: Path) -> None:
+    """Into one directory and into several; each with settings of its own, sources as paths."""
+    source = tmp_path / "src"
+    source.mkdir()
+    for number in range(20):
+        (source / f"{number}.bin").write_bytes(bytes([number]) * 1000)
+    wanted = Settings.from_env(
+        {"STORAGE_ALLOW_PATTERNS": "1*.bin", "STORAGE_PROGRESS_SECONDS": "0"}
+    )
+
+    def one(number: int) -> str:
+        dest = tmp_path / ("shared" if number % 2 else f"own-{number}")
+        return storage_initializer.fetch(source, dest, QUIET if number % 2 else wanted).outcome
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(one, range(8)))
+    assert outcomes[0::2] == ["fetched"] * 4
+    assert sorted(outcomes[1::2]) == ["complete"] * 3 + ["fetched"]
+    assert len(list((tmp_path / "shared").glob("*.bin"))) == 20
+    assert len(list((tmp_path / "own-0").glob("*.bin"))) == 11
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_destinations_of_one_volume_share_its_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each alone would fit; together they are refused before a byte is copied. Links need none."""
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "model.bin").write_bytes(bytes(600))
+    room = os.statvfs_result((1, 1, 1000, 1000, 1000, 0, 0, 0, 0, 255))
+    monkeypatch.setattr(fetching.os, "statvfs", lambda _: room)
+    pairs = [(tmp_path / "src", tmp_path / "a"), (tmp_path / "src", tmp_path / "b")]
+    fetching.fetch_all(pairs[:1], QUIET)
+    with pytest.raises(NoSpace, match="1,200 are needed"):
+        fetching.fetch_all([(pairs[0][0], tmp_path / name) for name in ("c", "d")], QUIET)
+    linked = Settings.from_env({"STORAGE_LOCAL_MODE": "hardlink", "STORAGE_PROGRESS_SECONDS": "0"})
+    fetching.fetch_all([(pairs[0][0], tmp_path / name) for name in ("e", "f")], linked)
+
+
+def test_a_fault_of_ours_is_told_to_the_pod_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "termination-log"
+    log.touch()
+    monkeypatch.setenv("STORAGE_TERMINATION_LOG", str(log))
+    monkeypatch.setattr(cli, "run", lambda *_: 1 // 0)
+    monkeypatch.setattr(logs, "_sink", None)
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    assert cli.main(["/a", "/b"]) == 1
+    assert log.read_text().startswith("unexpected ZeroDivisionError")
+    assert "Traceback" in capsys.readouterr().err
 
 
 def test_importing_the_package_imports_nothing() -> None:
