@@ -2,8 +2,8 @@
 
 No container engine is needed: a venv with the libraries of `EXTRAS` from the pins, botocore pruned,
 our folder copied, everything byte-compiled. What is measured is then what a pod runs (a checkout
-with an editable install has an import hook and perhaps no byte code), and its size is the image's
-share on top of the Python base. Prune and extras are read from the Dockerfile and pyproject.toml.
+may have no byte code), and its size is the image's share on top of the Python base. Prune and
+extras are read from the Dockerfile and pyproject.toml.
 """
 
 import hashlib
