@@ -19,7 +19,10 @@ def main(argv: list[str]) -> int:
 
 if __name__ == "__main__":
     gc.set_threshold(100_000)
-    code = main(sys.argv[1:])
+    try:
+        code = main(sys.argv[1:])
+    except KeyboardInterrupt:  # before there was anything to stop, or a second one
+        code = 1
     for stream in (sys.stdout, sys.stderr):  # None where it was closed before the start
         if stream is not None:
             with contextlib.suppress(OSError, ValueError):

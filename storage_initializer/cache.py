@@ -48,6 +48,7 @@ class NodeCache:
         self._max_bytes = max_bytes
         self._control = control
         self.hits = 0
+        self._told = False
         for name in ("blobs", "index", "locks", "used"):
             (self._root / name).mkdir(parents=True, exist_ok=True)
 
@@ -60,21 +61,29 @@ class NodeCache:
     def lock(self, key: str, patience_s: float) -> int:
         """Hold the item's lock, waiting while another process fetches it; release by `os.close`.
 
-        -1 when `patience_s` passed without the lock: then fetch without it. No deadlock: the thread
-        that holds a lock next works on that very item's parts, which are first in its queue.
+        -1 when `patience_s` passed without the lock, or when the cache has no place for locks:
+        then fetch without it. No deadlock: the thread that holds a lock next works on that very
+        item's parts, which are first in its queue.
         """
-        fd = os.open(self._root / "locks" / key, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fd = os.open(self._root / "locks" / key, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as exc:  # read-only, somebody else's, without inodes
+            self._tell("cannot lock", exc)
+            return -1
         ends = time.monotonic() + patience_s
         try:
             while True:
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     return fd
-                except OSError:
+                except BlockingIOError:
                     if time.monotonic() > ends:
                         break
                     self._control.check("waiting for another initializer on this node")
                     time.sleep(WAIT_POLL_S)
+                except OSError as exc:  # a file system without locks
+                    self._tell("cannot lock", exc)
+                    break
         except BaseException:
             os.close(fd)
             raise
@@ -103,12 +112,13 @@ class NodeCache:
             self._place(blob, target)
             if target.stat().st_size != entry["size"]:
                 return None
-            self._touch(blob.name)
         except OSError as exc:
             logger.warning("node cache: cannot use %s: %s", blob.name[:12], exc)
             with contextlib.suppress(FileNotFoundError):
                 target.unlink()
             return None
+        with contextlib.suppress(OSError):  # a read-only cache is as good
+            self._touch(blob.name)
         self.hits += 1
         return f"sha256:{entry['digest']}"
 
@@ -138,7 +148,13 @@ class NodeCache:
         try:
             self._put(key, path, found)
         except OSError as exc:
-            logger.warning("node cache: cannot keep %s: %s", path.name, exc.strerror or exc)
+            self._tell(f"cannot keep {path.name}", exc)
+
+    def _tell(self, what: str, exc: OSError) -> None:
+        """Once: the next thousand files have the same to say."""
+        if not self._told:
+            self._told = True
+            logger.warning("node cache: %s: %s", what, exc.strerror or exc)
 
     def _put(self, key: str, path: Path, found: str) -> None:
         size = path.stat().st_size

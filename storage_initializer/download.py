@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -170,9 +171,9 @@ class Engine:
             self._closing = True
             self._wakeup.notify_all()
         # One that is inside a library which does not come back must not hold the failure up.
-        patience_s = STOP_PATIENCE_S if self.control.stopped.is_set() else None
+        ends = time.monotonic() + STOP_PATIENCE_S if self.control.stopped.is_set() else None
         for thread in self._threads:
-            thread.join(patience_s)
+            thread.join(None if ends is None else max(0.0, ends - time.monotonic()))
 
     # -- files -------------------------------------------------------------------------------------
 
@@ -210,7 +211,9 @@ class Engine:
         if not isinstance(source, HttpSource):
             raise TypeError(f"{type(source).__name__} is neither an HttpSource nor a CopySource")
         size = item.size
-        if item.ranges and size is not None and size > self._split_from(item):
+        # Ranges of what has neither a version nor a checksum could be of two versions.
+        provable = item.version or item.checks
+        if item.ranges and provable and size is not None and size > self._split_from(item):
             parts.start(self, file, source, size)
         else:
             self.whole(file, source)
@@ -260,14 +263,16 @@ class Engine:
         file.fd = os.open(file.path, flags, 0o644)
         try:
             stream = Stream(file, self.settings)
+            reached = 0
             while True:
-                before = stream.position
                 try:
                     self._read_stream(stream, file, source)
                     break
                 except StorageError as exc:
                     self.check_limits(file)
-                    policy.failed(exc, progressed=stream.position > before)
+                    # From the start again and no further than before is no progress.
+                    policy.failed(exc, progressed=stream.position > reached)
+                    reached = max(reached, stream.position)
                     if not (file.item.ranges and file.item.version):
                         self.progress.add(-stream.position)
                         stream.restart()
@@ -329,12 +334,19 @@ class Engine:
             raise refusal(source, file.item, status, headers, body)
         return response
 
-    def pump(self, response: Response, write: Callable[[memoryview], None], file: File) -> None:
+    def pump(
+        self,
+        response: Response,
+        write: Callable[[memoryview], None],
+        file: File,
+        wanted: int = sys.maxsize,
+    ) -> None:
+        """The body, or its first `wanted` bytes: a server may send more than it was asked for."""
         buffer = self._buffer()
         settings = self.settings
-        while True:
+        while wanted:
             try:
-                count = response.read_into(buffer)
+                count = response.read_into(buffer[:wanted])
             except ShortBody as exc:
                 if exc.got:
                     write(buffer[: exc.got])
@@ -342,6 +354,7 @@ class Engine:
                 raise
             if not count:
                 return
+            wanted -= count
             write(buffer[:count])
             self.progress.add(count)
             if settings.file_timeout_s or settings.deadline_s:

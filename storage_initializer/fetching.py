@@ -249,6 +249,7 @@ class Fetch:
             except Changed as exc:
                 if attempt == CHANGED_ATTEMPTS:
                     raise
+                staging.reused = True
                 logger.warning("listing again: %s", self._said(exc))
         raise AssertionError("unreachable")
 
@@ -332,16 +333,19 @@ class Fetch:
     def _fill(
         self, destination: Destination, sources: list[Source], staging: Staging, identity: str
     ) -> Report:
-        old = publish.read_marker(destination.path)
+        old = publish.replaced_marker(staging)
         published = {record.path: record for record in old.files} if old else {}
         work = Batch()
         items: dict[str, Item] = {}
         kept: list[FileRecord] = []
-        needed = 0
+        total = needed = 0
         for source, item in self._items(sources):
             items[item.path] = item
             size = item.size or 0
             self._progress.expect(1, size)
+            # A link takes no room.
+            linked = self._settings.local_mode != "copy" and getattr(source, "local", False)
+            total += 0 if linked else size
             if item.path.endswith("/"):
                 staging.target(item.path + "x")
                 self._progress.skip(0)
@@ -349,14 +353,18 @@ class Fetch:
                 self._progress.skip(size)
                 kept.append(record)
             else:
-                if not (self._settings.local_mode != "copy" and getattr(source, "local", False)):
-                    needed += size  # a link takes no room
-                self._check_space(destination, needed)
+                if not linked:
+                    needed += max(0, size - staging.reclaim(item.path))
+                self._check_space(destination, total, needed)
                 work.add()
                 self._engine.submit(source, item, staging, work)
         self._listed()
         records = [*kept, *work.wait(self._control)]
         self._conflicts(records)
+        if staging.reused:
+            staging.prune(
+                {record.path for record in records}, [path for path in items if path[-1] == "/"]
+            )
         tree, files = staging.tree, records
         links: dict[str, str] = {}
         for source in sources:
@@ -413,9 +421,10 @@ class Fetch:
             return known
         return None
 
-    def _check_space(self, destination: Destination, needed: int) -> None:
+    def _check_space(self, destination: Destination, total: int, needed: int) -> None:
+        """`total` bytes are wanted altogether, `needed` of them are not on the volume yet."""
         limit = self._settings.max_bytes
-        if limit and needed > limit:
+        if limit and total > limit:
             raise LimitExceeded(
                 f"{', '.join(destination.shown)}: more than {limit:,} bytes", "STORAGE_MAX_BYTES"
             )

@@ -200,7 +200,7 @@ def _read(
                 file.where,
                 f"asked for {run.stop - run.position} bytes, the answer has {response.length}",
             )
-        engine.pump(response, write, file)
+        engine.pump(response, write, file, run.stop - run.position)
         if run.position < run.stop:
             raise TransferFailed(file.where, f"range ended {run.stop - run.position} bytes early")
     except BaseException:
@@ -218,7 +218,7 @@ def _start_again(engine: Engine, file: File, source: HttpSource) -> None:
     whole = File(file.source, file.item.but(ranges=False), file.staging, file.receiver)
     whole.path, whole.began = file.path, file.began
     whole.key, whole.lock_fd, file.lock_fd = file.key, file.lock_fd, -1
-    engine.whole(whole, source)
+    engine.put(engine.whole, whole, source, front=True)  # a task of its own: it may end in Changed
 
 
 def _finish(engine: Engine, file: File, source: HttpSource, size: int) -> None:

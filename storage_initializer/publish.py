@@ -6,8 +6,9 @@ A destination without it, or whose files do not match it, is incomplete, whateve
 *Whole*: the staging directory is a sibling; the tree gets its marker and is renamed over the
 absent or empty destination: one atomic step, so even a reader that knows nothing of markers sees
 nothing or everything. *Entry by entry*: a mount point cannot be renamed; the marker (if any) is
-removed first, then each top-level entry is renamed into place, then the marker is written. A kill
-in between leaves no marker, and the next run finds the moved files by their records.
+moved to the staging first, then each top-level entry is renamed into place, then the marker is
+written. A kill in between leaves no marker; the next run finds the moved files by their records,
+and by the old marker what must go.
 """
 
 from __future__ import annotations
@@ -51,8 +52,17 @@ class Marker(Record):
 
 def read_marker(dest: Path) -> Marker | None:
     """The marker of `dest`; None when there is none or it cannot be understood."""
+    return _read(dest / MARKER_NAME)
+
+
+def replaced_marker(staging: Staging) -> Marker | None:
+    """The marker of the tree to replace, also when a run was killed while it replaced it."""
+    return read_marker(staging.dest) or _read(staging.replaced)
+
+
+def _read(path: Path) -> Marker | None:
     try:
-        data: Any = json.loads((dest / MARKER_NAME).read_bytes())
+        data: Any = json.loads(path.read_bytes())
         if data["format"] != FORMAT:
             return None
         return Marker(
@@ -156,8 +166,8 @@ def _rename_whole(tree: Path, dest: Path) -> bool:
 def _publish_entries(staging: Staging, tree: Path, marker: Marker, old: Marker | None) -> None:
     dest = staging.dest
     dest.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        (dest / MARKER_NAME).unlink()
+    with contextlib.suppress(FileNotFoundError):  # kept: a killed run knows what to remove by it
+        os.replace(dest / MARKER_NAME, staging.replaced)
     _merge(tree, dest)
     if old is not None:
         wanted = {record.path for record in marker.files} | set(marker.links)
@@ -260,6 +270,7 @@ __all__ = [
     "publish",
     "read_marker",
     "remove_files",
+    "replaced_marker",
     "sync_filesystem",
     "writable",
     "write_marker",

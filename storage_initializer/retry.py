@@ -80,6 +80,7 @@ class Control:
         return self._open_at - time.monotonic()
 
     def slow_down(self, wait_s: float) -> None:
+        wait_s = min(wait_s, RETRY_AFTER_MAX_S)
         self._open_at = max(self._open_at, time.monotonic() + wait_s)
 
     def sleep(self, seconds: float) -> None:
@@ -126,7 +127,7 @@ class Retry:
                 max(1, self._fruitless)
             )  # `Retry-After: 0` is no invitation to hammer
             asked = max(own, error.wait_s or 0.0)
-            control.slow_down(min(asked, RETRY_AFTER_MAX_S))
+            control.slow_down(asked)
             control.gate()
         elif not progressed:
             control.sleep(self._delay(self._fruitless))

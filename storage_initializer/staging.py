@@ -5,6 +5,7 @@ Layout, on the same file system as the destination so that publishing is renamin
     STAGING/lock       flock: one initializer at a time works on a destination
     STAGING/journal    append-only JSON lines: finished files, finished parts of big files
     STAGING/tree/      the files, at their final relative paths
+    STAGING/replaced   the marker of the tree that is being replaced (entry by entry)
 
 STAGING is a hidden sibling of the destination when that can be renamed as a whole, else a hidden
 directory inside it (mount points). A line is written after the bytes it vouches for, with one
@@ -19,18 +20,23 @@ import contextlib
 import fcntl
 import json
 import os
+import stat
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from .errors import DestinationError, from_os_error
 from .items import STAGING_NAME
+from .logs import Log
 from .records import Record
 from .retry import Control
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+logger = Log(__name__)
 
 FORMAT = 1
 LOCK_POLL_S = 0.1
@@ -71,6 +77,9 @@ class Staging:
         self.inside = inside
         """Whether `root` lies inside the destination (renames of entries, not of the whole)."""
         self.tree = root / "tree"
+        self.replaced = root / "replaced"
+        self.reused = False
+        """Whether the tree may hold what another run, or another listing, has put there."""
         self.files: dict[str, FileRecord] = {}
         self._parts: dict[str, tuple[str, int, int, dict[int, int]]] = {}
         self._made: set[str] = set()
@@ -96,6 +105,7 @@ class Staging:
         return staging
 
     def _acquire(self, control: Control) -> None:
+        told = False
         while True:
             self.root.mkdir(parents=True, exist_ok=True)
             try:
@@ -104,11 +114,18 @@ class Staging:
                 continue  # the last holder is just removing it
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 os.close(fd)
-                control.check(f"another initializer is at work in {self.root}")
+                state = f"another initializer is at work in {self.root}"
+                if not told:
+                    logger.info("waiting: %s", state)
+                told = True
+                control.check(state)
                 time.sleep(LOCK_POLL_S)
                 continue
+            except OSError:  # a file system without locks: it would be waited for in vain
+                os.close(fd)
+                raise
             with contextlib.suppress(FileNotFoundError):
                 if os.stat(self.root / "lock").st_ino == os.fstat(fd).st_ino:
                     self._lock_fd = fd
@@ -119,9 +136,13 @@ class Staging:
         """Read the journal; start afresh when it is about something else."""
         header = {"format": FORMAT, "identity": identity, "boot": boot_id()}
         lines = self._journal_lines()
-        if not lines or lines[0] != header:
-            self._clear()
+        if not lines or lines[0] != header or not self._learn(lines[1:]):
+            self._clear({"lock", "replaced"})
+            self.files.clear()
+            self._parts.clear()
+            self._worth_keeping = False
             lines = []
+        self.reused = bool(lines)
         self.tree.mkdir(exist_ok=True)
         self._journal_fd = os.open(
             self.root / "journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
@@ -130,20 +151,27 @@ class Staging:
             self._append(header)
         else:
             self._append({})  # ends a torn last line
-        for line in lines[1:]:
-            if "file" in line:
-                record = FileRecord(*line["file"])
-                self.files[record.path] = record
-            elif "part" in line:
-                path, version, size, part_bytes, index, crc = line["part"]
-                known = self._parts.get(path)
-                if known is None or known[:3] != (version, size, part_bytes):
-                    known = self._parts[path] = (version, size, part_bytes, {})
-                known[3][index] = crc
-                self._worth_keeping = True
-            elif "forget" in line:
-                self.files.pop(line["forget"], None)
-                self._parts.pop(line["forget"], None)
+
+    def _learn(self, lines: list[dict[str, Any]]) -> bool:
+        """What the journal tells; False when it is none of ours: then nothing of it is believed."""
+        try:
+            for line in lines:
+                if "file" in line:
+                    record = FileRecord(*line["file"])
+                    self.files[record.path] = record
+                elif "part" in line:
+                    path, version, size, part_bytes, index, crc = line["part"]
+                    known = self._parts.get(path)
+                    if known is None or known[:3] != (version, size, part_bytes):
+                        known = self._parts[path] = (version, size, part_bytes, {})
+                    known[3][int(index)] = int(crc)
+                    self._worth_keeping = True
+                elif "forget" in line:
+                    self.files.pop(line["forget"], None)
+                    self._parts.pop(line["forget"], None)
+        except (TypeError, ValueError):
+            return False
+        return True
 
     def _journal_lines(self) -> list[dict[str, Any]]:
         try:
@@ -158,9 +186,9 @@ class Staging:
                     lines.append(line)
         return lines
 
-    def _clear(self) -> None:
+    def _clear(self, kept: Collection[str]) -> None:
         for entry in self.root.iterdir():
-            if entry.name == "lock":
+            if entry.name in kept:
                 continue
             if entry.is_dir() and not entry.is_symlink():
                 remove_tree(entry)
@@ -170,7 +198,8 @@ class Staging:
     def _append(self, line: dict[str, Any]) -> None:
         data = b"\n" if not line else json.dumps(line, separators=(",", ":")).encode() + b"\n"
         with self._write_lock:
-            os.write(self._journal_fd, data)
+            while data:  # a volume that is about to be full takes a part of it, then refuses
+                data = data[os.write(self._journal_fd, data) :]
 
     def target(self, path: str) -> Path:
         """Where `path` is staged; its parent directories exist afterwards."""
@@ -184,6 +213,42 @@ class Staging:
                 ) from exc
             self._made.add(parent)
         return self.tree / path
+
+    def reclaim(self, path: str) -> int:
+        """Bytes of the volume that an earlier attempt at this file occupies, to be overwritten.
+
+        What is linked from elsewhere (a blob of the node cache) is removed, never written through.
+        """
+        if not self.reused:
+            return 0
+        place = self.tree / path
+        try:
+            status = place.lstat()
+            if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+                return status.st_blocks * 512
+            if not stat.S_ISDIR(status.st_mode):
+                place.unlink()
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        return 0
+
+    def prune(self, files: Collection[str], directories: Collection[str]) -> None:
+        """Remove from the tree what is not wanted (any more): objects that the source had when an
+        earlier run or listing staged them, unfinished files, directories without a file."""
+        wanted = {directory.rstrip("/") for directory in directories}
+        for path in [*files, *wanted]:
+            while path := os.path.dirname(path):
+                wanted.add(path)
+        for directory, folders, names in os.walk(self.tree, topdown=False):
+            below = os.path.relpath(directory, self.tree)
+            for name in [*names, *folders]:
+                path = name if below == "." else f"{below}/{name}"
+                here = os.path.join(directory, name)
+                if os.path.isdir(here) and not os.path.islink(here):
+                    if path not in wanted:
+                        os.rmdir(here)
+                elif path not in files:
+                    os.unlink(here)
 
     def record(self, record: FileRecord) -> None:
         self.files[record.path] = record
@@ -210,20 +275,19 @@ class Staging:
         self._append({"part": [path, version, size, part_bytes, index, crc]})
 
     def remove(self) -> None:
-        """After publication: nothing of the staging stays."""
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                self.tree.rmdir()
-            for name in ("journal", "lock"):
-                (self.root / name).unlink()
+        """After publication: nothing of the staging stays. The lock goes last, and with it the
+        right to remove anything: from then on the directory may be another initializer's."""
+        with contextlib.suppress(OSError):
+            self._clear({"lock"})
+        with contextlib.suppress(OSError):
+            (self.root / "lock").unlink()
             self.root.rmdir()
-        except OSError:  # directories are left, or something unforeseen
-            remove_tree(self.root, ignore_errors=True)
         self.close()
 
     def leave(self) -> None:
         """After a failure: what was achieved stays for a later run; nothing leaves nothing."""
-        if self._lock_fd >= 0 and not self.files and not self._worth_keeping:
+        nothing = not (self.files or self._worth_keeping or self.replaced.exists())
+        if self._lock_fd >= 0 and nothing:
             self.remove()
         self.close()
 

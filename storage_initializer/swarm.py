@@ -232,7 +232,7 @@ class Swarm:
 
     def _open(self, request: Request) -> None:
         conn = None
-        with contextlib.suppress(StorageError, OSError):
+        with contextlib.suppress(Exception):  # the threads meet it too, and know what to say
             conn = self._client.connect(request)
             conn.sock.setblocking(False)
         self._opened.append(((*request.origin, request.tls), conn))

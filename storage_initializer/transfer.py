@@ -137,6 +137,7 @@ class Stream:
         self._mode = settings.verify
         self._limit = settings.max_bytes or sys.maxsize
         """Known sizes were judged while listing; a body without a length is judged as it comes."""
+        self._size = sys.maxsize if file.item.size is None else file.item.size
         self.position = 0
         self.check: tuple[str, str] | None = None
         self._hasher: digest.Hasher = digest.Crc32()
@@ -154,6 +155,8 @@ class Stream:
         self._hasher = hasher
 
     def write(self, data: memoryview) -> None:
+        if self.position + len(data) > self._size:  # at once: it might never end
+            raise Changed(self._file.where)
         self._hasher.update(data)
         write_all(self._file.fd, data, self.position)
         self.position += len(data)
@@ -218,6 +221,6 @@ def total_length(response: Response, start: int, where: str) -> int | None:
     unit, _, rest = text.partition(" ")
     span, _, total = rest.partition("/")
     first = span.partition("-")[0]
-    if unit != "bytes" or not first.isdigit() or int(first) != start:
+    if unit != "bytes" or not first.isdecimal() or int(first) != start:
         raise TransferFailed(where, f"asked from byte {start}, got Content-Range {text!r}")
-    return int(total) if total.isdigit() else None
+    return int(total) if total.isdecimal() else None

@@ -158,6 +158,7 @@ class Connection:
 
     def read_head(self) -> bytes:
         """Bytes of a response head, without the empty line. Raises Stale on a kept connection."""
+        ends = 0.0
         while True:
             at = self._buffer.find(b"\r\n\r\n", self._start, self._end)
             if at >= 0:
@@ -181,9 +182,18 @@ class Connection:
                     raise Stale
                 raise TransferFailed(self.where, "connection closed before an answer")
             self._end += count
+            ends = self._patience(ends)
+
+    def _patience(self, ends: float) -> float:
+        """Every single byte in time is not enough: what has begun must be whole soon."""
+        now = time.monotonic()
+        if ends and now > ends:
+            raise Stalled(self.where, f"no whole answer within {self.client.stall_s:g} s")
+        return ends or now + self.client.stall_s
 
     def read_line(self) -> bytes:
         """One CRLF-ended line of chunked framing."""
+        ends = 0.0
         while True:
             at = self._buffer.find(b"\r\n", self._start, self._end)
             if at >= 0:
@@ -197,6 +207,7 @@ class Connection:
             if count == 0:
                 raise TransferFailed(self.where, "connection closed inside a chunked body")
             self._end += count
+            ends = self._patience(ends)
 
     def _compact(self) -> None:
         if self._start:
@@ -232,10 +243,14 @@ class Connection:
                 break
             have += got
             if have < len(view):
-                spent = time.monotonic() - began
-                if spent > self.client.stall_s and have < spent * self.client.min_speed:
-                    raise Stalled(self.where, f"only {have} bytes in {spent:.0f} s")
+                self.hold_to_speed(have, began)
         return have
+
+    def hold_to_speed(self, have: int, began: float) -> None:
+        """Raises Stalled when `have` bytes since `began` are too few."""
+        spent = time.monotonic() - began
+        if spent > self.client.stall_s and have < spent * self.client.min_speed:
+            raise Stalled(self.where, f"only {have} bytes in {spent:.0f} s")
 
     def _receive(self, view: memoryview, *, wait_all: bool) -> int:
         try:
@@ -325,31 +340,34 @@ class Response:
         return got
 
     def _read_chunked(self, view: memoryview) -> int:
-        done = 0
-        while done < len(view):
-            if not self._left:
-                if self._left is None:
-                    break
-                line = self._conn.read_line().split(b";")[0].strip()
-                try:
-                    self._left = int(line, 16)
-                except ValueError:
-                    raise TransferFailed(self._conn.where, f"bad chunk size {line!r}") from None
-                if self._left == 0:
-                    while self._conn.read_line():
-                        pass
-                    self._left = None
-                    break
-            want = min(len(view) - done, self._left)
-            got = self._conn.read_into(view[done : done + want])
-            if got < want:
-                cause = self._conn.trouble or "chunked body ended early"
-                raise ShortBody(self._conn.where, cause, done + got)
-            done += got
-            self._left -= got
-            if self._left == 0 and self._conn.read_line():
-                raise TransferFailed(self._conn.where, "chunk longer than announced")
+        done, began, where = 0, time.monotonic(), self._conn.where
+        try:
+            while done < len(view) and self._next_chunk():
+                want = min(len(view) - done, self._left or 0)
+                got = self._conn.read_into(view[done : done + want])
+                done += got
+                if got < want:
+                    raise TransferFailed(where, self._conn.trouble or "chunked body ended early")
+                self._left = (self._left or 0) - got
+                if not self._left and self._conn.read_line():
+                    raise TransferFailed(where, "chunk longer than announced")
+                self._conn.hold_to_speed(done, began)
+        except TransferFailed as exc:  # no byte that came is lost, whatever ended the body
+            raise ShortBody(where, str(exc).removeprefix(f"{where}: "), done) from exc
         return done
+
+    def _next_chunk(self) -> bool:
+        """Whether bytes of a chunk are to come: the one begun, or the next one's."""
+        if self._left == 0:
+            line = self._conn.read_line().split(b";")[0].strip()
+            if not line or line.strip(b"0123456789abcdefABCDEF"):
+                raise TransferFailed(self._conn.where, f"bad chunk size {line!r}")
+            self._left = int(line, 16)
+            if self._left == 0:
+                while self._conn.read_line():
+                    pass
+                self._left = None
+        return self._left is not None
 
     def read(self, limit: int = 8 << 20) -> bytes:
         """The whole body, refused beyond `limit` bytes; the connection goes back or is closed."""

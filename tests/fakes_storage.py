@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
+
 MARKER = ".turnout-storage.json"
 
 
@@ -46,6 +48,19 @@ def tree(directory: Path) -> dict[str, bytes]:
         for path in directory.rglob("*")
         if path.is_file() and path.name != MARKER
     }
+
+
+@contextlib.contextmanager
+def small_volume(place: Path) -> Iterator[Path]:
+    """A real mount point with 8 MB: it cannot be renamed, and it can be full."""
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
+        pytest.skip("mounting a tmpfs needs root; the file-size-limit test covers the rest")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=False)
 
 
 @dataclass

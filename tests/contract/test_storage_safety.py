@@ -26,6 +26,7 @@ from tests.fakes_storage import (
     environment,
     faulty_server,
     initialize,
+    small_volume,
     tree,
 )
 
@@ -56,16 +57,8 @@ def make_source(directory: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def tmpfs(tmp_path: Path) -> Iterator[Path]:
-    """A real mount point with 8 MB: it cannot be renamed, and it can be full."""
-    place = tmp_path / "mount"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
-        pytest.skip("mounting a tmpfs needs root; the file-size-limit test covers the rest")
-    try:
+    with small_volume(tmp_path / "mount") as place:
         yield place
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=False)
 
 
 @pytest.mark.timeout(120 + 10 * KILL_RUNS)
