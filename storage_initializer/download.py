@@ -138,7 +138,8 @@ class Engine:
             except Changed as exc:
                 self._abandon(args[0], exc)
             except OSError as exc:
-                self.fail(from_os_error(exc, ""))
+                places = [str(arg.staging.dest) for arg in args if isinstance(arg, File)]
+                self.fail(from_os_error(exc, "".join(places[:1])))
             except BaseException as exc:  # this thread owns the task; the error is raised in wait
                 self.fail(exc)
 

@@ -314,7 +314,7 @@ def choose_root(dest: Path) -> tuple[Path, bool]:
         parent = parent.parent
     try:
         if dest.exists():
-            if any(dest.iterdir()) or os.path.ismount(dest):
+            if any(dest.iterdir()) or _is_mount(dest):
                 return inside, True
             if dest.stat().st_dev != parent.stat().st_dev:
                 return inside, True
@@ -323,3 +323,18 @@ def choose_root(dest: Path) -> tuple[Path, bool]:
     except OSError:
         return inside, True
     return sibling, False
+
+
+def _is_mount(directory: Path) -> bool:
+    """`os.path.ismount` sees no bind mount of the same file system (a subPath in its own volume),
+    which can be renamed, or renamed into, as little as any other."""
+    if os.path.ismount(directory):
+        return True
+    try:
+        mounts = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    except OSError:
+        return False
+    name = os.fsencode(directory)
+    for byte in (b"\\", b" ", b"\t", b"\n"):  # as the kernel writes them
+        name = name.replace(byte, b"\\%03o" % byte[0])
+    return any(line.split(b" ")[4:5] == [name] for line in mounts)

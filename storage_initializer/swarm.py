@@ -331,7 +331,10 @@ class Swarm:
         if check and found != check[1]:
             self._engine.put(self._engine.damaged, file, check, found)
         else:
-            self._write(file, body)
+            try:
+                self._write(file, body)
+            except OSError as exc:
+                raise from_os_error(exc, str(file.staging.dest)) from exc
             self._engine.progress.add(len(body))
             self._engine.finish(file, f"{name}:{found}")
         self._flying.discard(line)

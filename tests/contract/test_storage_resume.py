@@ -286,3 +286,18 @@ def test_a_hard_link_of_an_earlier_run_is_not_written_through(
     fetch(uri, tmp_path / "m", environ)
     assert tree(tmp_path / "m") == {"model.bin": other}
     assert blob.read_bytes() == DATA
+
+
+def test_a_bind_mount_of_its_own_file_system_is_a_mount_point(tmp_path: Path, tmpfs: Path) -> None:
+    """It can be renamed as little as any other, but `ismount` does not see it."""
+    volume, dest = tmpfs / "sub path", tmpfs / "my models"
+    volume.mkdir()
+    dest.mkdir()
+    (tmp_path / "model.bin").write_bytes(b"model")
+    subprocess.run(["mount", "--bind", str(volume), str(dest)], check=True)
+    try:
+        fetch(str(tmp_path / "model.bin"), dest, settings())
+        assert tree(volume) == {"model.bin": b"model"}
+    finally:
+        subprocess.run(["umount", str(dest)], check=True)
+    assert sorted(path.name for path in tmpfs.iterdir()) == ["my models", "sub path"]

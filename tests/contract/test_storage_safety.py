@@ -186,7 +186,7 @@ def test_a_file_size_limit_is_a_clean_failure(tmp_path: Path) -> None:
         limited = ("prlimit", "--fsize=1000000")
         done = initialize(f"{server.url}/model.bin", tmp_path / "m", prefix=limited)
     assert done.returncode == 1
-    assert "is full" in done.stderr
+    assert f"the file system of {tmp_path / 'm'} is full" in done.stderr
     assert not (tmp_path / "m").exists()
 
 
