@@ -57,7 +57,7 @@ class Client:
                 raise TransferFailed(request.where, "aborted")
             if conn is None:
                 conn = self.connect(request)
-            conn.where = request.where
+            conn.where, conn.ends_at = request.where, 0.0
             try:
                 conn.send(self.head(request))
                 head = conn.read_head()

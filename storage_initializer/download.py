@@ -333,6 +333,8 @@ class Engine:
             headers = response.headers
             body = response.read(1 << 20)
             raise refusal(source, file.item, status, headers, body)
+        if limit_s := self.settings.file_timeout_s:  # a buffer that fills slowly must not hide it
+            response.end_at(file.began + limit_s)
         return response
 
     def pump(

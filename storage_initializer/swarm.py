@@ -390,6 +390,8 @@ class Swarm:
             return
         self._checked_at = now
         for line in list(self._flying):
+            if line.file is not None:
+                self._engine.check_limits(line.file)
             slow = line.end < (now - line.began) * self._client.min_speed
             if now - line.moved > limit or (now - line.began > limit and slow):
                 self._lost(line)

@@ -149,6 +149,8 @@ class Connection:
         self.where = ""
         self.key: tuple[str, str, int, Tls] | None = None
         self._broken: StorageError | None = None
+        self.ends_at = 0.0
+        """When reading the body is to be given up, however it comes; 0: never."""
 
     def send(self, data: bytes) -> None:
         try:
@@ -247,8 +249,11 @@ class Connection:
         return have
 
     def hold_to_speed(self, have: int, began: float) -> None:
-        """Raises Stalled when `have` bytes since `began` are too few."""
-        spent = time.monotonic() - began
+        """Raises Stalled when `have` bytes since `began` are too few, or the time is up."""
+        now = time.monotonic()
+        spent = now - began
+        if self.ends_at and now > self.ends_at:
+            raise Stalled(self.where, "the time is up")
         if spent > self.client.stall_s and have < spent * self.client.min_speed:
             raise Stalled(self.where, f"only {have} bytes in {spent:.0f} s")
 
@@ -322,6 +327,10 @@ class Response:
         else:
             self.keep = False  # the end of the connection is the end of the body
         self._left = self.length if not self.chunked else 0
+
+    def end_at(self, when: float) -> None:
+        """Let reading raise Stalled from `when` on (monotonic seconds)."""
+        self._conn.ends_at = when
 
     def read_into(self, view: memoryview) -> int:
         """Fill `view` as far as the body reaches; 0 at its end. A short body raises."""

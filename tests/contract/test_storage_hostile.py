@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from storage_initializer import fetch
-from storage_initializer.errors import Changed, TransferFailed
+from storage_initializer.errors import Changed, LimitExceeded, TransferFailed
 from storage_initializer.settings import Settings
 from tests.fakes_storage import tree
 
@@ -307,3 +307,22 @@ def test_a_byte_now_and_then_counts_as_a_stall(
         )
     assert len(server.ranges) < 30
     assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("size", [1000, len(DATA)], ids=["small", "big"])
+def test_a_file_that_only_drips_in_has_its_time_limit(
+    serve: Callable[[Behave], RawServer], tmp_path: Path, size: int
+) -> None:
+    """No speed is asked for, and no buffer is ever full: the limit must hold all the same."""
+
+    def behave(number: int, wanted: str, say: Say) -> bool:
+        say(server.head("200 OK", f"Content-Length: {size}"))
+        while not server.pause(0.05):
+            say(b"x")
+        return False
+
+    server = serve(behave)
+    server.data = DATA[:size]
+    extra = {"STORAGE_MIN_SPEED": "0", "STORAGE_FILE_TIMEOUT_SECONDS": "0.5"}
+    with pytest.raises(LimitExceeded, match="STORAGE_FILE_TIMEOUT_SECONDS"):
+        fetch(server.url, tmp_path / "m", settings(STORAGE_STALL_SECONDS="0.4", **extra))
