@@ -89,4 +89,5 @@ def run(argv: list[str], settings: Settings) -> int:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # the end is under way, within seconds: once is enough
     raise KeyboardInterrupt
