@@ -126,8 +126,10 @@ class Swarm:
     def close(self) -> None:
         self._closing = True
         self.ring()
-        if self._thread is not None:
-            self._thread.join()
+        with self._lock:  # one that `add` is just starting cannot be waited for yet
+            thread = self._thread
+        if thread is not None:
+            thread.join()
         self._selector.close()
         self._bell.close()
         self._ringer.close()
