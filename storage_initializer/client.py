@@ -9,7 +9,7 @@ import threading
 from collections.abc import Mapping
 from urllib.parse import SplitResult, urlsplit
 
-from .errors import InvalidUri, Stalled, StorageError, TransferFailed, Untrusted
+from .errors import InvalidSettings, InvalidUri, Stalled, StorageError, TransferFailed, Untrusted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -238,7 +238,11 @@ class Client:
 
         context = ssl.create_default_context()
         for ca_file in filter(None, (self._ca_file, tls.ca_file)):
-            context.load_verify_locations(ca_file)
+            try:
+                context.load_verify_locations(ca_file)
+            except OSError as exc:  # ssl's errors are some, too
+                problem = f"{ca_file}: expected a PEM file of certificates ({exc})"
+                raise InvalidSettings([problem]) from exc
         if not tls.verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from . import digest
-from .errors import StorageError, from_os_error
+from .errors import DestinationError, StorageError, from_os_error
 from .items import MARKER_NAME, RESERVED
 from .records import NOTHING, Record
 from .staging import FileRecord, Staging, boot_id, remove_tree
@@ -166,6 +166,7 @@ def _rename_whole(tree: Path, dest: Path) -> bool:
 def _publish_entries(staging: Staging, tree: Path, marker: Marker, old: Marker | None) -> None:
     dest = staging.dest
     dest.mkdir(parents=True, exist_ok=True)
+    _spare_directories(dest, marker, old)
     with contextlib.suppress(FileNotFoundError):  # kept: a killed run knows what to remove by it
         os.replace(dest / MARKER_NAME, staging.replaced)
     _merge(tree, dest)
@@ -179,6 +180,22 @@ def _publish_entries(staging: Staging, tree: Path, marker: Marker, old: Marker |
     if marker.synced:
         _sync_directory(dest)
     staging.remove()
+
+
+def _spare_directories(dest: Path, marker: Marker, old: Marker | None) -> None:
+    """A file of ours takes the place of a directory only if nothing in that is somebody else's."""
+    ours = {record.path for record in old.files} | set(old.links) if old else set()
+    for path in (*(record.path for record in marker.files), *marker.links):
+        place = dest / path
+        if not place.is_dir() or place.is_symlink():
+            continue
+        for directory, folders, names in os.walk(place):
+            links = [name for name in folders if os.path.islink(os.path.join(directory, name))]
+            for name in (*names, *links):
+                found = os.path.relpath(os.path.join(directory, name), dest)
+                if found not in ours:
+                    cause = f"{path} is to be a file, but a directory with {found} is there"
+                    raise DestinationError(str(dest), f"{cause}; remove it")
 
 
 def _merge(source: Path, target: Path) -> None:
@@ -256,8 +273,6 @@ def _sync_directory(directory: Path) -> None:
 def check_destination(dest: Path) -> None:
     """A file in the place of the destination is an error with a name."""
     if dest.exists() and not dest.is_dir():
-        from .errors import DestinationError
-
         raise DestinationError(str(dest), "is a file; name a directory")
 
 

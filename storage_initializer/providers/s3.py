@@ -185,7 +185,7 @@ class S3Source(HttpSource):
     # -- listing -----------------------------------------------------------------------------------
 
     def items(self) -> Iterator[Item]:
-        key = self._key
+        key = re.sub("/+$", "/", self._key)
         if key and not key.endswith("/"):
             exact = self._head(key)
             if exact is not None:
@@ -241,6 +241,10 @@ class S3Source(HttpSource):
             _, _, body = self._context.ask(make, explain=self._explain)
             page = Page.parse(body, self.shown)
             for key, size, etag in page.objects:
+                if not key.startswith(prefix):
+                    raise StorageError(
+                        f"{self.shown}: the listing has {key!r}, not below {prefix!r}"
+                    )
                 relative = key.removeprefix(prefix).lstrip("/")
                 if not relative or (key.endswith("/") and size):
                     continue

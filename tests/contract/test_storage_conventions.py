@@ -108,6 +108,20 @@ def test_headers_that_cannot_be_sent_are_named_not_shown(given: str, tmp_path: P
     assert "r3t" not in done.stderr
 
 
+@pytest.mark.parametrize("name", ["AWS_CA_BUNDLE", "SSL_CERT_FILE"])
+def test_roots_that_are_none_are_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / "roots.pem").write_text("not a certificate")
+    with scripted(lambda *_: (200, {}, b"")) as server:
+        environ = {
+            name: str(tmp_path / "roots.pem"), "AWS_ACCESS_KEY_ID": "a",
+            "AWS_SECRET_ACCESS_KEY": "b",
+            "AWS_ENDPOINT_URL": server.url.replace("http:", "https:"),
+        }  # fmt: skip
+        done = initialize("s3://b/m", tmp_path / "m", environ=environ)
+    assert done.returncode == 2
+    assert "roots.pem: expected a PEM file" in message(done)
+
+
 # --- secrets with line breaks, answers nobody promised -------------------------------------------
 
 

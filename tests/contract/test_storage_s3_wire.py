@@ -84,6 +84,23 @@ def test_keys_cannot_leave_the_destination(tmp_path: Path, key: str) -> None:
     assert {path.name for path in tmp_path.iterdir()} <= {"d"}
 
 
+@pytest.mark.parametrize("path", ["m", "/m", "m/", "m//"])
+def test_slashes_too_many_do_not_matter(tmp_path: Path, path: str) -> None:
+    with scripted(bucket({"m/a/b": b"x", "m//c": b"y", "m-old/d": b"z"})) as server:
+        done = initialize(f"s3://bkt/{path}", tmp_path / "m", environ=environ(server))
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path / "m") == {"a/b": b"x", "c": b"y"}
+
+
+def test_a_listing_that_ignores_the_prefix_is_refused(tmp_path: Path) -> None:
+    with scripted(bucket({"other/a": b"x"})) as server:
+        good = server.answer
+        server.answer = lambda method, path, *rest: good(method, path.split("&prefix")[0], *rest)
+        done = initialize("s3://bkt/m/", tmp_path / "m", environ=environ(server))
+    assert done.returncode == 1
+    assert "not below 'm/'" in message(done)
+
+
 def test_a_file_and_a_directory_of_one_name_clash(tmp_path: Path) -> None:
     with scripted(bucket({"m/a": b"x", "m/a/b": b"y"})) as server:
         done = initialize("s3://bkt/m", tmp_path / "m", environ=environ(server))

@@ -143,6 +143,26 @@ def test_destinations_of_one_volume_share_its_room(
     fetching.fetch_all([(pairs[0][0], tmp_path / name) for name in ("e", "f")], linked)
 
 
+def test_a_directory_of_somebody_else_is_never_removed(tmp_path: Path) -> None:
+    """In the place of a file of the model; one that an earlier version of the model had may go."""
+    source, dest = tmp_path / "src", tmp_path / "m"
+    (source / "weights").mkdir(parents=True)
+    (source / "weights" / "old").write_bytes(b"old")
+    (dest / "more").mkdir(parents=True)
+    (dest / "more" / "precious").write_bytes(b"kept")
+    assert storage_initializer.fetch(source, dest, QUIET).outcome == "fetched"
+    (source / "weights" / "old").unlink()
+    (source / "weights").rmdir()
+    (source / "weights").write_bytes(b"new")
+    assert storage_initializer.fetch(source, dest, QUIET).outcome == "fetched"
+    assert (dest / "weights").read_bytes() == b"new"
+    (source / "more").write_bytes(b"clash")
+    with pytest.raises(StorageError, match="more/precious is there; remove it"):
+        storage_initializer.fetch(source, dest, QUIET)
+    assert (dest / "more" / "precious").read_bytes() == b"kept"
+    assert storage_initializer.is_complete(dest)
+
+
 def test_a_fault_of_ours_is_told_to_the_pod_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
