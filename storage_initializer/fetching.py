@@ -13,7 +13,7 @@ import importlib
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from . import digest, logs, publish, retry
@@ -25,26 +25,16 @@ from .errors import (
     Changed,
     DeadlineExceeded,
     DestinationError,
-    LimitExceeded,
-    NoSpace,
-    NotFound,
     StorageError,
     TransferFailed,
     from_os_error,
 )
-from .items import (
-    RESERVED,
-    Filter,
-    FinishingSource,
-    Item,
-    Source,
-    VerifiedSource,
-    is_archive,
-    safe_path,
-)
+from .items import FinishingSource, Item, Source, VerifiedSource, is_archive
+from .listing import wanted
 from .logs import Log
 from .progress import Progress, Reporter
 from .publish import Marker
+from .room import Room
 from .settings import Settings
 from .staging import FileRecord, Staging, boot_id
 from .transfer import Batch
@@ -112,10 +102,7 @@ class Fetch:
         self._listing = len(destinations)
         self._lock = threading.Lock()
         self._stagings: list[Staging] = []
-        self._needed: dict[Path, tuple[int, int]] = {}
-        """Destination → (its device, bytes it needs): several may share one volume."""
-        self._surely_free: dict[int, int] = {}
-        """Device → bytes for which there was room at the last look, with much to spare."""
+        self._room = Room(settings.max_bytes, self._progress)
 
     def run(self) -> list[Report]:
         try:
@@ -274,7 +261,10 @@ class Fetch:
     def _current(self, destination: Destination, sources: list[Source], marker: Marker) -> bool:
         try:
             with self._control.impatient(REVALIDATE_ATTEMPTS):
-                found = {item.path: (item.size, item.version) for _, item in self._items(sources)}
+                found = {
+                    item.path: (item.size, item.version)
+                    for _, item in wanted(sources, self._settings, self._control)
+                }
         except TransferFailed as exc:
             logger.warning(
                 "%s is complete and its source cannot be reached, keeping it: %s",
@@ -303,33 +293,6 @@ class Fetch:
 
     # -- filling -----------------------------------------------------------------------------------
 
-    def _items(self, sources: list[Source]) -> Iterable[tuple[Source, Item]]:
-        """Every wanted item of every source, with a safe and unique path."""
-        settings = self._settings
-        chosen = Filter(settings.allow_patterns, settings.ignore_patterns)
-        seen: set[str] = set()
-        for source in sources:
-            matched = 0
-            for item in _entries(source):
-                self._control.check("listing")
-                path = safe_path(source.shown, item.path)
-                if path.split("/")[0] in RESERVED:
-                    continue
-                if source.filtered and not chosen.wants(path):
-                    continue
-                matched += 1
-                if path in seen:
-                    raise StorageError(f"{source.shown}: two files are called {path!r}")
-                seen.add(path)
-                if len(seen) > settings.max_files:
-                    raise LimitExceeded(
-                        f"{source.shown}: more than {settings.max_files} files",
-                        "STORAGE_MAX_FILES",
-                    )
-                yield source, item if path == item.path else item.but(path=path)
-            if not matched:
-                raise NotFound(source.shown, "no file passes STORAGE_ALLOW/IGNORE_PATTERNS")
-
     def _fill(
         self, destination: Destination, sources: list[Source], staging: Staging, identity: str
     ) -> Report:
@@ -339,7 +302,7 @@ class Fetch:
         items: dict[str, Item] = {}
         kept: list[FileRecord] = []
         total = needed = 0
-        for source, item in self._items(sources):
+        for source, item in wanted(sources, self._settings, self._control):
             items[item.path] = item
             size = item.size or 0
             self._progress.expect(1, size)
@@ -355,7 +318,7 @@ class Fetch:
             else:
                 if not linked:
                     needed += max(0, size - staging.reclaim(item.path))
-                self._check_space(destination, total, needed)
+                self._room.check(destination, total, needed)
                 work.add()
                 self._engine.submit(source, item, staging, work)
         self._listed()
@@ -421,31 +384,6 @@ class Fetch:
             return known
         return None
 
-    def _check_space(self, destination: Destination, total: int, needed: int) -> None:
-        """`total` bytes are wanted altogether, `needed` of them are not on the volume yet."""
-        limit = self._settings.max_bytes
-        if limit and total > limit:
-            raise LimitExceeded(
-                f"{', '.join(destination.shown)}: more than {limit:,} bytes", "STORAGE_MAX_BYTES"
-            )
-        with self._lock:
-            place = destination.path
-            while place not in self._needed and not place.exists():
-                place = place.parent
-            known = self._needed.get(destination.path)
-            device = known[0] if known else place.stat().st_dev
-            self._needed[destination.path] = device, needed
-            total = sum(size for where, size in self._needed.values() if where == device)
-            if total < self._surely_free.get(device, 0):
-                return  # thousands of small files: not a question each
-            while not place.exists():
-                place = place.parent
-            status = os.statvfs(place)
-            free = status.f_bavail * status.f_frsize
-            if total - self._progress.bytes_done > free:
-                raise NoSpace(str(destination.path), total, free)
-            self._surely_free[device] = total + (free - total) // 8
-
     def _conflicts(self, records: list[FileRecord]) -> None:
         paths = {record.path for record in records}
         for path in paths:
@@ -474,23 +412,6 @@ class Fetch:
             retries=self._control.retries,
             cache_hits=self._cache.hits if self._cache else 0,
         )
-
-
-def _entries(source: Source) -> Iterator[Item]:
-    """The source's items. What a server says is input: an answer of a shape that its protocol does
-    not know is an error about the source, not a traceback."""
-    listing = source.items()
-    while True:
-        try:
-            item = next(listing, None)
-        except (LookupError, TypeError, ValueError, AttributeError) as exc:
-            cause = f"the answer is not what its protocol promises ({type(exc).__name__}: {exc})"
-            raise StorageError(f"{source.shown}: {cause}") from exc
-        if item is None:
-            return
-        if item.size is not None and item.size < 0:
-            raise StorageError(f"{source.shown}: {item.path!r} has a size of {item.size}")
-        yield item
 
 
 def scan(tree: Path) -> tuple[list[FileRecord], dict[str, str]]:

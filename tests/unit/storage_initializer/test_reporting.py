@@ -14,9 +14,11 @@ import pytest
 
 import storage_initializer
 from functions.wire import container
-from storage_initializer import cli, fetching, library_logs, logs, publish, staging
+from storage_initializer import cli, fetching, library_logs, logs, publish, room, staging
 from storage_initializer.errors import NoSpace, NotFound, StorageError, from_os_error
 from storage_initializer.progress import Progress, Reporter, bar, human
+from storage_initializer.providers import local
+from storage_initializer.providers.local import copy_file
 from storage_initializer.settings import Settings
 
 QUIET = Settings.from_env({"STORAGE_PROGRESS_SECONDS": "0"})
@@ -130,11 +132,23 @@ def test_threads_of_a_server_may_fetch_at_once(tmp_path: Path) -> None:
 def test_destinations_of_one_volume_share_its_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each alone would fit; together they are refused before a byte is copied. Links need none."""
+    """Each alone would fit; together they are refused. Links need none."""
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "model.bin").write_bytes(bytes(600))
-    room = os.statvfs_result((1, 1, 1000, 1000, 1000, 0, 0, 0, 0, 255))
-    monkeypatch.setattr(fetching.os, "statvfs", lambda _: room)
+
+    copied: list[int] = []
+
+    def copy(source: str, target: Path) -> None:
+        copy_file(source, target)
+        copied.append(600)
+
+    def statvfs(_: object) -> os.statvfs_result:
+        free = 1600 - sum(copied)  # the first fetch has 1600 and leaves 1000
+        return os.statvfs_result((1, 1, 1600, free, free, 0, 0, 0, 0, 255))
+
+    monkeypatch.setattr(local, "copy_file", copy)
+
+    monkeypatch.setattr(room.os, "statvfs", statvfs)
     pairs = [(tmp_path / "src", tmp_path / "a"), (tmp_path / "src", tmp_path / "b")]
     fetching.fetch_all(pairs[:1], QUIET)
     with pytest.raises(NoSpace, match="1,200 are needed"):
@@ -282,8 +296,6 @@ def test_local_copies_work_without_the_quick_ways(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     import os
-
-    from storage_initializer.providers import local
 
     def short(*_: object) -> int:
         return 0  # what virtual file systems answer
