@@ -95,9 +95,15 @@ class Limits(Record, frozen=False):
 
 
 def unpack_staged(
-    staging: Staging, dest: Path, record: FileRecord, settings: Settings, control: Control
+    staging: Staging,
+    dest: Path,
+    record: FileRecord,
+    settings: Settings,
+    control: Control,
+    where: str,
 ) -> tuple[Path, list[FileRecord], dict[str, str]]:
-    """Unpack the one staged archive; (tree to publish, its files, its symbolic links)."""
+    """Unpack the one staged archive, which came from `where`; (tree to publish, its files, its
+    symbolic links)."""
     archive = staging.tree / record.path
     if not archive.exists():  # published unchanged by an earlier run that did not unpack
         archive = dest / record.path
@@ -105,7 +111,11 @@ def unpack_staged(
     _remove(tree)
     tree.mkdir()
     limits = _limits(archive, staging.root, settings, control)
-    return (tree, *unpack(archive, tree, limits))
+    try:
+        return (tree, *unpack(archive, tree, limits))
+    except UnsafeArchive as exc:
+        exc.args = (f"{where}: {exc}",)
+        raise
 
 
 def unpack_gzipped(staging: Staging, path: str, settings: Settings, control: Control) -> str:
@@ -141,6 +151,19 @@ def _limits(archive: Path, volume: Path, settings: Settings, control: Control) -
     )
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """A hard link where the volume has them (network volumes may not), else a copy."""
+    import errno
+    import shutil
+
+    try:
+        os.link(source, target)
+    except OSError as exc:
+        if exc.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            raise
+        shutil.copy2(source, target)
+
+
 def _remove(tree: Path) -> None:
     import shutil
 
@@ -157,7 +180,8 @@ def unpack(archive: Path, tree: Path, limits: Limits) -> tuple[list[FileRecord],
             extraction.add(member, content)
         return extraction.finish()
     except DAMAGED as exc:
-        raise UnsafeArchive(limits.archive, f"damaged or not an archive: {exc}") from exc
+        cause = f"damaged or not an archive: {exc}; upload it again"
+        raise UnsafeArchive(limits.archive, cause) from exc
     except (NotImplementedError, RuntimeError) as exc:  # zipfile's words for "encrypted"
         raise UnsafeArchive(limits.archive, str(exc)) from exc
     except OSError as exc:
@@ -183,18 +207,23 @@ DAMAGED = (
 def _tar(archive: Path, name: str) -> Entries:
     with open_tar(archive) as tar:
         for info in tar:
-            member = Member(path=info.name, kind="file", size=info.size, source=info)
-            member.executable = bool(info.mode & 0o111)
-            if info.isdir():
-                member.kind = "directory"
-            elif info.issym():
-                member.kind, member.target = "symlink", info.linkname
-            elif info.islnk():
-                member.kind, member.target = "hardlink", info.linkname
-            elif not info.isreg():
-                raise UnsafeArchive(name, f"{info.name!r} is a device, pipe or unknown type")
-            yield member, tar.extractfile(info) if info.isreg() else None
+            yield tar_member(info, name), tar.extractfile(info) if info.isreg() else None
         yield REST, tar.fileobj
+
+
+def tar_member(info: tarfile.TarInfo, archive: str) -> Member:
+    """Raises UnsafeArchive for what is neither file, directory nor link."""
+    member = Member(path=info.name, kind="file", size=info.size, source=info)
+    member.executable = bool(info.mode & 0o111)
+    if info.isdir():
+        member.kind = "directory"
+    elif info.issym():
+        member.kind, member.target = "symlink", info.linkname
+    elif info.islnk():
+        member.kind, member.target = "hardlink", info.linkname
+    elif not info.isreg():
+        raise UnsafeArchive(archive, f"{info.name!r} is a device, pipe or unknown type")
+    return member
 
 
 REST = Member(path="", kind="rest")
@@ -354,7 +383,7 @@ class Extraction:
         destination = self._tree / path
         destination.parent.mkdir(parents=True, exist_ok=True)
         destination.unlink(missing_ok=True)
-        os.link(self._tree / inner, destination)
+        link_or_copy(self._tree / inner, destination)
         self._remember(path)
 
     def _write(self, path: str, content: Content, member: Member) -> None:

@@ -340,7 +340,12 @@ class Fetch:
             from . import archive
 
             tree, files, links = archive.unpack_staged(
-                staging, destination.path, records[0], self._settings, self._control
+                staging,
+                destination.path,
+                records[0],
+                self._settings,
+                self._control,
+                destination.shown[0],
             )
         marker = Marker(
             identity=identity,

@@ -30,7 +30,7 @@ from storage_initializer.errors import (
     Relocated,
     StorageError,
 )
-from storage_initializer.items import FinishingSource, Item
+from storage_initializer.items import FinishingSource, Item, safe_path
 from storage_initializer.providers import oci_layers
 from storage_initializer.providers.redirected import Located
 from storage_initializer.settings import parse_flag
@@ -46,6 +46,8 @@ _ACCEPT = ", ".join(
     )
 )
 _TITLE = "org.opencontainers.image.title"
+_UNPACK = "io.deis.oras.content.unpack"
+"""Marks what `oras push` made of a directory."""
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 _REFERENCE = re.compile(
     r"(?P<name>[a-z0-9]+(?:[._/-]+[a-z0-9]+)*)(?::(?P<tag>[\w][\w.-]{0,127}))?"
@@ -87,6 +89,7 @@ class RegistrySource(Located, FinishingSource):
         self._token = ""
         self._token_lock = threading.Lock()
         self._image: list[Item] = []
+        self._directories: list[str] = []
 
     def headers(self, url: str) -> dict[str, str]:
         if not url.startswith(self._base):
@@ -104,11 +107,12 @@ class RegistrySource(Located, FinishingSource):
         layers = manifest.get("layers")
         if not isinstance(layers, list) or not layers:
             raise NotFound(self.shown, "the manifest has no layers")
-        titles = [(layer.get("annotations") or {}).get(_TITLE) for layer in layers]
+        notes = [layer.get("annotations") or {} for layer in layers]
+        titles = [note.get(_TITLE) for note in notes]
         image = not any(titles)
         if image:
             oci_layers.check_media_types(self.shown, layers)
-        self._image = []
+        self._image, self._directories = [], []
         for number, (layer, title) in enumerate(zip(layers, titles, strict=True)):
             digest = str(layer["digest"])
             if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
@@ -124,18 +128,24 @@ class RegistrySource(Located, FinishingSource):
             )
             if image:
                 self._image.append(item)
+            elif notes[number].get(_UNPACK) == "true":
+                self._directories.append(safe_path(self.shown, item.path))
             yield item
 
     def finish(self, tree: Path) -> Path:
-        """Apply an image's layers and keep `/models`; an artifact is complete as it is."""
+        """Apply an image's layers and keep `/models`; of an artifact, directories are unpacked."""
+        settings, control = self._context.settings, self._context.control
+        if self._directories and settings.unpack:
+            packed = self._directories
+            return oci_layers.unpack_directories(self.shown, tree, packed, settings, control)
         if not self._image:
             return tree
         return oci_layers.apply(
             self.shown,
             tree,
             [tree / item.path for item in self._image],
-            self._context.settings,
-            self._context.control,
+            settings,
+            control,
         )
 
     def _manifest(self, reference: str) -> dict[str, Any]:

@@ -1,11 +1,19 @@
 """Image layers → the tree below `/models`: tar archives applied in order, with whiteouts."""
 
+import posixpath
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from storage_initializer.archive import DAMAGED, Extraction, Limits, Member, open_tar
+from storage_initializer.archive import (
+    DAMAGED,
+    Extraction,
+    Limits,
+    link_or_copy,
+    open_tar,
+    tar_member,
+)
 from storage_initializer.errors import NotFound, StorageError, UnsafeArchive
 from storage_initializer.retry import Control
 from storage_initializer.settings import Settings
@@ -35,14 +43,7 @@ def apply(
     out = tree.parent / "image"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
-    limits = Limits(
-        archive=where,
-        packed=max(1, sum(layer.stat().st_size for layer in layers)),
-        max_bytes=settings.unpack_max_bytes or shutil.disk_usage(tree).free,
-        max_files=settings.unpack_max_files,
-        max_ratio=settings.unpack_max_ratio,
-        control=control,
-    )
+    limits = _limits(where, layers, settings, control)
     extraction = Extraction(out, limits)
     for layer in layers:
         try:
@@ -52,6 +53,50 @@ def apply(
     if not extraction.wrote:
         raise NotFound(where, "the image has no file below /models")
     extraction.finish()
+    return out
+
+
+def _limits(where: str, packed: Sequence[Path], settings: Settings, control: Control) -> Limits:
+    return Limits(
+        archive=where,
+        packed=max(1, sum(path.stat().st_size for path in packed)),
+        max_bytes=settings.unpack_max_bytes or shutil.disk_usage(packed[0].parent).free,
+        max_files=settings.unpack_max_files,
+        max_ratio=settings.unpack_max_ratio,
+        control=control,
+    )
+
+
+def unpack_directories(
+    where: str, tree: Path, packed: Sequence[str], settings: Settings, control: Control
+) -> Path:
+    """What `oras push` made of directories (`packed`, tar archives below `tree`) as directories
+    again, beside the other files, in a tree of their own."""
+    out = tree.parent / "artifact"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    for file in tree.rglob("*"):
+        relative = file.relative_to(tree)
+        if file.is_file() and relative.as_posix() not in packed:
+            (out / relative).parent.mkdir(parents=True, exist_ok=True)
+            link_or_copy(file, out / relative)
+    extraction = Extraction(
+        out, _limits(where, [tree / path for path in packed], settings, control)
+    )
+    for path in packed:
+        above = posixpath.dirname(path)
+        try:
+            with open_tar(tree / path) as tar:
+                for info in tar:
+                    member = tar_member(info, where)
+                    member.path = posixpath.join(above, member.path)
+                    if member.kind == "hardlink":
+                        member.target = posixpath.join(above, member.target)
+                    extraction.add(member, tar.extractfile(info) if info.isreg() else None)
+        except DAMAGED as exc:
+            raise UnsafeArchive(where, f"the directory {path!r} is damaged: {exc}") from exc
+    if extraction.wrote:
+        extraction.finish()
     return out
 
 
@@ -76,16 +121,9 @@ def _apply_layer(layer: Path, extraction: Extraction, where: str) -> None:
                 continue
             if not path:
                 continue
-            member = Member(path=path, kind="file", size=info.size, source=info)
-            member.executable = bool(info.mode & 0o111)
-            if info.isdir():
-                member.kind = "directory"
-            elif info.issym():
-                member.kind, member.target = "symlink", info.linkname
-            elif info.islnk():
-                member.kind = "hardlink"
-                member.target = info.linkname.removeprefix("./").lstrip("/").removeprefix(ROOT)
-            elif not info.isreg():
-                raise UnsafeArchive(where, f"{info.name!r} is a device or a pipe")
+            member = tar_member(info, where)
+            member.path = path
+            if member.kind == "hardlink":
+                member.target = member.target.removeprefix("./").lstrip("/").removeprefix(ROOT)
             extraction.replace(member)
             extraction.add(member, tar.extractfile(info) if info.isreg() else None)

@@ -15,11 +15,15 @@ import pytest
 
 from tests.contract.test_storage_providers import (
     ACCOUNT,
+    GZIP,
     KEY,
     Answer,
     AzureWire,
     _GitBackend,
+    describe,
+    digest_of,
     hub,
+    layer,
     message,
     scripted,
 )
@@ -203,6 +207,41 @@ def test_a_registry_that_refuses_every_token_is_asked_once(tmp_path: Path) -> No
         done = initialize(uri, tmp_path / "m", environ=environ)
         assert "access denied (401)" in message(done)
         assert len(server.seen) == 3
+
+
+def test_directories_that_oras_pushed_are_directories_again(tmp_path: Path) -> None:
+    directory = layer({"cats/1/w.bin": b"w", "cats/c.json": b"{}"})
+    evil = layer({"../../evil": b"x"})
+    title, unpack = "org.opencontainers.image.title", "io.deis.oras.content.unpack"
+    manifests = {
+        "good": [
+            describe(directory, GZIP, **{title: "cats", unpack: "true"}),
+            describe(b"note", "text/plain", **{title: "about/README"}),
+        ],
+        "evil": [describe(evil, GZIP, **{title: "cats", unpack: "true"})],
+    }
+    blobs = {digest_of(data): data for data in (directory, evil, b"note")}
+
+    def registry(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        name = path.rpartition("/")[2]
+        if name in manifests:
+            return 200, {}, json.dumps({"layers": manifests[name]}).encode()
+        return 200, {}, blobs[name]
+
+    with scripted(registry) as server:
+        base = f"oci://{server.url.removeprefix('http://')}/a/m"
+        environ = {"KSERVE_OCI_INSECURE_REGISTRY": "true"}
+        for outcome in ("fetched", "complete"):
+            done = initialize(f"{base}:good", tmp_path / "m", environ=environ)
+            assert json.loads(done.stderr.splitlines()[-1])["outcome"] == outcome
+        wanted = {"cats/1/w.bin": b"w", "cats/c.json": b"{}", "about/README": b"note"}
+        assert tree(tmp_path / "m") == wanted
+        done = initialize(f"{base}:evil", tmp_path / "n", environ=environ)
+        assert done.returncode == 1
+        assert "leads out" in message(done)
+        environ["STORAGE_UNPACK"] = "false"
+        done = initialize(f"{base}:good", tmp_path / "o", environ=environ)
+        assert tree(tmp_path / "o") == {"cats": directory, "about/README": b"note"}, done.stderr
 
 
 # --- Azure ---------------------------------------------------------------------------------------

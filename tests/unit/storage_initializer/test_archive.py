@@ -1,5 +1,6 @@
 """Archives that nobody should unpack, and those that everybody should."""
 
+import errno
 import io
 import os
 import random
@@ -261,6 +262,17 @@ def test_a_hard_link_to_a_symbolic_link_is_one_too(tmp_path: Path) -> None:
         info("h", tarfile.LNKTYPE, "s"),
     )  # fmt: skip
     assert unpack(path, tmp_path / "t") == {"a": "data", "s": "a", "h": "a"}
+
+
+def test_a_volume_without_hard_links_gets_copies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "not here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    path = make_tar(tmp_path / "m.tar.gz", info("a"), info("h", tarfile.LNKTYPE, "a"))
+    assert unpack(path, tmp_path / "t") == {"a": "data", "h": "data"}
 
 
 def test_a_damaged_lzma_member_of_a_zip_is_an_error_of_ours(tmp_path: Path) -> None:
