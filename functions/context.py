@@ -10,12 +10,13 @@ def postprocess(self, result, context):
 """
 
 import asyncio
+import concurrent.futures
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from .errors import NotSupported
+from .errors import ClientGone, NotSupported
 
 if TYPE_CHECKING:
     from .model import Call
@@ -45,6 +46,9 @@ class Context(dict[str, Any]):
         self._remote = remote
         self._loop = loop
         self._session: Session | None = None
+        self._asked: list[concurrent.futures.Future[Any]] = []
+        """Calls to the predictor that threads wait for."""
+        self._is_over = False
         self.model_name = model
         """The model of this server that was asked for."""
         self.verb = verb
@@ -92,7 +96,8 @@ class Context(dict[str, Any]):
         return await self._ask()(payload, self._call, headers)
 
     def predict_blocking(self, payload: Any, headers: Mapping[str, str] | None = None) -> Any:
-        """`predict` for sync hooks, which run on threads."""
+        """`predict` for sync hooks, which run on threads. Raises ClientGone, too, when nobody waits
+        for the request's answer any more."""
         ask, loop = self._ask(), self._loop
         if loop is None or asyncio._get_running_loop() is not None:
             raise RuntimeError("predict_blocking is for sync hooks; others `await context.predict`")
@@ -100,7 +105,16 @@ class Context(dict[str, Any]):
         async def run() -> Any:
             return await ask(payload, self._call, headers)
 
-        return asyncio.run_coroutine_threadsafe(run(), loop).result()
+        future = asyncio.run_coroutine_threadsafe(run(), loop)
+        self._asked.append(future)
+        if self._is_over:
+            future.cancel()
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError:
+            raise ClientGone from None
+        finally:
+            self._asked.remove(future)
 
     def _ask(self) -> Remote:
         if self._remote is None:
@@ -116,6 +130,13 @@ _current: ContextVar[Context] = ContextVar("turnout-context")
 def enter(context: Context) -> None:
     """Make it the context of the task that runs a request's hooks."""
     _current.set(context)
+
+
+def leave(context: Context) -> None:
+    """Nobody waits for the request any more: hooks that still run on threads ask nobody else."""
+    context._is_over = True
+    for future in list(context._asked):
+        future.cancel()
 
 
 def current() -> Context:

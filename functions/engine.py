@@ -7,6 +7,7 @@ loop.
 
 import asyncio
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import answers
@@ -95,7 +96,7 @@ class Engine:
         """Answer one request; `size` is its number of bytes. Raises Overloaded.
 
         `done(answer, None)` or `done(None, exception)` is called on the loop, perhaps before this
-        returns.
+        returns. After `call.abandon()` that is soon, with ClientGone, unless a thread is at work.
         """
         model, runner, batcher = entry.model, entry.runner, entry.batcher
         assert model is not None
@@ -112,6 +113,7 @@ class Engine:
 
         def finished(answer: Any, error: BaseException | None) -> None:
             self.in_flight -= 1
+            call.give_up = None
             done(answer, error)
 
         def work() -> Any:
@@ -123,7 +125,8 @@ class Engine:
             return
         try:
             if model.is_async:
-                runner.spawn(_work_async(model, body, size, route, call, codec), finished)
+                task = runner.spawn(_work_async(model, body, size, route, call, codec), finished)
+                call.give_up = partial(runner.cancel, task)
             else:
                 queued = time.perf_counter()
 
@@ -134,7 +137,8 @@ class Engine:
                     runner.measured(time.perf_counter() - since)
                     return answer
 
-                runner.submit(timed, (), finished)
+                job = runner.submit(timed, (), finished)
+                call.give_up = partial(runner.drop, job)
         except FunctionsError:
             self.in_flight -= 1
             raise
@@ -172,7 +176,8 @@ class Engine:
                 release(None, refused)
 
         if size > INLINE_BODY_BYTES:
-            runner.beside(prepare, add)
+            task = runner.beside(prepare, add)
+            call.give_up = partial(runner.cancel, task)
             return
         try:
             item = prepare()

@@ -7,6 +7,7 @@
     |-- ModelNotReady                 503   loading, failed or unloading
     |-- NotSupported                  501   the model has no such hook, the server no such protocol
     |-- Overloaded                    503   with Retry-After
+    |-- ClientGone                    499   nobody waits for the answer: for metrics and logs only
     |-- ModelTimeout                  504   user code did not come back in time
     |-- ModelFailed                   500   user code raised; the client sees a correlation id only
     |-- UpstreamError                 502   transformer -> predictor: refused, broken, unreadable
@@ -96,6 +97,15 @@ class Overloaded(FunctionsError):
 
     def response_headers(self) -> Mapping[str, str]:
         return {"retry-after": str(self.retry_after_s)}
+
+
+class ClientGone(FunctionsError):
+    """Whoever asked has gone before there was an answer; nobody is told."""
+
+    status = 499
+
+    def __init__(self) -> None:
+        super().__init__("the client has gone")
 
 
 class ModelTimeout(FunctionsError):

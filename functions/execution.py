@@ -8,6 +8,9 @@
 
 A call that passes its time limit is answered with 504 while its thread is still busy; when every
 thread is stuck like this the model is `wedged`, and the process asks to be replaced.
+
+A call whose client has gone ends where that can be done: one that waits for a thread is dropped, a
+task is cancelled. What runs on a thread comes back as ever.
 """
 
 import asyncio
@@ -16,11 +19,11 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from . import forks
-from .errors import FunctionsError, ModelTimeout, Overloaded
+from .errors import ClientGone, FunctionsError, ModelTimeout, Overloaded
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +52,6 @@ class Job:
         "function",
         "queued_at",
         "result",
-        "started",
     )
 
     def __init__(
@@ -63,9 +65,18 @@ class Job:
         self.result: Any = None
         self.error: BaseException | None = None
         self.finished = False
-        self.started = False
         self.counted = 1
         """Its share of `Runner.in_flight`."""
+
+    def release(self) -> None:
+        """Keep nothing alive: it may stand in line for its time limit for a while."""
+        self.function = self.done = _released
+        self.arguments = ()
+        self.result = self.error = None
+
+
+def _released(*_: Any) -> None:
+    """What is left of a call that is over."""
 
 
 class Runner:
@@ -131,14 +142,33 @@ class Runner:
 
     # --- threads -------------------------------------------------------------------------------
 
-    def submit(self, function: Callable[..., Any], arguments: tuple[Any, ...], done: Done) -> None:
+    def submit(self, function: Callable[..., Any], arguments: tuple[Any, ...], done: Done) -> Job:
         """Run on a model thread. Raises Overloaded when too many calls wait already."""
         if self.max_waiting and self.in_flight >= self.max_waiting:
             raise Overloaded(f"{self.in_flight} requests are waiting for model {self.name}")
-        self._enqueue(Job(function, arguments, done))
+        job = Job(function, arguments, done)
+        self._enqueue(job)
+        return job
 
-    def offload(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Future:
-        """Run a sync part of a `spawn`ed call on a model thread; the future has its result.
+    def drop(self, job: Job) -> None:
+        """Nobody waits for this call: unless a thread has it already, it is over (ClientGone)."""
+        if self._take_back(job):
+            job.finished = True
+            self.in_flight -= job.counted
+            job.done(None, ClientGone())
+            job.release()
+
+    def _take_back(self, job: Job) -> bool:
+        """Take a call out of the queue; False when a thread was quicker. (One of the two gets it:
+        jobs are compared by identity, so this is one step for the interpreter's lock.)"""
+        try:
+            self._queue.remove(job)
+        except ValueError:
+            return False
+        return True
+
+    async def offload(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        """Run a sync part of a `spawn`ed call on a model thread, and wait for its result.
 
         The call is counted already, so this is not refused. The time limit holds for it too.
         """
@@ -159,7 +189,11 @@ class Runner:
         job = Job(function, arguments, done)
         job.counted = 0
         self._enqueue(job)
-        return future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self.drop(job)
+            raise
 
     def _enqueue(self, job: Job) -> None:
         self.in_flight += job.counted
@@ -174,7 +208,7 @@ class Runner:
             self._start_thread()
         self._wake.put(None)
 
-    def beside(self, function: Callable[[], Any], done: Done) -> None:
+    def beside(self, function: Callable[[], Any], done: Done) -> "asyncio.Task[None]":
         """Run on a thread that is not the model's: decoding beside a call that is under way."""
 
         async def run() -> None:
@@ -182,13 +216,15 @@ class Runner:
             error: BaseException | None = None
             try:
                 result = await asyncio.to_thread(function)
+            except asyncio.CancelledError:
+                if self._closing:
+                    raise
+                error = ClientGone()
             except Exception as exc:  # the request is owned here
                 error = exc
             done(result, error)
 
-        task = self.loop.create_task(run())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        return self._keep(run())
 
     def _start_thread(self) -> None:
         self._started += 1
@@ -206,9 +242,6 @@ class Runner:
                 job = self._queue.popleft()
             except IndexError:
                 continue
-            if job.finished:  # given up while it waited: nobody wants the answer
-                continue
-            job.started = True
             try:
                 job.result = job.function(*job.arguments)
             except BaseException as exc:
@@ -234,6 +267,7 @@ class Runner:
                 continue
             job.finished = True
             job.done(job.result, job.error)
+            job.release()
 
     def _expire(self) -> None:
         """Give up calls whose time is over. Time limits are equal, so the oldest come first."""
@@ -245,10 +279,10 @@ class Runner:
             if job.finished:
                 continue
             job.finished = True
-            if job.started:
-                self._stuck += 1
-            else:
+            if self._take_back(job):
                 self.in_flight -= job.counted
+            else:
+                self._stuck += 1
             logger.error("model %s did not answer within %g s", self.name, self.timeout_s)
             job.done(None, ModelTimeout(self.name, self.timeout_s))
         if pending:
@@ -257,16 +291,26 @@ class Runner:
 
     # --- tasks ---------------------------------------------------------------------------------
 
-    def spawn(self, awaitable: Awaitable[Any], done: Done) -> None:
+    def spawn(self, awaitable: Awaitable[Any], done: Done) -> "asyncio.Task[None]":
         """Run async user code as a task, under the same time limit."""
         if self.max_waiting and self.in_flight >= self.max_waiting:
             if asyncio.iscoroutine(awaitable):
                 awaitable.close()
             raise Overloaded(f"{self.in_flight} requests are waiting for model {self.name}")
         self.in_flight += 1
-        task = self.loop.create_task(self._run(awaitable, done))
+        return self._keep(self._run(awaitable, done))
+
+    def cancel(self, task: "asyncio.Task[None]") -> None:
+        """Nobody waits for this task of ours: it ends as soon as its code lets it (ClientGone)."""
+        # Behind its first step, which is due: what never begins could not say that it ended.
+        self.loop.call_soon(task.cancel)
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """A task that is held on to until it ends."""
+        task = self.loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _run(self, awaitable: Awaitable[Any], done: Done) -> None:
         result: Any = None
@@ -279,8 +323,12 @@ class Runner:
         except asyncio.CancelledError as exc:
             if self._closing:
                 raise
-            error = RuntimeError("a hook was cancelled: something that it waited for was")
-            error.__cause__ = exc
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                error = ClientGone()
+            else:
+                error = RuntimeError("a hook was cancelled: something that it waited for was")
+                error.__cause__ = exc
         except BaseException as exc:  # the request is owned here; `faults.classify` decides
             error = exc
         finally:
@@ -299,7 +347,6 @@ class Runner:
             self._timer.cancel()
         while self._queue:
             job = self._queue.popleft()
-            if not job.finished:
-                job.finished = True
-                self.in_flight -= job.counted
-                job.done(None, FunctionsError(f"model {self.name} is being unloaded"))
+            job.finished = True
+            self.in_flight -= job.counted
+            job.done(None, FunctionsError(f"model {self.name} is being unloaded"))

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 from . import answers, codec_v1, codec_v2, faults, metrics
 from .answers import Answer, Pieces, Stream
 from .engine import Codec, Engine
-from .errors import FunctionsError, InvalidRequest, StatusError
+from .errors import ClientGone, FunctionsError, InvalidRequest, StatusError
 from .model import Call, ServedModel
 from .wire import tensorflow, v1, v2
 from .wire.http1 import Exchange
@@ -111,7 +111,11 @@ class Front:
             except FunctionsError as error:
                 self.respond(exchange, (route.codec or self.v1).refuse(error))
                 return
-            route.serve(exchange, route)
+            entry = self.repository.entries.get(route.model)
+            if exchange.open:
+                route.serve(exchange, route)
+            elif entry is not None and route.codec is not None:
+                entry.metrics.observe(route.codec.name, ClientGone.status, {})
 
         self._keep(run())
 
@@ -293,8 +297,9 @@ class Front:
         def done(answer: Any, error: BaseException | None) -> None:
             if error is not None:
                 answer = self._refusal(codec, entry, call, error)
-            self._finish(exchange, entry, route, codec, call, answer)
+            self._finish(exchange, entry, route, codec, call, answer, is_gone=not exchange.open)
 
+        exchange.on_abort = call.abandon
         self.engine.execute(entry, codec, route, body, len(body), call, done)
 
     @staticmethod
@@ -309,8 +314,12 @@ class Front:
         codec: Codec,
         call: Call,
         answer: Any,
+        *,
+        is_gone: bool = False,
     ) -> None:
-        entry.metrics.observe(codec.name, getattr(answer, "status", 200), call.timings)
+        """`is_gone`: nobody waits for the answer any more."""
+        status = ClientGone.status if is_gone else getattr(answer, "status", 200)
+        entry.metrics.observe(codec.name, status, call.timings)
         body = exchange.body
         self.respond(exchange, answer)
         if self.payload_log is not None:
@@ -325,7 +334,7 @@ class Front:
         elif isinstance(answer, Pieces):
             extra = answers.field_lines(answer.headers) if answer.headers else b""
             exchange.respond_pieces(answer.status, answer.pieces, answer.content_type, extra)
-        else:
+        elif exchange.open:
             exchange.on_abort = self._keep(self._stream(exchange, answer)).cancel
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

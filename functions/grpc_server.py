@@ -5,6 +5,7 @@ The port itself is `functions.http2.server`; no grpcio is in the way.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from google.protobuf.message import DecodeError
 
 from . import faults
 from .errors import (
+    ClientGone,
     FunctionsError,
     InvalidRequest,
     ModelNotFound,
@@ -55,6 +57,7 @@ _BY_HTTP_STATUS = {
     409: Status.ABORTED,
     422: Status.INVALID_ARGUMENT,
     429: Status.RESOURCE_EXHAUSTED,
+    499: Status.CANCELLED,
     501: Status.UNIMPLEMENTED,
     502: Status.UNAVAILABLE,
     503: Status.UNAVAILABLE,
@@ -107,10 +110,12 @@ def coroutine(
         request = read(call, kind, data)
         if request is None:
             return
-        task = asyncio.get_running_loop().create_task(_run(function(request), call, tell))
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(_run(function(request), call, tell))
         _tasks.add(task)
         task.add_done_callback(_tasks.discard)
-        call.on_cancel = task.cancel
+        # Behind its first step, which is due already: what never begins could not answer the call.
+        call.on_cancel = lambda: loop.call_soon(task.cancel)
 
     return Method(handler)
 
@@ -144,7 +149,7 @@ def execute(
     tell: Told = told,
 ) -> None:
     """Have the engine answer a call; the codec's answers are messages in pieces. `find` gives the
-    model, or raises."""
+    model, or raises. When nobody waits for the answer any more, its work ends where it can."""
     asked.deadline = call.deadline
     entry: Entry | None = None
 
@@ -153,19 +158,29 @@ def execute(
         if error is not None:
             refuse(faults.classify(error, route.model, asked.request_id, asked.stage))
         else:
-            entry.metrics.observe(codec.name, 200, asked.timings)
+            status = _unanswered(call) if call.is_answered else 200
+            entry.metrics.observe(codec.name, status, asked.timings)
             call.respond(answer)
 
     def refuse(error: FunctionsError) -> None:
         if entry is not None:
-            entry.metrics.observe(codec.name, error.http_status(), asked.timings)
+            status = _unanswered(call) if call.is_answered else error.http_status()
+            entry.metrics.observe(codec.name, status, asked.timings)
         call.fail(*tell(error))
 
+    call.on_cancel = asked.abandon
     try:
         entry = find()
         engine.execute(entry, codec, route, body, size, asked, done)
     except FunctionsError as error:
         refuse(error)
+
+
+def _unanswered(call: ServerCall) -> int:
+    """The status of a call that nobody waits for any more, as HTTP has it: its time was over, or
+    its caller gave it up."""
+    is_late = call.deadline and time.monotonic() >= call.deadline
+    return ModelTimeout.status if is_late else ClientGone.status
 
 
 async def start(methods: Mapping[str, Method], settings: "Settings") -> Server:

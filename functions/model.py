@@ -8,7 +8,7 @@ threads. No numpy here: payloads are passed through as they are.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ class Call:
     """One request on its way through a model: what hooks may see and change."""
 
     __slots__ = (
-        "context", "deadline", "headers", "holds_thread", "payload", "request_id",
+        "context", "deadline", "give_up", "headers", "holds_thread", "payload", "request_id",
         "response_headers", "stage", "status", "timings",
     )  # fmt: skip
 
@@ -51,6 +51,13 @@ class Call:
         """A model thread waits for this call, which must not ask for another one."""
         self.context: Any = None
         """The `functions.Context` of this request, made when a hook asks for it."""
+        self.give_up: Callable[[], object] | None = None
+        """How to end its work, while that can be done; set by whoever has it at the moment."""
+
+    def abandon(self) -> None:
+        """Nobody waits for the answer any more: what can end of its work does."""
+        if self.give_up is not None:
+            self.give_up()
 
     def spent(self, stage: str, since: float) -> None:
         self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - since

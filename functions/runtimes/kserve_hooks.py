@@ -213,10 +213,8 @@ class KServeHooks(JoinableModel):
                 result = await _guarded(hook(*arguments))
             elif self._on_loop:
                 result = hook(*arguments)
-            elif self.runner is not None and not call.holds_thread:
-                result = await self.runner.offload(hook, arguments)
             else:
-                result = await asyncio.to_thread(hook, *arguments)
+                result = await self._on_a_thread(hook, arguments, call)
             if inspect.isawaitable(result):  # of a decorator around an async hook, for example
                 result = await _guarded(result)
             if stage in OF_THE_BASE:
@@ -226,6 +224,17 @@ class KServeHooks(JoinableModel):
             call.spent(stage, since)
             self._check_result(stage, payload)
         return payload
+
+    async def _on_a_thread(self, hook: Hook, arguments: tuple[Any, ...], call: Call) -> Any:
+        """What a sync hook returns."""
+        try:
+            if self.runner is not None and not call.holds_thread:
+                return await self.runner.offload(hook, arguments)
+            return await asyncio.to_thread(hook, *arguments)
+        except asyncio.CancelledError:
+            if call.context is not None:
+                context.leave(call.context)
+            raise
 
     async def _ask(self, predictor: "Predictor", payload: Any, call: Call, *, touched: bool) -> Any:
         """What cannot be sent is the fault of whoever made it: `preprocess`, or the client."""
