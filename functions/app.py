@@ -7,7 +7,7 @@ plain dicts from there is safe; what changes them goes to the event loop (`on_lo
 
 import asyncio
 import json
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,10 @@ LOAD_WAIT_S = 3600.0
 """How long a load request may hold its connection."""
 
 
+OnLoop = Callable[[Coroutine[Any, Any, Any]], Any]
+"""Runs a coroutine where the repository lives, and waits for it."""
+
+
 def create_app(repository: "Repository", loop: asyncio.AbstractEventLoop) -> flask.Flask:
     """The app for one server. `loop` is where the repository lives."""
     from . import pages
@@ -36,6 +40,9 @@ def create_app(repository: "Repository", loop: asyncio.AbstractEventLoop) -> fla
     seldon_only = set(protocols) <= {"seldon", "grpc-seldon"}
     app.register_error_handler(HTTPException, _seldon_error if seldon_only else _http_error)
 
+    def on_loop(coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(LOAD_WAIT_S)
+
     @app.get("/")
     def alive() -> flask.Response:
         return answer({"status": "alive"})
@@ -43,10 +50,10 @@ def create_app(repository: "Repository", loop: asyncio.AbstractEventLoop) -> fla
     for path in ("/readyz", "/livez", "/healthz", "/metrics"):
         _answered_elsewhere(app, path, "GET")
     if "v1" in protocols:
-        _register_v1(app, repository)
+        _register_v1(app, repository, on_loop)
     if "v2" in protocols:
-        _register_v2(app, repository)
-        _register_repository(app, repository, loop)
+        _register_v2(app, repository, on_loop)
+        _register_repository(app, repository, on_loop)
     pages.register(app, repository)
     return app
 
@@ -94,14 +101,14 @@ def _http_error(error: HTTPException) -> flask.Response:
     return response
 
 
-def _register_v1(app: flask.Flask, repository: "Repository") -> None:
+def _register_v1(app: flask.Flask, repository: "Repository", on_loop: OnLoop) -> None:
     @app.get("/v1/models")
     def list_models() -> flask.Response:
         return answer({"models": list(repository.entries)})
 
     @app.get("/v1/models/<name>")
     def model_status(name: str) -> flask.Response:
-        repository.ready_entry(name)
+        on_loop(repository.checked_entry(name))
         return answer({"name": name, "ready": True})
 
     @app.post("/v1/models/<name>:<verb>")
@@ -109,7 +116,7 @@ def _register_v1(app: flask.Flask, repository: "Repository") -> None:
         flask.abort(404)
 
 
-def _register_v2(app: flask.Flask, repository: "Repository") -> None:
+def _register_v2(app: flask.Flask, repository: "Repository", on_loop: OnLoop) -> None:
     from . import __version__
 
     extensions = ["model_repository", "model_repository_extension", "binary_tensor_data"]
@@ -139,7 +146,7 @@ def _register_v2(app: flask.Flask, repository: "Repository") -> None:
     @app.get("/v2/models/<name>/ready")
     @app.get("/v2/models/<name>/versions/<version>/ready")
     def model_ready(name: str, version: str = "") -> flask.Response:
-        repository.ready_entry(name, version)
+        on_loop(repository.checked_entry(name, version))
         return answer({"name": name, "ready": True})
 
 
@@ -157,14 +164,12 @@ def metadata_of(entry: "Entry") -> Any:
     )
 
 
-def _register_repository(
-    app: flask.Flask, repository: "Repository", loop: asyncio.AbstractEventLoop
-) -> None:
+def _register_repository(app: flask.Flask, repository: "Repository", on_loop: OnLoop) -> None:
     """Triton's model repository extension, and KServe's answers to load and unload."""
 
-    def on_loop(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    def patiently(coroutine: Coroutine[Any, Any, Any]) -> None:
         try:
-            return asyncio.run_coroutine_threadsafe(coroutine, loop).result(LOAD_WAIT_S)
+            on_loop(coroutine)
         except FutureTimeout:
             raise NotSupported(f"loading takes longer than {LOAD_WAIT_S:g} s") from None
 
@@ -182,7 +187,7 @@ def _register_repository(
     @app.post("/v2/repository/models/<name>/load")
     def load(name: str) -> flask.Response:
         try:
-            on_loop(repository.load(name))
+            patiently(repository.load(name))
         except LoadFailed as error:
             raise ModelNotReady(name, f"it could not be loaded: {error}") from error
         return answer({"name": name, "load": True})
@@ -193,5 +198,5 @@ def _register_repository(
             repository.unload(name)
             await repository.settled(name)
 
-        on_loop(run())
+        patiently(run())
         return answer({"name": name, "unload": True})

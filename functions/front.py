@@ -256,7 +256,16 @@ class Front:
     # --- health --------------------------------------------------------------------------------
 
     def readyz(self, exchange: Exchange, route: Route) -> None:
-        if self.repository.ready:
+        if self.repository.asks_models:
+            self._keep(self._ask_models(exchange))
+        else:
+            self._say_ready(exchange, self.repository.ready)
+
+    async def _ask_models(self, exchange: Exchange) -> None:
+        self._say_ready(exchange, await self.repository.is_ready())
+
+    def _say_ready(self, exchange: Exchange, is_ready: bool) -> None:
+        if is_ready:
             exchange.respond(200, _READY, answers.JSON)
         else:
             exchange.respond(503, _NOT_READY, answers.JSON)

@@ -39,11 +39,11 @@ class InferenceService:
         return oip.ServerLiveResponse(live=True)
 
     async def ServerReady(self, request: Any) -> Any:
-        return oip.ServerReadyResponse(ready=self.repository.ready)
+        return oip.ServerReadyResponse(ready=await self.repository.is_ready())
 
     async def ModelReady(self, request: Any) -> Any:
         try:
-            self.repository.ready_entry(request.name, request.version)
+            await self.repository.checked_entry(request.name, request.version)
         except ModelNotReady:
             return oip.ModelReadyResponse(ready=False)
         return oip.ModelReadyResponse(ready=True)
@@ -110,17 +110,29 @@ class InferenceService:
         return oip.RepositoryModelUnloadResponse(model_name=name, isUnloaded=True)
 
 
-class HealthService:
-    """`grpc.health.v1.Health/Check`, for Kubernetes' gRPC probes. Hand-encoded: one enum field."""
+class _HealthMessage:
+    """Hand-encoded: one enum field; what was asked does not matter."""
 
-    SERVING = b"\x08\x01"
-    NOT_SERVING = b"\x08\x02"
+    def __init__(self, data: bytes = b"") -> None:
+        self.data = data
+
+    FromString = classmethod(lambda cls, data: cls())
+
+    def SerializeToString(self) -> bytes:
+        return self.data
+
+
+class HealthService:
+    """`grpc.health.v1.Health/Check`, for Kubernetes' gRPC probes."""
+
+    SERVING = _HealthMessage(b"\x08\x01")
+    NOT_SERVING = _HealthMessage(b"\x08\x02")
 
     def __init__(self, repository: "Repository") -> None:
         self.repository = repository
 
     def methods(self) -> dict[str, Method]:
-        return {"grpc.health.v1.Health/Check": Method(self.check)}
+        return {"grpc.health.v1.Health/Check": grpc_server.coroutine(self.check, _HealthMessage)}
 
-    def check(self, call: ServerCall, request: memoryview) -> None:
-        call.respond([self.SERVING if self.repository.ready else self.NOT_SERVING])
+    async def check(self, request: Any) -> Any:
+        return self.SERVING if await self.repository.is_ready() else self.NOT_SERVING

@@ -17,6 +17,7 @@ from .errors import NotSupported
 
 if TYPE_CHECKING:
     from .execution import Runner
+    from .health import Health
     from .inference import InferRequest, InferResponse
 
 STAGES = ("queue", "preprocess", "predict", "postprocess", "explain")
@@ -100,6 +101,8 @@ class ServedModel:
     """`v1` and `v2` return awaitables that never block."""
     batches: bool = False
     """Several requests may be joined along the first dimension."""
+    health: Health | None = None
+    """Where its readiness is up to its own code, too, once it is loaded."""
     runner: Runner | None = None
     """The runner of this model's calls, set by the server before the first one; warm-up requests
     run without."""

@@ -29,10 +29,16 @@ class Model:
         """Further arguments are those of other SDKs' bases; a server of ours knows better."""
         self.name = name
         self.ready = False
+        """True once `load` has returned. Set it to false, and back, to take the model out."""
 
     def load(self) -> bool:
         """Get ready; called once, before the first request, beside a listener that answers 503."""
         return True
+
+    async def healthy(self) -> bool:
+        """Whether the model can be called: what probes are answered by. Override it, sync or
+        async, when that is more than `ready`."""
+        return self.ready
 
     async def predict(self, payload: Any, headers: Any = None, response_headers: Any = None) -> Any:
         """Ask the predictor: what `await super().predict(...)` of a transformer's own `predict`

@@ -9,11 +9,12 @@ import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import artifacts, forks, heap, runtimes, warmup
 from .batching import Batcher
@@ -23,6 +24,9 @@ from .metrics import ModelMetrics, Registry
 from .model import JoinableModel, ServedModel
 from .settings import Settings
 from .siblings import Siblings
+
+if TYPE_CHECKING:
+    from .health import Health
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +82,14 @@ class Entry:
         self.batcher: Batcher | None = None
         self.metrics = metrics
         self.unloaded_on_purpose = False
+
+    @property
+    def refuses(self) -> bool:
+        """It is loaded, but cannot be called: its threads are stuck, or its own code says so."""
+        health = self.model.health if self.model is not None else None
+        return (self.runner is not None and self.runner.wedged) or (
+            health is not None and not health.is_ready
+        )
 
 
 class Repository:
@@ -142,9 +154,39 @@ class Repository:
                 # What an operator unloaded through the repository API is no fault of the process.
                 if not self.entries[name].unloaded_on_purpose:
                     return False
-            elif entry.runner is not None and entry.runner.wedged:
+            elif entry.refuses:
                 return False
         return True
+
+    @property
+    def asks_models(self) -> bool:
+        """The models' own code has a say in `is_ready`."""
+        return any(self._asked())
+
+    def _asked(self) -> Iterator["Health"]:
+        for name in self._required:
+            entry = self._ready.get(name)
+            if entry is not None and entry.model is not None:
+                health = entry.model.health
+                if health is not None and health.has_hook:
+                    yield health
+
+    async def is_ready(self) -> bool:
+        """`ready`, and every model says so when it is asked."""
+        if not self.ready:
+            return False
+        limit_s = self.settings.health_timeout_s
+        return not any(await asyncio.gather(*(one.problem(limit_s) for one in self._asked())))
+
+    async def checked_entry(self, name: str, version: str = "") -> Entry:
+        """`ready_entry`, once the model itself has been asked. Raises ModelNotReady, too, when it
+        says no."""
+        entry = self.ready_entry(name, version)
+        if entry.model is not None and entry.model.health is not None:
+            reason = await entry.model.health.problem(self.settings.health_timeout_s)
+            if reason:
+                raise ModelNotReady(name, reason)
+        return entry
 
     @property
     def wedged(self) -> bool:

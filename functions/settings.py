@@ -61,6 +61,7 @@ class Settings:
     max_body_bytes: int = 256 << 20
     max_concurrency: int = 1000
     timeout_s: float = 300.0
+    health_timeout_s: float = 0.9
     drain_s: float = 30.0
     max_batch_size: int = 1
     max_batch_latency_ms: float = 5.0

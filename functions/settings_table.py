@@ -315,6 +315,16 @@ OPTIONS: tuple[o.Option, ...] = (
         help="seconds one model call may take before 504; 0: no limit",
     ),
     o.Option(
+        name="health_timeout_s",
+        env="FUNCTIONS_HEALTH_TIMEOUT_S",
+        parse=o.number(0.01, 3600),
+        default=0.9,
+        help=(
+            "seconds a model's healthy() may take before the model counts as not ready; probes of"
+            " Kubernetes wait 1 s unless told otherwise"
+        ),
+    ),
+    o.Option(
         name="drain_s",
         env="FUNCTIONS_DRAIN_S",
         parse=o.number(0, 3600),

@@ -12,7 +12,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from functions import context, hooks
-from functions.errors import BadHookResult, InvalidRequest, LoadFailed, NotSupported
+from functions.errors import (
+    BadHookResult,
+    InvalidRequest,
+    LoadFailed,
+    ModelNotReady,
+    NotSupported,
+)
+from functions.health import Health
 from functions.model import Call, Item, JoinableModel, ModelInfo, TensorSpec
 from functions.wire import v2
 
@@ -52,6 +59,7 @@ class KServeHooks(JoinableModel):
         self.predictor = predictor
         self.threads = threads
         self.info = ModelInfo(platform="python")
+        self.health = self._health = Health(target, name)
         self._kserve = kserve_compat.is_kserve_model(target)
         extends = self._kserve or _extends_ours(target)
         names = STAGES + OF_THE_BASE if extends else STAGES
@@ -148,7 +156,10 @@ class KServeHooks(JoinableModel):
     # --- one call ------------------------------------------------------------------------------
 
     def _plan(self, verb: str) -> list[str]:
-        """The stages of a verb, in order. Raises NotSupported when the main one is missing."""
+        """The stages of a verb, in order. Raises NotSupported when the main one is missing,
+        ModelNotReady while the object says so."""
+        if not self._health.is_ready:
+            raise ModelNotReady(self.name, self._health.reason)
         main = "explain" if verb == "explain" else "predict"
         if main not in self._hooks and not (main == "predict" and self._remote):
             hint = "" if main == "explain" else ", and no --predictor-host is given"

@@ -110,13 +110,13 @@ def full_load(server: Server, count: int = 300) -> None:
 def held(place: Path, source: str, *arguments: str) -> Iterator[Server]:
     """A server whose one model thread is busy until the file `open` is there."""
     directory = write_model(place / "model", source)
-    with serving(
+    options = [
         "--model-dir", str(directory), "--param", f"place={place}", "--max-concurrency", "300",
         "--protocol", "v1,v2,grpc-v2", "--grpc-port", "0", *arguments,
-    ) as server:  # fmt: skip
-        with asking(server, "hold"):
-            wait_until(lambda: notes(place) == ["hold"], "the thread is busy")
-            yield server
+    ]  # fmt: skip
+    with serving(*options) as server, asking(server, "hold"):
+        wait_until(lambda: notes(place) == ["hold"], "the thread is busy")
+        yield server
 
 
 @pytest.mark.parametrize("batch", ["1", "8"])

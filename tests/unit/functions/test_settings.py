@@ -23,6 +23,7 @@ DEFAULTS = {
     "max_body_bytes": 256 << 20,
     "max_concurrency": 1000,
     "timeout_s": 300.0,
+    "health_timeout_s": 0.9,
     "drain_s": 30.0,
     "max_batch_size": 1,
     "max_batch_latency_ms": 5.0,
