@@ -5,16 +5,14 @@ two models never load at once. State changes are made on the event loop only.
 """
 
 import asyncio
-import dataclasses
 import logging
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from . import artifacts, forks, heap, runtimes, warmup
 from .batching import Batcher
@@ -23,12 +21,17 @@ from .execution import Runner
 from .metrics import ModelMetrics, Registry
 from .model import JoinableModel, ServedModel
 from .settings import Settings
-from .siblings import Siblings
+from .siblings import LOOK_S, Siblings
+from .sources import Source, settings_for, sources
 
 if TYPE_CHECKING:
     from .health import Health
 
 logger = logging.getLogger(__name__)
+
+
+VERSIONS_WAIT_S = 10.0
+"""How long a worker waits for the versions of a model that its sibling serves."""
 
 
 class State(StrEnum):
@@ -38,18 +41,6 @@ class State(StrEnum):
     READY = "READY"
     FAILED = "UNAVAILABLE"
     UNLOADED = "UNLOADED"
-
-
-@dataclass(slots=True, kw_only=True)
-class Source:
-    """Where a model comes from."""
-
-    name: str
-    directory: Path
-    runtime: str
-    storage_uri: str = ""
-    model_class: str = ""
-    """Reference of a Python class; empty: found in the directory."""
 
 
 class Entry:
@@ -109,6 +100,7 @@ class Repository:
         shared = Path(settings.shared_dir) if settings.shared_dir else None
         self.registry = Registry(shared)
         self.siblings = Siblings(shared) if shared is not None else None
+        self._configuring = asyncio.Lock()
         self.entries: dict[str, Entry] = {}
         self._ready: dict[str, Entry] = {}
         self.draining = False
@@ -198,19 +190,22 @@ class Repository:
     async def load_all(self) -> None:
         """Load the models given at start, one after the other. Raises the first failure."""
         orders = self.siblings.wanted() if self.siblings is not None else {}
-        for name in orders:  # loaded anew since the master preloaded it
-            self._preloaded.pop(name, None)
+        for name, order in orders.items():
+            if order.since:  # loaded anew since the master preloaded it
+                self._preloaded.pop(name, None)
         for name in self._required:
-            if orders.pop(name, True):
+            if name not in orders or orders[name].load:
                 await self._load(name)
             else:
                 self._unload(name)
-        for name, load in orders.items():
+        for name, order in orders.items():
             try:
-                if load:
+                if order.load and name not in self._required:
                     await self._load(name)
+                if order.config is not None:
+                    await self._configure(name, order.config)
             except FunctionsError as error:
-                logger.error("model %s, which a sibling has loaded: %s", name, error)
+                logger.error("model %s, as a sibling has it: %s", name, error)
 
     async def load(self, name: str) -> Entry:
         """(Re)load one model, in all workers; a loaded one goes on serving until its successor is
@@ -223,14 +218,47 @@ class Repository:
                 raise LoadFailed(f"another worker could not load it: {failure}")
         return entry
 
-    async def follow(self) -> None:
-        """Load and unload what the other workers do, until cancelled."""
+    async def configure(self, configs: Mapping[str, Mapping[str, Any]]) -> None:
+        """Give loaded models, by name, another version policy and other labels (`policy`,
+        `labels`), in all workers. Raises LoadFailed when another worker cannot follow."""
+        async with self._configuring:
+            for name, config in configs.items():
+                model = await self._configure(name, config)
+                if self.siblings is not None:
+                    versions = model.info.versions
+                    self.siblings.configure(name, {**config, "versions": versions})
+        if self.siblings is not None:
+            failure = await self.siblings.settled(*configs)
+            if failure:
+                raise LoadFailed(f"another worker could not follow: {failure}")
 
-        async def carry(name: str, load: bool) -> None:
+    async def _configure(self, name: str, config: Mapping[str, Any]) -> ServedModel:
+        while True:
+            model: Any = self.entry(name).model
+            if not hasattr(model, "reconfigure"):
+                raise LoadFailed(f"model {name} is not loaded, or has no versions")
+            await asyncio.to_thread(model.reconfigure, config["policy"], config["labels"])
+            if self.entry(name).model is model:  # else it was loaded anew meanwhile
+                return cast("ServedModel", model)
+
+    async def follow(self) -> None:
+        """Do what the other workers do, until cancelled."""
+
+        async def carry(name: str, load: bool | None, config: Any) -> None:
             if load:
                 await self._load(name)
-            else:
+            elif load is not None:
                 self._unload(name)
+            if config is None:
+                return
+            async with self._configuring:
+                model = await self._configure(name, config)
+            end = time.monotonic() + VERSIONS_WAIT_S
+            # A version that is new on the disk may be seen a moment later here.
+            while missing := set(config["versions"]) - set(model.info.versions):
+                if time.monotonic() > end:
+                    raise LoadFailed(f"version {min(missing)} of {name} is not available")
+                await asyncio.sleep(LOOK_S)
 
         if self.siblings is not None:
             await self.siblings.follow(carry)
@@ -404,53 +432,3 @@ def _close_quietly(model: ServedModel) -> None:
         model.close()
     except Exception:
         logger.exception("closing a model failed")
-
-
-def settings_for(source: Source, settings: Settings) -> Settings:
-    """The settings as one of several models sees them: its own class, its own predictor."""
-    host = dict(settings.model_predictor).get(source.name, settings.predictor_host)
-    protocol = settings.predictor_protocol
-    if host and protocol == "auto":
-        from .predictor import target
-
-        protocol = "grpc-v2" if target.speaks_grpc(host) else protocol
-    return dataclasses.replace(
-        settings,
-        model_class=source.model_class,
-        predictor_host=host,
-        predictor_protocol=protocol,
-    )
-
-
-def sources(settings: Settings) -> list[Source]:
-    """The models that the settings name, the main one first."""
-    found = []
-    behind = {name for name, _ in settings.model_predictor}
-    runtime = settings.runtime or (
-        "python" if settings.model_class or not settings.model_dir else ""
-    )
-    main = Source(
-        name=settings.model_name,
-        directory=Path(settings.model_dir or "."),
-        runtime="transformer" if settings.ready_made else runtime,
-        storage_uri=settings.storage_uri,
-        model_class=settings.model_class,
-    )
-    # Without a class or directory it only passes on to the predictor; that is not meant where all
-    # models bring something of their own.
-    alone = not settings.model or not all(location for _, location in settings.model)
-    passes_on = settings.predictor_host and alone
-    if settings.model_dir or settings.model_class or passes_on or settings.model_name in behind:
-        found.append(main)
-    for name, location in settings.model:
-        runtime, colon, path = location.partition(":")
-        if not location:
-            found.append(dataclasses.replace(main, name=name))
-        elif runtime == "python" and (":" in path or path.endswith(".py")):
-            directory = Path(settings.model_dir or ".")
-            found.append(Source(name=name, directory=directory, runtime="python", model_class=path))
-        elif colon:
-            found.append(Source(name=name, directory=Path(path).absolute(), runtime=runtime))
-        else:
-            found.append(Source(name=name, directory=Path(location).absolute(), runtime=""))
-    return found

@@ -2,8 +2,8 @@
 
 The models are those the server was started with. A new configuration must name exactly these, as
 it replaces the old one; what it can change is their version policy and labels, which
-`--version-policy` and `--param label.NAME=N` set at start. It is this process's only: another pod,
-or this one after a sleep, has what its manifest says.
+`--version-policy` and `--param label.NAME=N` set at start. All workers of this server follow;
+another pod, or this one after a sleep, has what its manifest says.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ class ModelService:
     def __init__(self, repository: "Repository") -> None:
         self.repository = repository
         self._reloading = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def methods(self) -> dict[str, Method]:
         found = {
@@ -52,17 +53,20 @@ class ModelService:
         return response
 
     async def reload(self, request: Any) -> Any:
-        async with self._reloading:
-            changes = self._changes(request.config)
-            for model, policy, labels in changes:
-                await asyncio.to_thread(model.reconfigure, policy, labels)
+        # Done to its end even if the caller goes: half of it would leave the workers different.
+        task = asyncio.get_running_loop().create_task(self._reload(request.config))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await asyncio.shield(task)
         return tfs.ReloadConfigResponse(status=tfs.StatusProto(error_code=0))
 
-    def _changes(self, config: Any) -> list[tuple[Any, str, dict[str, int]]]:
-        """Model, policy and labels for every model; all of it is checked before any of it is done.
+    async def _reload(self, config: Any) -> None:
+        async with self._reloading:
+            await self.repository.configure(self._changes(config))
+
+    def _changes(self, config: Any) -> dict[str, dict[str, Any]]:
+        """Policy and labels for every model; all of it is checked before any of it is done.
         Raises InvalidRequest, Precondition, NotSupported."""
-        if self.repository.settings.workers > 1:
-            raise Precondition("there are several workers, and only one of them would learn of it")
         if config.WhichOneof("config") != "model_config_list":
             raise NotSupported("only a model_config_list can be loaded")
         listed = list(config.model_config_list.config)
@@ -80,7 +84,7 @@ class ModelService:
                 f" lists {', '.join(names) or 'none'}. Models are chosen when the server starts,"
                 " or with the repository API of V2"
             )
-        changes = []
+        changes = {}
         for one in listed:
             model: Any = served[one.name]
             if one.model_platform and one.model_platform != PLATFORM:
@@ -92,7 +96,7 @@ class ModelService:
                     f"label {missing[0]} of {one.name} would point to version"
                     f" {labels[missing[0]]}, which is not available"
                 )
-            changes.append((model, _policy(one.model_version_policy), labels))
+            changes[one.name] = {"policy": _policy(one.model_version_policy), "labels": labels}
         return changes
 
 

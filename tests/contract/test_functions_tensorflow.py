@@ -3,8 +3,12 @@
 `make peers` makes both environments under .venvs/; without them these tests are skipped.
 """
 
+import contextlib
+import http.client
 import json
+import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +17,7 @@ from typing import Any
 import grpc
 import pytest
 
+from functions import tfs
 from router_fn.seldon import protos
 from tests.fakes_functions import ROOT, Server, serving, wait_until
 from tests.fakes_router import RouterProcess, free_port, router
@@ -324,6 +329,77 @@ def ask(process: RouterProcess, message: Any) -> tuple[int, Any]:
     body = json.dumps(message).encode()
     reply = process.request("POST", "/api/v1.0/predictions", body)
     return reply.status, json.loads(reply.body)
+
+
+def reload(server: Server, versions: list[int], labels: dict[str, int]) -> None:
+    """HandleReloadConfigRequest."""
+    asked = tfs.ReloadConfigRequest()
+    config = asked.config.model_config_list.config.add(name="m", model_platform="tensorflow")
+    config.model_version_policy.specific.versions.extend(versions)
+    config.version_labels.update(labels)
+    with grpc.insecure_channel(
+        f"127.0.0.1:{server.grpc_port}", options=[("grpc.enable_http_proxy", 0)]
+    ) as channel:
+        ask = channel.unary_unary(
+            "/tensorflow.serving.ModelService/HandleReloadConfigRequest",
+            tfs.ReloadConfigRequest.SerializeToString,
+        )
+        ask(asked, timeout=60)
+
+
+def in_every_worker(server: Server, path: str, body: Any = None) -> list[Any]:
+    """The different answers over connections that are open at the same time: workers share those
+    evenly."""
+    method = "GET" if body is None else "POST"
+    data = None if body is None else json.dumps(body)
+    found = []
+    with contextlib.ExitStack() as open_ones:
+        for _ in range(6):
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+            open_ones.callback(connection.close)
+            connection.request(method, path, data)
+            answer = json.loads(connection.getresponse().read())
+            if answer not in found:
+                found.append(answer)
+    return found
+
+
+def test_a_new_configuration_reaches_every_worker(base: Path) -> None:
+    with serving(
+        "--model-name", "m", "--model-dir", str(base), "--protocol", "tensorflow,v2,grpc-v1",
+        "--grpc-port", "0", "--poll-s", "0.3", "--workers", "2", python=str(TENSORFLOW),
+    ) as server:  # fmt: skip
+        wait_until(lambda: len(server.logged("message", "ready")) == 2, "both workers are ready")
+
+        def serves(*versions: str) -> None:
+            (status,) = in_every_worker(server, "/v1/models/m")
+            assert {
+                one["version"] for one in status["model_version_status"]
+                if one["state"] == "AVAILABLE"
+            } == set(versions)  # fmt: skip
+
+        def labelled(label: str) -> list[Any]:
+            path = f"/v1/models/m/labels/{label}:predict"
+            return in_every_worker(server, path, {"instances": [1.0]})
+
+        serves("3")
+        reload(server, [2, 3], {})
+        serves("2", "3")
+        reload(server, [2, 3], {"stable": 2})
+        assert labelled("stable") == [{"predictions": [2.5]}]
+        with pytest.raises(grpc.RpcError, match="which is not available"):
+            reload(server, [3], {"stable": 9})
+        serves("2", "3")
+
+        victim = server.children()[0]
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: len(server.logged("message", "ready")) == 3, "it is replaced")
+        serves("2", "3")
+        assert labelled("stable") == [{"predictions": [2.5]}]
+
+        # Loaded anew, it is what it was at the start, everywhere.
+        assert server.post("/v2/repository/models/m/load").status == 200
+        serves("3")
 
 
 def test_seldons_messages_in_front_of_tensorflow_over_rest_and_grpc(tensorflow: Server) -> None:
