@@ -115,7 +115,8 @@ def apply_mirrors(text: str, mirrors: Iterable[tuple[str, str]]) -> str:
     rest = text[len(best[0]) :]
     if rest and not best[0].endswith("/") and not rest.startswith(("/", "?", "#")):
         return text  # `s3://b/model=` must not catch `s3://b/model-old`
-    return best[1].rstrip("/") + "/" + rest.lstrip("/") if rest else best[1]
+    target = best[1] if best[1].endswith("://") else best[1].rstrip("/") + "/"
+    return target + rest.lstrip("/") if rest else best[1]
 
 
 def parse(text: str) -> Uri:
@@ -148,7 +149,7 @@ def parse(text: str) -> Uri:
         _ = parts.port
     except ValueError as exc:
         raise InvalidUri(redact(text), str(exc)) from None
-    if not parts.netloc:
+    if not parts.netloc and not (provider == "hdfs" and parts.path.strip("/")):
         raise InvalidUri(redact(text), f"nothing after {scheme}://")
     if scheme in ("http", "https"):
         provider = _http_provider(parts.hostname or "", parts.path)

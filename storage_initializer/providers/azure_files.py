@@ -54,7 +54,8 @@ class ShareSource(HttpSource):
             if status == 200 and headers.get("x-ms-type", "File") == "File":
                 self.filtered = False
                 size = int(headers.get("content-length", "0"))
-                yield self._item(basename(self._path), self._path, size)
+                version = headers.get("etag", "")
+                yield self._item(basename(self._path), self._path, size, version)
                 return
         self.filtered = True
         found = False
@@ -69,24 +70,27 @@ class ShareSource(HttpSource):
             raise StorageError(f"{self.shown}: directories deeper than {MAX_DEPTH}")
         marker = ""
         while True:
-            query = {"restype": "directory", "comp": "list"} | (
-                {"marker": marker} if marker else {}
-            )
+            query = {"restype": "directory", "comp": "list", "include": "ETag"}
+            if marker:
+                query["marker"] = marker
             text = urlencode(query)
             make = functools.partial(self._to, "GET", directory, text)
             _, _, body = self._context.ask(make, explain=self._explain)
+            first = not marker
             entries, marker = parse_page(body, self.shown)
+            if first and prefix and not entries and not marker:
+                yield Item(path=prefix, size=0)
             for entry in entries:
                 path = f"{directory}/{entry.name}".lstrip("/")
                 if entry.directory:
                     yield from self._walk(path, f"{prefix}{entry.name}/", depth + 1)
                 else:
-                    yield self._item(prefix + entry.name, path, entry.size)
+                    yield self._item(prefix + entry.name, path, entry.size, entry.etag)
             if not marker:
                 return
 
-    def _item(self, relative: str, path: str, size: int) -> Item:
-        return Item(path=relative, size=size, ref=path)
+    def _item(self, relative: str, path: str, size: int, version: str) -> Item:
+        return Item(path=relative, size=size, version=version, ref=path)
 
     def _to(self, method: str, path: str, query: str = "") -> Request:
         url = f"{self._endpoint}/{quote(self._share)}" + (f"/{quote(path)}" if path else "")
@@ -121,6 +125,7 @@ class ShareSource(HttpSource):
 class Entry(Record, frozen=False):
     name: str = ""
     size: int = 0
+    etag: str = ""
     directory: bool = False
 
 
@@ -144,6 +149,8 @@ def parse_page(body: bytes, where: str) -> tuple[list[Entry], str]:
             marker[0] = value
         elif entries and name == "Name":
             entries[-1].name = value
+        elif entries and name == "Etag":
+            entries[-1].etag = value
         elif entries and name == "Content-Length":
             entries[-1].size = int(value)
 

@@ -67,12 +67,21 @@ class HdfsSource(CopySource):
         secret = read_secret(context.environ)
         parts = urlsplit(uri.text)
         namenode = secret.get("HDFS_NAMENODE", "")
-        if parts.port or not namenode:
-            scheme = "https" if "TLS_CERT" in secret or "TLS_CA" in secret else "http"
-            namenode = f"{scheme}://{parts.netloc.rpartition('@')[2]}"
+        root = secret.get("HDFS_ROOTPATH", "").rstrip("/")
+        host = parts.netloc.rpartition("@")[2]
+        if namenode and parts.port and uri.scheme == "hdfs":  # the port of HDFS's own protocol
             self._path = parts.path or "/"
-        else:  # KServe: everything after the scheme is the path
-            self._path = "/" + f"{parts.netloc}{parts.path}".lstrip("/")
+        elif parts.port or not namenode:
+            if not host:
+                problem = f"HDFS_NAMENODE: needed for {uri.shown}, which names no namenode"
+                raise InvalidSettings([problem])
+            scheme = "https" if "TLS_CERT" in secret or "TLS_CA" in secret else "http"
+            namenode = f"{scheme}://{host}"
+            self._path = parts.path or "/"
+        elif host:  # KServe: everything after the scheme is the path, below the root path
+            self._path = f"{root}/{host}{parts.path}"
+        else:
+            self._path = parts.path
         self._client = _client(namenode, secret, context, parts.username)
 
     def items(self) -> Iterator[Item]:

@@ -290,6 +290,77 @@ def test_azure_without_credentials_says_what_to_set(tmp_path: Path) -> None:
     assert "token is mounted" in message(done)
 
 
+def test_azure_files_notice_a_change_of_the_same_size(tmp_path: Path) -> None:
+    """Also: a directory of a share may be empty and is kept."""
+    content = [b"old"]
+
+    def wire(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        name, _, query = path.partition("?")
+        if "comp=list" not in query:
+            return (200, {}, content[0]) if name == "/s/m/a" else (404, {}, b"")
+        file = (
+            f"<File><Name>a</Name><Properties><Content-Length>3</Content-Length>"
+            f"<Etag>{content[0].decode() if 'ETag' in query else ''}</Etag></Properties></File>"
+        )
+        entries = f"{file}<Directory><Name>none</Name></Directory>" if name == "/s/m" else ""
+        return 200, {}, f"<R><Entries>{entries}</Entries><NextMarker/></R>".encode()
+
+    with scripted(wire) as server:
+        environ = {"AZURE_STORAGE_CONNECTION_STRING": f"FileEndpoint={server.url}"}
+        for outcome, data in (("fetched", b"old"), ("complete", b"old"), ("fetched", b"new")):
+            content[0] = data
+            uri = "https://acct.file.core.windows.net/s/m"
+            done = initialize(uri, tmp_path / "m", environ=environ)
+            assert done.returncode == 0, done.stderr
+            assert json.loads(done.stderr.splitlines()[-1])["outcome"] == outcome
+            assert tree(tmp_path / "m") == {"a": data}
+    assert (tmp_path / "m" / "none").is_dir()
+
+
+# --- HDFS ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("uri", "path", "environ"),
+    [
+        ("hdfs:///models/cats", "/models/cats", {}),
+        ("hdfs://models/cats", "/models/cats", {}),
+        ("hdfs://models/cats", "/srv/models/cats", {"HDFS_ROOTPATH": "/srv/"}),
+        ("hdfs:///models/cats", "/models/cats", {"HDFS_ROOTPATH": "/srv"}),
+        ("hdfs://namenode:8020/models/cats", "/models/cats", {}),
+        ("webhdfs://{host}/models/cats", "/models/cats", {"HDFS_NAMENODE": "http://127.0.0.1:9"}),
+        ("<scheme-placeholder>://models/cats", "/models/cats",
+         {"STORAGE_CONFIG": '{"type": "webhdfs", "HEADERS": {"X-Who": "ann"}}'}),
+    ],
+)  # fmt: skip
+def test_hdfs_paths(uri: str, path: str, environ: dict[str, str], tmp_path: Path) -> None:
+    who = set()
+
+    def namenode(method: str, asked: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        name, _, query = asked.removeprefix("/webhdfs/v1").partition("?")
+        who.add(headers.get("x-who", ""))
+        if name != path:
+            return 404, {}, b'{"RemoteException": {"exception": "FileNotFoundException"}}'
+        if "op=OPEN" in query:
+            return 200, {}, b"meow"
+        status = {"type": "FILE", "pathSuffix": "", "length": 4, "modificationTime": 1}
+        return 200, {}, json.dumps({"FileStatus": status}).encode()
+
+    with scripted(namenode) as server:
+        environ = {"HDFS_NAMENODE": f"{server.url}\n", **ONCE, **environ}
+        uri = uri.format(host=server.url.removeprefix("http://"))
+        done = initialize(uri, tmp_path / "m", environ=environ)
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path / "m") == {"cats": b"meow"}
+    assert who == {"ann" if "STORAGE_CONFIG" in environ else ""}
+
+
+def test_hdfs_without_a_namenode_says_where_it_belongs(tmp_path: Path) -> None:
+    done = initialize("hdfs:///models/cats", tmp_path / "m")
+    assert done.returncode == 2
+    assert "HDFS_NAMENODE" in message(done)
+
+
 # --- git -----------------------------------------------------------------------------------------
 
 
