@@ -273,10 +273,14 @@ class Fetch:
             )
             return True
         if any(not version and not path.endswith("/") for path, (_, version) in found.items()):
-            return found.keys() == marker.items.keys() and all(
+            same = found.keys() == marker.items.keys() and all(
                 size == marker.items[path][0] for path, (size, _) in found.items()
             )
-        return found == dict(marker.items)
+        else:
+            same = found == dict(marker.items)
+        if same:
+            Staging.sweep(destination.path)
+        return same
 
     def _not_writable(self, destination: Destination, identity: str) -> Report:
         """Read-only: what somebody else has put there is taken; half of ours is not."""

@@ -6,9 +6,9 @@ A destination without it, or whose files do not match it, is incomplete, whateve
 *Whole*: the staging directory is a sibling; the tree gets its marker and is renamed over the
 absent or empty destination: one atomic step, so even a reader that knows nothing of markers sees
 nothing or everything. *Entry by entry*: a mount point cannot be renamed; the marker (if any) is
-moved to the staging first, then each top-level entry is renamed into place, then the marker is
-written. A kill in between leaves no marker; the next run finds the moved files by their records,
-and by the old marker what must go.
+removed first, then each top-level entry is renamed into place, then the marker is written. A kill
+in between leaves no marker; the next run finds the moved files by their records, and what must go
+by a note in the staging of all that the two trees have.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def read_marker(dest: Path) -> Marker | None:
 
 
 def replaced_marker(staging: Staging) -> Marker | None:
-    """The marker of the tree to replace, also when a run was killed while it replaced it."""
+    """The marker of the tree to replace, or of the mixture that a killed run has left."""
     return read_marker(staging.dest) or _read(staging.replaced)
 
 
@@ -113,6 +113,10 @@ def intact(dest: Path, record: FileRecord, *, reread: bool) -> bool:
 
 def write_marker(directory: Path, marker: Marker) -> None:
     """Atomically: a temporary file, then a rename."""
+    _write(directory / MARKER_NAME, marker)
+
+
+def _write(path: Path, marker: Marker) -> None:
     data = {
         "format": FORMAT,
         "identity": marker.identity,
@@ -124,14 +128,14 @@ def write_marker(directory: Path, marker: Marker) -> None:
         "files": [[r.path, r.size, r.mtime_ns, r.digest] for r in marker.files],
         "links": dict(marker.links),
     }
-    temporary = directory / f"{MARKER_NAME}.tmp"
+    temporary = path.with_name(f"{path.name}.tmp")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     with open(fd, "w", encoding="utf-8") as file:
         json.dump(data, file, separators=(",", ":"))
         if marker.synced:
             file.flush()
             os.fsync(fd)
-    os.replace(temporary, directory / MARKER_NAME)
+    os.replace(temporary, path)
 
 
 def publish(staging: Staging, tree: Path, marker: Marker, old: Marker | None) -> None:
@@ -167,8 +171,9 @@ def _publish_entries(staging: Staging, tree: Path, marker: Marker, old: Marker |
     dest = staging.dest
     dest.mkdir(parents=True, exist_ok=True)
     _spare_directories(dest, marker, old)
-    with contextlib.suppress(FileNotFoundError):  # kept: a killed run knows what to remove by it
-        os.replace(dest / MARKER_NAME, staging.replaced)
+    _write(staging.replaced, _mixed(old, marker))
+    with contextlib.suppress(FileNotFoundError):
+        (dest / MARKER_NAME).unlink()
     _merge(tree, dest)
     if old is not None:
         wanted = {record.path for record in marker.files} | set(marker.links)
@@ -196,6 +201,16 @@ def _spare_directories(dest: Path, marker: Marker, old: Marker | None) -> None:
                 if found not in ours:
                     cause = f"{path} is to be a file, but a directory with {found} is there"
                     raise DestinationError(str(dest), f"{cause}; remove it")
+
+
+def _mixed(old: Marker | None, new: Marker) -> Marker:
+    """What may be in the destination while `new` replaces `old`: if this run is killed, the next
+    one knows by it what to remove, whatever the source has become by then."""
+    if old is None:
+        return new.but(items=NOTHING)
+    known = {record.path for record in old.files}
+    added = (record for record in new.files if record.path not in known)
+    return old.but(files=(*old.files, *added), links={**old.links, **new.links})
 
 
 def _merge(source: Path, target: Path) -> None:

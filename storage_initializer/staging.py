@@ -5,7 +5,7 @@ Layout, on the same file system as the destination so that publishing is renamin
     STAGING/lock       flock: one initializer at a time works on a destination
     STAGING/journal    append-only JSON lines: finished files, finished parts of big files
     STAGING/tree/      the files, at their final relative paths
-    STAGING/replaced   the marker of the tree that is being replaced (entry by entry)
+    STAGING/replaced   what the destination may hold while it is replaced (entry by entry)
 
 STAGING is a hidden sibling of the destination when that can be renamed as a whole, else a hidden
 directory inside it (mount points). A line is written after the bytes it vouches for, with one
@@ -17,6 +17,7 @@ or filter does too.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -106,31 +107,42 @@ class Staging:
 
     def _acquire(self, control: Control) -> None:
         told = False
-        while True:
+        while self._lock_fd < 0:
             self.root.mkdir(parents=True, exist_ok=True)
             try:
-                fd = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                self._try_lock()
             except FileNotFoundError:
-                continue  # the last holder is just removing it
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                pass  # its last holder was just removing it
             except BlockingIOError:
-                os.close(fd)
                 state = f"another initializer is at work in {self.root}"
                 if not told:
                     logger.info("waiting: %s", state)
                 told = True
                 control.check(state)
                 time.sleep(LOCK_POLL_S)
-                continue
-            except OSError:  # a file system without locks: it would be waited for in vain
-                os.close(fd)
-                raise
-            with contextlib.suppress(FileNotFoundError):
-                if os.stat(self.root / "lock").st_ino == os.fstat(fd).st_ino:
-                    self._lock_fd = fd
-                    return
-            os.close(fd)  # locked a file that its last holder has removed meanwhile
+
+    def _try_lock(self) -> None:
+        """Raises BlockingIOError when somebody else holds the lock, FileNotFoundError when it
+        vanished under us, OSError where there are no locks: they would be waited for in vain."""
+        fd = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.stat(self.root / "lock").st_ino != os.fstat(fd).st_ino:
+                raise FileNotFoundError(errno.ENOENT, "removed meanwhile", str(self.root))
+        except OSError:
+            os.close(fd)
+            raise
+        self._lock_fd = fd
+
+    @classmethod
+    def sweep(cls, dest: Path) -> None:
+        """Remove what a run that was killed after its publication has left of its staging."""
+        for root, inside in ((dest / STAGING_NAME, True), (_sibling(dest), False)):
+            if root.is_dir():
+                with contextlib.suppress(OSError):  # in use, or read-only
+                    staging = cls(root, dest, inside=inside)
+                    staging._try_lock()
+                    staging.remove()
 
     def _load(self, identity: str) -> None:
         """Read the journal; start afresh when it is about something else."""
@@ -306,7 +318,7 @@ def choose_root(dest: Path) -> tuple[Path, bool]:
     the same file system, and it is no mount point; then publishing is one rename.
     """
     inside = dest / STAGING_NAME
-    sibling = dest.parent / f".{dest.name}{STAGING_NAME}"
+    sibling = _sibling(dest)
     if inside.exists():
         return inside, True
     parent = dest.parent
@@ -323,6 +335,10 @@ def choose_root(dest: Path) -> tuple[Path, bool]:
     except OSError:
         return inside, True
     return sibling, False
+
+
+def _sibling(dest: Path) -> Path:
+    return dest.parent / f".{dest.name}{STAGING_NAME}"
 
 
 def _is_mount(directory: Path) -> bool:

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import random
+import shutil
 import subprocess
 import threading
 import time
@@ -76,24 +77,52 @@ def test_what_the_source_has_no_more_is_not_published(tmp_path: Path) -> None:
     assert not root.exists()
 
 
-def test_a_run_killed_while_it_replaced_a_tree_leaves_nothing_of_the_old_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("by_then", ["the same", "the old one again", "a third one"])
+def test_a_run_killed_while_it_replaced_a_tree_leaves_nothing_of_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_then: str
 ) -> None:
+    """Killed when the new files are in place and the old ones not yet gone."""
     source, dest = tmp_path / "source", tmp_path / "models"
-    source.mkdir()
-    for name in ("same", "old-1", "old-2"):
-        (source / name).write_bytes(name.encode())
+    old, new = (
+        {"same": b"1", "old": b"2", "d/old": b"3"},
+        {"same": b"1", "new": b"4", "d/new": b"5"},
+    )
+    become(source, old)
     fetch(str(source), dest, settings())
-    (source / "old-1").unlink()
-    (source / "old-2").unlink()
-    (source / "new").write_bytes(b"new")
+    become(source, new)
     with monkeypatch.context() as patch:
         patch.setattr(publish, "remove_files", killed)
         with pytest.raises(Killed):
             fetch(str(source), dest, settings())
     assert publish.read_marker(dest) is None  # half replaced: complete for nobody
+    want = {"the same": new, "the old one again": old, "a third one": {"third": b"6"}}[by_then]
+    become(source, want)
     fetch(str(source), dest, settings())
-    assert tree(dest) == {"same": b"same", "new": b"new"}
+    assert tree(dest) == want
+
+
+@pytest.mark.parametrize("filled", [False, True], ids=["renamed", "entry-by-entry"])
+def test_what_a_run_killed_at_its_very_end_has_left_is_swept_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filled: bool
+) -> None:
+    source, dest = tmp_path / "source", tmp_path / "models"
+    become(source, {"a": b"1", "b/c": b"2"})
+    if filled:
+        become(dest, {"mine": b"0"})
+    with monkeypatch.context() as patch:
+        patch.setattr(Staging, "remove", killed)
+        with pytest.raises(Killed):
+            fetch(str(source), dest, settings())
+    assert list(tmp_path.rglob("*turnout-staging"))
+    assert fetch(str(source), dest, settings()).outcome == "complete"
+    assert not list(tmp_path.rglob("*turnout-staging"))
+
+
+def become(directory: Path, files: dict[str, bytes]) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    for path, data in files.items():
+        (directory / path).parent.mkdir(parents=True, exist_ok=True)
+        (directory / path).write_bytes(data)
 
 
 class Killed(Exception):
