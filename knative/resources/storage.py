@@ -20,6 +20,9 @@ from knative.resources import access, container
 if TYPE_CHECKING:
     from knative.compiler import Context
 
+PLACEHOLDER = "<scheme-placeholder>://"
+"""KServe's: the fetcher puts scheme and bucket of the storage secret in its place."""
+
 JSON = Any
 Object = dict[str, JSON]
 
@@ -80,6 +83,8 @@ def _check(resource: Resource, context: "Context", order: Order) -> bool:
     good = True
     for text, directory in order.sources:
         plain = text.replace("oci+native://", "oci://", 1)
+        if text.startswith(PLACEHOLDER):
+            continue
         for message in _uri_problems(plain):
             report.error(order.path, message)
             good = False
@@ -254,17 +259,15 @@ def _of_storage(
     import json
 
     parameters = storage.get("parameters") or {}
-    kind = parameters.get("type") or (storage.get("key") or "").removeprefix("default_") or "s3"
+    default, named, kind = (storage.get("key") or "").partition("default_")
+    kind = parameters.get("type") or (kind if named and not default else "")
     source = storage.get("storageUri") or ""
     if not source:
+        below = (storage.get("path") or "").lstrip("/")
         bucket = parameters.get("bucket")
-        if not bucket:
-            context.report(resource).error(
-                path,
-                "parameters.bucket is needed: the compiler cannot look into the storage secret",
-            )
-            return Delivery()
-        source = f"{kind}://{bucket}/{(storage.get('path') or '').lstrip('/')}"
+        # Without both, the secret's entry says it: known to the fetcher.
+        prefix = f"{kind}://{bucket}/" if kind and bucket else PLACEHOLDER
+        source = f"{prefix}{below}"
     secret = resource.annotations.get(keys.KSERVE_STORAGE_SECRET) or "storage-config"
     key = storage.get("key") or (f"default_{kind}" if parameters.get("type") else "default")
     reference = {"name": secret, "key": key}
