@@ -458,7 +458,7 @@ def test_retrying_ends_before_the_deadline_with_the_cause() -> None:
     fails(
         UpstreamError,
         "connection refused",
-        run=ask("127.0.0.1:1", V1, {"grpc-timeout": "300m"}, predictor_wake_s=60.0),
+        run=ask("127.0.0.1:1", V1, {"grpc-timeout": "1500m"}, predictor_wake_s=60.0),
     )
 
 
