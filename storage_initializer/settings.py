@@ -65,7 +65,7 @@ class Settings(Record):
     """`STORAGE_BACKOFF_MAX_SECONDS`: longest wait, also for a server's Retry-After."""
 
     max_files: int = 200_000
-    """`STORAGE_MAX_FILES`: most files of one source (each costs about 600 bytes of memory)."""
+    """`STORAGE_MAX_FILES`: most files of one source (each costs 2 KB of memory)."""
     max_bytes: int = 0
     """`STORAGE_MAX_BYTES`: most bytes of one destination; 0 means what the volume has free."""
     unpack: bool = True
