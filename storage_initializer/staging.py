@@ -234,15 +234,29 @@ class Staging:
         if not self.reused:
             return 0
         place = self.tree / path
+        self._make_way(path, place)
         try:
             status = place.lstat()
             if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
                 return status.st_blocks * 512
             if not stat.S_ISDIR(status.st_mode):
                 place.unlink()
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             pass
         return 0
+
+    def _make_way(self, path: str, place: Path) -> None:
+        """A file of an earlier listing may be where a directory is to be, or the reverse."""
+        parts = path.split("/")
+        for depth in range(1, len(parts)):
+            above = self.tree.joinpath(*parts[:depth])
+            if above.is_symlink() or above.is_file():
+                above.unlink()
+                self.forget("/".join(parts[:depth]))
+        if place.is_dir() and not place.is_symlink():
+            made = list(self._made)  # of this run: then the source has both, which is told later
+            if not any(directory == path or directory.startswith(f"{path}/") for directory in made):
+                remove_tree(place)
 
     def prune(self, files: Collection[str], directories: Collection[str]) -> None:
         """Remove from the tree what is not wanted (any more): objects that the source had when an

@@ -77,6 +77,25 @@ def test_what_the_source_has_no_more_is_not_published(tmp_path: Path) -> None:
     assert not root.exists()
 
 
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ({"m/a/b": b"1", "m/c": b"2"}, {"m": b"3"}),
+        ({"m/a/b": b"1", "n": b"2"}, {"m/a": b"3", "n": b"2"}),
+        ({"m": b"1"}, {"m/a/b": b"2", "m/c": b"3"}),
+    ],
+    ids=["file", "file-below", "directory"],
+)
+def test_what_was_a_directory_may_have_become_a_file(
+    tmp_path: Path, before: dict[str, bytes], now: dict[str, bytes]
+) -> None:
+    source, dest = tmp_path / "source", tmp_path / "models"
+    become(source, now)
+    staged_before(source, dest, before)
+    fetch(str(source), dest, settings())
+    assert tree(dest) == now
+
+
 @pytest.mark.parametrize("by_then", ["the same", "the old one again", "a third one"])
 def test_a_run_killed_while_it_replaced_a_tree_leaves_nothing_of_either(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_then: str
