@@ -18,7 +18,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import IO
 
 from . import digest, sha256
 from .errors import NoSpace, UnsafeArchive, UnsafePath
@@ -51,12 +51,6 @@ class Member(Record, frozen=False):
     target: str = ""
     executable: bool = False
     source: tarfile.TarInfo | zipfile.ZipInfo | None = None
-
-
-class Content(Protocol):
-    """What a member's bytes are read from."""
-
-    def read(self, size: int, /) -> bytes: ...
 
 
 class Limits(Record, frozen=False):
@@ -176,7 +170,7 @@ def unpack(archive: Path, tree: Path, limits: Limits) -> tuple[list[FileRecord],
     reader = _zip if limits.archive.lower().endswith(ZIP_SUFFIXES) else _tar
     extraction = Extraction(tree, limits)
     try:
-        for member, content in reader(archive, limits.archive):
+        for member, content in reader(archive, limits):
             extraction.add(member, content)
         return extraction.finish()
     except DAMAGED as exc:
@@ -196,7 +190,7 @@ def unpack(archive: Path, tree: Path, limits: Limits) -> tuple[list[FileRecord],
         raise
 
 
-Entries = Iterator[tuple[Member, Content | None]]
+Entries = Iterator[tuple[Member, IO[bytes] | None]]
 DAMAGED = (
     tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError,
     ValueError,
@@ -204,11 +198,13 @@ DAMAGED = (
 """What the libraries raise about bad data, besides OSErrors without a number."""
 
 
-def _tar(archive: Path, name: str) -> Entries:
+def _tar(archive: Path, limits: Limits) -> Entries:
     with open_tar(archive) as tar:
         for info in tar:
-            yield tar_member(info, name), tar.extractfile(info) if info.isreg() else None
-        yield REST, tar.fileobj
+            yield tar_member(info, limits.archive), tar.extractfile(info) if info.isreg() else None
+        # Nothing behind the last member is kept, but all of it must be readable.
+        while tar.fileobj is not None and (chunk := tar.fileobj.read(_CHUNK)):
+            limits.chunk(len(chunk))
 
 
 def tar_member(info: tarfile.TarInfo, archive: str) -> Member:
@@ -224,10 +220,6 @@ def tar_member(info: tarfile.TarInfo, archive: str) -> Member:
     elif not info.isreg():
         raise UnsafeArchive(archive, f"{info.name!r} is a device, pipe or unknown type")
     return member
-
-
-REST = Member(path="", kind="rest")
-"""What comes behind the last member of a tar: nothing to keep, but all of it must be readable."""
 
 
 class _Header(tarfile.TarInfo):
@@ -255,7 +247,8 @@ def open_tar(archive: Path) -> tarfile.TarFile:
         raise tarfile.ReadError("cut off at its beginning, or no tar") from exc
 
 
-def _zip(archive: Path, name: str) -> Entries:
+def _zip(archive: Path, limits: Limits) -> Entries:
+    name = limits.archive
     with zipfile.ZipFile(archive) as packed:
         for info in packed.infolist():
             mode = info.external_attr >> 16
@@ -289,10 +282,7 @@ class Extraction:
         self._written: dict[str, FileRecord] = {}
         self._buffer = memoryview(bytearray(_CHUNK))
 
-    def add(self, member: Member, content: Content | None) -> None:
-        if member is REST and content is not None:
-            self._drain(content)
-            return
+    def add(self, member: Member, content: IO[bytes] | None) -> None:
         self._limits.member()
         name = self._limits.archive
         if member.path.rstrip("/") in (".", "") and member.kind == "directory":
@@ -345,10 +335,6 @@ class Extraction:
         elif not keep:
             place.unlink(missing_ok=True)
 
-    def _drain(self, content: Content) -> None:
-        while chunk := content.read(_CHUNK):
-            self._limits.chunk(len(chunk))
-
     def _check_parents(self, path: str, *, itself: bool = True) -> None:
         """No member may lie below a file or a link of the same archive."""
         parent = os.path.dirname(path)
@@ -386,7 +372,7 @@ class Extraction:
         link_or_copy(self._tree / inner, destination)
         self._remember(path)
 
-    def _write(self, path: str, content: Content, member: Member) -> None:
+    def _write(self, path: str, content: IO[bytes], member: Member) -> None:
         target = self._tree / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)  # a later member of the same name replaces the earlier one

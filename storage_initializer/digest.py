@@ -197,6 +197,16 @@ def new_for(algorithm: str, size: int) -> Hasher | None:
     return new(algorithm)
 
 
+def from_base64(text: str) -> str:
+    """A checksum as hexadecimal digits; empty when `text` is no base64."""
+    from binascii import a2b_base64
+
+    try:
+        return a2b_base64(text, strict_mode=True).hex()
+    except ValueError:
+        return ""
+
+
 def of_file(path: Path, algorithm: str) -> str:
     """Hex digest of a file's content."""
     hasher = new_for(algorithm, path.stat().st_size)

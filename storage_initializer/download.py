@@ -138,8 +138,8 @@ class Engine:
             except Changed as exc:
                 self._abandon(args[0], exc)
             except OSError as exc:
-                places = [str(arg.staging.dest) for arg in args if isinstance(arg, File)]
-                self.fail(from_os_error(exc, "".join(places[:1])))
+                file = next((arg for arg in args if isinstance(arg, File)), None)
+                self.fail(from_os_error(exc, str(file.staging.dest) if file else ""))
             except BaseException as exc:  # this thread owns the task; the error is raised in wait
                 self.fail(exc)
 

@@ -301,32 +301,7 @@ class Fetch:
         self, destination: Destination, sources: list[Source], staging: Staging, identity: str
     ) -> Report:
         old = publish.replaced_marker(staging)
-        published = {record.path: record for record in old.files} if old else {}
-        work = Batch()
-        items: dict[str, Item] = {}
-        kept: list[FileRecord] = []
-        total = needed = 0
-        for source, item in wanted(sources, self._settings, self._control):
-            items[item.path] = item
-            size = item.size or 0
-            self._progress.expect(1, size)
-            # A link takes no room.
-            linked = self._settings.local_mode != "copy" and getattr(source, "local", False)
-            total += 0 if linked else size
-            if item.path.endswith("/"):
-                staging.target(item.path + "x")
-                self._progress.skip(0)
-            elif record := self._have(staging, item, old, published):
-                self._progress.skip(size)
-                kept.append(record)
-            else:
-                if not linked:
-                    needed += max(0, size - staging.reclaim(item.path))
-                self._room.check(destination, total, needed)
-                work.add()
-                self._engine.submit(source, item, staging, work)
-        self._listed()
-        records = [*kept, *work.wait(self._control)]
+        items, records = self._gather(destination, sources, staging, old)
         self._conflicts(records)
         if staging.reused:
             staging.prune(
@@ -363,6 +338,42 @@ class Fetch:
         self._control.check("publishing")
         publish.publish(staging, tree, marker, old)
         return self._report(destination, "fetched", files)
+
+    def _gather(
+        self,
+        destination: Destination,
+        sources: list[Source],
+        staging: Staging,
+        old: Marker | None,
+    ) -> tuple[dict[str, Item], list[FileRecord]]:
+        """List the sources and fetch what is missing: all items by path, and all files, verified
+        and staged (or published already, by the run that `old` is of)."""
+        published = {record.path: record for record in old.files} if old else {}
+        work = Batch()
+        items: dict[str, Item] = {}
+        kept: list[FileRecord] = []
+        total = needed = 0
+        for source, item in wanted(sources, self._settings, self._control):
+            items[item.path] = item
+            size = item.size or 0
+            self._progress.expect(1, size)
+            # A link takes no room.
+            linked = self._settings.local_mode != "copy" and getattr(source, "local", False)
+            total += 0 if linked else size
+            if item.path.endswith("/"):
+                staging.target(item.path + "x")
+                self._progress.skip(0)
+            elif record := self._have(staging, item, old, published):
+                self._progress.skip(size)
+                kept.append(record)
+            else:
+                if not linked:
+                    needed += max(0, size - staging.reclaim(item.path))
+                self._room.check(destination, total, needed)
+                work.add()
+                self._engine.submit(source, item, staging, work)
+        self._listed()
+        return items, [*kept, *work.wait(self._control)]
 
     def _have(
         self,

@@ -99,6 +99,7 @@ def start(engine: Engine, file: File, source: HttpSource, size: int) -> None:
     for known in file.crcs:
         engine.progress.bytes_skipped += min(step, size - known * step)
     missing = [index for index in range(file.parts) if index not in file.crcs]
+    promised = file.promised = Promised(file, source)
     if not missing:
         _finish(engine, file, source, size)
         return
@@ -106,8 +107,7 @@ def start(engine: Engine, file: File, source: HttpSource, size: int) -> None:
     file.pending = runs(missing, step, streams)
     file.pending.reverse()
     file.got, file.look_at = 0, time.monotonic() + LOOK_EVERY_S
-    file.promised = Promised(file, source)
-    engine.put(file.promised.ask_early, front=True)  # behind the runs that are put before it
+    engine.put(promised.ask_early, front=True)  # behind the runs that are put before it
     for _ in range(min(FEW_STREAMS, streams, len(file.pending))):
         engine.put(_run, engine, file, source, size, front=True)
 
@@ -227,8 +227,9 @@ def _finish(engine: Engine, file: File, source: HttpSource, size: int) -> None:
         length = min(file.part_bytes, size - index * file.part_bytes)
         crc = digest.combine_crc32(crc, file.crcs[index], length)
     file.close()
-    promised = file.promised or Promised(file, source)
-    expected = digest.choose(promised.checks(), engine.settings.verify)
+    if file.promised is None:
+        raise AssertionError("`start` has asked before anything can end")
+    expected = digest.choose(file.promised.checks(), engine.settings.verify)
     name, found = "crc32", f"{crc:08x}"
     if expected and expected[0] == f"{digest.CRC_OF_PARTS}{file.part_bytes}":
         composed = digest.crc_of_parts([file.crcs[index] for index in range(file.parts)])

@@ -24,7 +24,7 @@ from . import digest
 from .errors import DestinationError, StorageError, from_os_error
 from .items import MARKER_NAME, RESERVED
 from .records import NOTHING, Record
-from .staging import FileRecord, Staging, boot_id, remove_tree
+from .staging import FileRecord, Staging, boot_id, existing, remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -255,11 +255,7 @@ def is_provided(dest: Path) -> bool:
 
 def writable(dest: Path) -> bool:
     """Whether entries can be made in `dest`, or `dest` itself can be made."""
-    place = dest
-    while not place.exists():
-        if place == place.parent:
-            return False
-        place = place.parent
+    place = existing(dest)
     return place.is_dir() and os.access(place, os.W_OK | os.X_OK)  # knows read-only mounts too
 
 

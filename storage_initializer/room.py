@@ -9,6 +9,7 @@ from pathlib import Path
 from .destinations import Destination
 from .errors import LimitExceeded, NoSpace
 from .progress import Progress
+from .staging import existing
 
 
 class Room:
@@ -32,18 +33,14 @@ class Room:
             )
         with self._lock:
             place = destination.path
-            while place not in self._needed and not place.exists():
-                place = place.parent
-            known = self._needed.get(destination.path)
-            device = known[0] if known else place.stat().st_dev
-            self._needed[destination.path] = device, needed
-            total = sum(size for where, size in self._needed.values() if where == device)
-            if total < self._surely_free.get(device, 0):
+            known = self._needed.get(place)
+            device = known[0] if known else existing(place).stat().st_dev
+            self._needed[place] = device, needed
+            together = sum(size for where, size in self._needed.values() if where == device)
+            if together < self._surely_free.get(device, 0):
                 return  # thousands of small files: not a question each
-            while not place.exists():
-                place = place.parent
-            status = os.statvfs(place)
+            status = os.statvfs(existing(place))
             free = status.f_bavail * status.f_frsize
-            if total - self._progress.bytes_done > free:
-                raise NoSpace(str(destination.path), total, free)
-            self._surely_free[device] = total + (free - total) // 8
+            if together - self._progress.bytes_done > free:
+                raise NoSpace(str(place), together, free)
+            self._surely_free[device] = together + (free - together) // 8

@@ -335,9 +335,7 @@ def choose_root(dest: Path) -> tuple[Path, bool]:
     sibling = _sibling(dest)
     if inside.exists():
         return inside, True
-    parent = dest.parent
-    while not parent.exists():
-        parent = parent.parent
+    parent = existing(dest.parent)
     try:
         if dest.exists():
             if any(dest.iterdir()) or _is_mount(dest):
@@ -349,6 +347,13 @@ def choose_root(dest: Path) -> tuple[Path, bool]:
     except OSError:
         return inside, True
     return sibling, False
+
+
+def existing(path: Path) -> Path:
+    """`path`, or the nearest directory above it that is there."""
+    while not path.exists():
+        path = path.parent
+    return path
 
 
 def _sibling(dest: Path) -> Path:

@@ -12,7 +12,8 @@ import os
 import tempfile
 from collections.abc import Mapping
 
-PLACEHOLDER = "<scheme-placeholder>://"
+from .uri import PLACEHOLDER
+
 _S3 = {
     "access_key_id": "AWS_ACCESS_KEY_ID",
     "secret_access_key": "AWS_SECRET_ACCESS_KEY",

@@ -1,5 +1,6 @@
 """A model server for tests: `python -m functions` as a subprocess on a port the system chose."""
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -15,6 +16,13 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 DEADLINE_S = 60.0
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the loop turn until it holds, for 20 s at most."""
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.001)
 
 
 class Reply:

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.listening import serving
+
 MARKER = ".turnout-storage.json"
 
 
@@ -198,12 +200,8 @@ class _Handler(BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def faulty_server() -> Iterator[FaultyServer]:
     server = FaultyServer()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.released.set()
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
+    with serving(server):
+        try:
+            yield server
+        finally:
+            server.released.set()

@@ -16,12 +16,10 @@ from knative.api.problems import Path
 from knative.api.resource import Resource
 from knative.options import Profile
 from knative.resources import access, container
+from storage_initializer.uri import PLACEHOLDER
 
 if TYPE_CHECKING:
     from knative.compiler import Context
-
-PLACEHOLDER = "<scheme-placeholder>://"
-"""KServe's: the fetcher puts scheme and bucket of the storage secret in its place."""
 
 JSON = Any
 Object = dict[str, JSON]

@@ -5,13 +5,12 @@
 otherwise PATH is a `/`-bounded directory. Verified by Content-MD5 where the blob has one.
 """
 
-import base64
 import functools
 from collections.abc import Iterator, Mapping
 from posixpath import basename
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
-from storage_initializer import retry
+from storage_initializer import digest, retry
 from storage_initializer.context import Context, refusal
 from storage_initializer.errors import (
     AccessDenied,
@@ -240,10 +239,8 @@ def parse_page(body: bytes, where: str) -> tuple[list[Blob], str]:
 
 
 def _md5(text: str) -> dict[str, str]:
-    try:
-        return {"md5": base64.b64decode(text, validate=True).hex()} if text else {}
-    except ValueError:
-        return {}
+    found = digest.from_base64(text)
+    return {"md5": found} if found else {}
 
 
 def _quoted(etag: str) -> str:

@@ -6,7 +6,6 @@ work, and where redirects lead. Headers for a host come from KServe's `<host>-he
 along a redirect to another one.
 """
 
-import base64
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from posixpath import basename
 from urllib.parse import parse_qsl, unquote, urljoin, urlsplit
 
 from storage_initializer.context import Context, refusal
+from storage_initializer.digest import from_base64
 from storage_initializer.errors import Changed, InvalidSettings, NotFound, Relocated, StorageError
 from storage_initializer.items import PACKED_SUFFIXES, HttpSource, Item
 from storage_initializer.uri import Uri
@@ -194,18 +194,11 @@ def header_checks(headers: Mapping[str, str]) -> dict[str, str]:
         for part in headers.get(name, "").split(","):
             algorithm, _, value = part.strip().partition("=")
             known = {"sha-256": "sha256", "md5": "md5", "sha": "sha1"}.get(algorithm.lower())
-            if known and (digest := _hex(value.strip(":"))):
+            if known and (digest := from_base64(value.strip(":"))):
                 found[known] = digest
-    if "content-range" not in headers and (digest := _hex(headers.get("content-md5", ""))):
+    if "content-range" not in headers and (digest := from_base64(headers.get("content-md5", ""))):
         found["md5"] = digest
     return found
-
-
-def _hex(text: str) -> str:
-    try:
-        return base64.b64decode(text, validate=True).hex()
-    except ValueError:
-        return ""
 
 
 def _validators(headers: Mapping[str, str]) -> dict[str, str]:

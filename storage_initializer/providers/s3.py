@@ -408,12 +408,7 @@ class S3Source(HttpSource):
 
 def _hex(text: str) -> str:
     """Base64 as hexadecimal digits; what is none stays as it is, and nothing will have that sum."""
-    from binascii import a2b_base64
-
-    try:
-        return a2b_base64(text, strict_mode=True).hex()
-    except ValueError:
-        return text
+    return digest.from_base64(text) or text
 
 
 def _by_status(where: str, status: int, said: str) -> StorageError:

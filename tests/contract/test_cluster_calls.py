@@ -2,7 +2,6 @@
 
 import http.server
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from knative.cli import main
 from knative.cluster import client, errors, reach, wait
 from tests import fakes_kube
+from tests.listening import serving
 
 DOGS = str(Path(__file__).parent.parent / "golden" / "dog-breed" / "in.yaml")
 
@@ -50,14 +50,8 @@ class _Ingress(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def ingress() -> Iterator[str]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Ingress)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
+    with serving(server):
         yield f"127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def test_invoke_names_the_service_to_the_ingress(cluster, ingress, capsys) -> None:

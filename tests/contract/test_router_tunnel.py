@@ -5,7 +5,6 @@ import http.server
 import select
 import socket
 import ssl
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 import trustme
 
 from tests.fakes_router import router, sequence
+from tests.listening import Listener, serving
 
 ANSWER = b'{"predictions":[1]}'
 HOST = "model.example"
@@ -31,44 +31,30 @@ class _Model(http.server.BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None: ...
 
 
-class _Proxy:
+class _Proxy(Listener):
     """Opens tunnels to one place, whatever name is asked for, or refuses with a status."""
 
     def __init__(self, port: int, status: str = "200 OK") -> None:
         self.asked: list[bytes] = []
         self._target = port
         self._status = status
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__()
 
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
+    def serve(self, sock: socket.socket) -> None:
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += sock.recv(1)
+        self.asked.append(head.partition(b"\r\n")[0])
+        sock.sendall(f"HTTP/1.1 {self._status}\r\n\r\n".encode())
+        if not self._status.startswith("2"):
+            return
+        with socket.create_connection(("127.0.0.1", self._target)) as server:
             while True:
-                client, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with client, contextlib.suppress(OSError):
-            head = b""
-            while not head.endswith(b"\r\n\r\n"):
-                head += client.recv(1)
-            self.asked.append(head.partition(b"\r\n")[0])
-            client.sendall(f"HTTP/1.1 {self._status}\r\n\r\n".encode())
-            if not self._status.startswith("2"):
-                return
-            with socket.create_connection(("127.0.0.1", self._target)) as server:
-                while True:
-                    for one in select.select([client, server], [], [])[0]:
-                        data = one.recv(65536)
-                        if not data:
-                            return
-                        (server if one is client else client).sendall(data)
+                for one in select.select([sock, server], [], [])[0]:
+                    data = one.recv(65536)
+                    if not data:
+                        return
+                    (server if one is sock else sock).sendall(data)
 
 
 @pytest.fixture
@@ -81,12 +67,8 @@ def model(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     authority.issue_cert(HOST).configure_cert(context)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Model)
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    yield server.server_address[1], file
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(server):
+        yield server.server_port, file
 
 
 def test_a_tunnel_is_opened_once_and_stays_open(model: tuple[int, Path]) -> None:

@@ -6,7 +6,6 @@ Scripted servers; git through the real `git http-backend`.
 import json
 import os
 import subprocess
-import threading
 from collections.abc import Iterator, Mapping
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -28,6 +27,7 @@ from tests.contract.test_storage_providers import (
     scripted,
 )
 from tests.fakes_storage import initialize, tree
+from tests.listening import serving
 
 ONCE = {"STORAGE_ATTEMPTS": "1"}
 HEADERS = {"127.0.0.1-headers": '{"Authorization": "Bearer s3cr3t-t0ken"}'}
@@ -394,14 +394,8 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     git("init", "-q", "--bare", str(root / "new.git"))
     server = ThreadingHTTPServer(("127.0.0.1", 0), _GitBackend)
     server.root, server.refused = root, False  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with serving(server):
         yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
 
 
 @pytest.mark.parametrize("form", ["git+{}/repo.git@v1/final", "{}/repo.git@v1/final"])

@@ -3,7 +3,6 @@
 The library is called in this process (`fetch`), the server speaks raw bytes.
 """
 
-import contextlib
 import random
 import re
 import socket
@@ -17,6 +16,7 @@ from storage_initializer import fetch
 from storage_initializer.errors import Changed, LimitExceeded, TransferFailed
 from storage_initializer.settings import Settings
 from tests.fakes_storage import tree
+from tests.listening import Listener
 
 DATA = random.Random(5).randbytes(1_000_000)
 PART = 128 * 1024
@@ -26,24 +26,18 @@ Behave = Callable[[int, str, Say], bool]
 """(number of the request, its Range header, send) → whether the connection goes on."""
 
 
-class RawServer:
+class RawServer(Listener):
     """Every request goes to `behave`; numbers count the requests after the probe for one byte."""
 
     def __init__(self, behave: Behave) -> None:
         self._behave = behave
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._threads: list[threading.Thread] = []
         self.ranges: list[str] = []
         self.data = DATA
         self.etag = '"one"'
-        self._threads.append(threading.Thread(target=self._accept, daemon=True))
-        self._threads[0].start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._listener.getsockname()[1]}/model.bin"
+        super().__init__()
+        self.url += "/model.bin"
 
     def pause(self, seconds: float) -> bool:
         """Wait; True when the test is over."""
@@ -72,37 +66,28 @@ class RawServer:
 
     def close(self) -> None:
         self._closing.set()
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        super().close()
 
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                sock, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
-
-    def _serve(self, sock: socket.socket) -> None:
-        with contextlib.suppress(OSError), sock:
-            sock.settimeout(30)
-            waiting = b""
-            while not self._closing.is_set():
-                while b"\r\n\r\n" not in waiting:
-                    data = sock.recv(65536)
-                    if not data:
-                        return
-                    waiting += data
-                head, _, waiting = waiting.partition(b"\r\n\r\n")
-                found = re.search(rb"\r\nRange: ([^\r]*)", head)
-                wanted = found[1].decode() if found else ""
-                if wanted == "bytes=0-0":
-                    self.good(wanted, sock.sendall)
-                    continue
-                with self._lock:
-                    self.ranges.append(wanted)
-                    number = len(self.ranges) - 1
-                if not self._behave(number, wanted, sock.sendall):
+    def serve(self, sock: socket.socket) -> None:
+        sock.settimeout(30)
+        waiting = b""
+        while not self._closing.is_set():
+            while b"\r\n\r\n" not in waiting:
+                data = sock.recv(65536)
+                if not data:
                     return
+                waiting += data
+            head, _, waiting = waiting.partition(b"\r\n\r\n")
+            found = re.search(rb"\r\nRange: ([^\r]*)", head)
+            wanted = found[1].decode() if found else ""
+            if wanted == "bytes=0-0":
+                self.good(wanted, sock.sendall)
+                continue
+            with self._lock:
+                self.ranges.append(wanted)
+                number = len(self.ranges) - 1
+            if not self._behave(number, wanted, sock.sendall):
+                return
 
 
 @pytest.fixture

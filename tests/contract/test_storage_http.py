@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes_storage import FaultyServer, faulty_server, initialize, tree
+from tests.listening import serving
 
 DATA = random.Random(7).randbytes(3_000_000)
 SMALL_PARTS = {"STORAGE_PART_BYTES": "256Ki", "STORAGE_CONCURRENCY": "4"}
@@ -291,7 +292,6 @@ def test_usage_and_settings_errors_exit_2(tmp_path: Path) -> None:
 
 def test_https_with_a_private_authority(tmp_path: Path) -> None:
     import ssl
-    import threading
 
     trustme = pytest.importorskip("trustme")
     authority = trustme.CA()
@@ -314,29 +314,23 @@ def test_https_with_a_private_authority(tmp_path: Path) -> None:
         def handle_error(self, request: object, client_address: object) -> None:
             pass
 
-    with Server(("localhost", 0), Handler) as web:
-        web.socket = context.wrap_socket(web.socket, server_side=True)
-        thread = threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            uri = f"https://localhost:{web.server_port}/model.bin"
-            done = initialize(uri, tmp_path / "m")
-            assert done.returncode == 1
-            assert "certificate of localhost is not trusted" in message(done.stderr)
-            environ = {"SSL_CERT_FILE": str(tmp_path / "ca.pem")}
-            done = initialize(uri, tmp_path / "m", environ=environ)
-            assert done.returncode == 0, done.stderr
-            assert tree(tmp_path / "m") == {"model.bin": DATA}
-        finally:
-            web.shutdown()
-            thread.join(5)
+    web = Server(("localhost", 0), Handler)
+    web.socket = context.wrap_socket(web.socket, server_side=True)
+    with serving(web):
+        uri = f"https://localhost:{web.server_port}/model.bin"
+        done = initialize(uri, tmp_path / "m")
+        assert done.returncode == 1
+        assert "certificate of localhost is not trusted" in message(done.stderr)
+        environ = {"SSL_CERT_FILE": str(tmp_path / "ca.pem")}
+        done = initialize(uri, tmp_path / "m", environ=environ)
+        assert done.returncode == 0, done.stderr
+        assert tree(tmp_path / "m") == {"model.bin": DATA}
 
 
 def test_a_change_under_parallel_ranges_is_listed_again_and_never_mixed(
     server: FaultyServer, tmp_path: Path
 ) -> None:
     """The object is replaced by one of the same size while eight ranges are under way."""
-    import threading
 
     file = server.add("/model.bin", DATA, faults=[""] * 5 + ["stall:1000"])
     newer = random.Random(9).randbytes(len(DATA))
@@ -412,15 +406,9 @@ def test_a_body_without_an_end_stops_at_the_limit(tmp_path: Path) -> None:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Endless)
     server.daemon_threads = True
     server.block_on_close = False
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with serving(server):
         url = f"http://127.0.0.1:{server.server_port}/model.bin"
         done = initialize(url, tmp_path / "m", environ={"STORAGE_MAX_BYTES": "8Mi"})
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
     assert done.returncode == 1
     assert "STORAGE_MAX_BYTES" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "m").exists()

@@ -32,6 +32,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes_storage import MARKER, initialize, tree
+from tests.listening import serving
 
 DATA = random.Random(5).randbytes(700_000)
 PARTS = {"STORAGE_PART_BYTES": "128Ki"}
@@ -89,14 +90,8 @@ class _ScriptedHandler(BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def scripted(answer: Callable[[str, str, Mapping[str, str], bytes], Answer]) -> Iterator[Scripted]:
     server = Scripted(answer)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with serving(server):
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
 
 
 @contextlib.contextmanager
@@ -306,14 +301,8 @@ def git_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, 
     first = git("rev-parse", "v1")
     server = ThreadingHTTPServer(("127.0.0.1", 0), _GitBackend)
     server.root, server.refused = root, False  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with serving(server):
         yield f"git+http://127.0.0.1:{server.server_port}", {"one": first}
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
 
 
 @pytest.mark.parametrize(

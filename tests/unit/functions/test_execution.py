@@ -17,16 +17,11 @@ from functions.metrics import ModelMetrics
 from functions.model import Call, Item, JoinableModel
 from functions.repository import Repository
 from functions.settings import Settings
+from tests.fakes_functions import until
 
 
 def collect(into: list[Any]) -> Any:
     return lambda result, error: into.append((result, error))
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 def test_results_and_exceptions_come_back_on_the_loop() -> None:

@@ -19,17 +19,12 @@ from functions.metrics import ModelMetrics
 from functions.model import Call, Item, JoinableModel
 from functions.repository import Entry, Repository
 from functions.settings import Settings
+from tests.fakes_functions import until
 from tests.fakes_http2 import Client, echo_server, message
 
 
 def collect(into: list[Any]) -> Any:
     return lambda result, error: into.append(type(error) if error is not None else result)
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 def test_a_queued_call_is_dropped_and_a_running_one_left() -> None:

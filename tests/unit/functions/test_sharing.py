@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from functions.sharing import PATIENCE_S, Acceptor, Board
+from tests.fakes_functions import until
 
 DEADLINE_S = 20.0
 
@@ -42,12 +43,6 @@ def test_a_worker_that_is_gone_is_waited_for_by_nobody() -> None:
     assert board.patience(0) is None
     board.clear(1)
     assert board.patience(0) == 0.0
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(DEADLINE_S):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def on_a_listener(
