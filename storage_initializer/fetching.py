@@ -367,8 +367,8 @@ class Fetch:
                 self._progress.skip(size)
                 kept.append(record)
             else:
-                if not linked:
-                    needed += max(0, size - staging.reclaim(item.path))
+                reclaimed = staging.reclaim(item.path)
+                needed += 0 if linked else max(0, size - reclaimed)
                 self._room.check(destination, total, needed)
                 work.add()
                 self._engine.submit(source, item, staging, work)

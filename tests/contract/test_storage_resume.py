@@ -50,10 +50,13 @@ def control() -> retry.Control:
     return retry.Control(attempts=1, back_off_s=0.01, back_off_max_s=0.01)
 
 
-def staged_before(source: object, dest: Path, files: dict[str, bytes]) -> Path:
+def staged_before(
+    source: object, dest: Path, files: dict[str, bytes], chosen: Settings | None = None
+) -> Path:
     """The staging directory of a run that was killed when it had `files`."""
-    (destination,) = plan([(str(source), dest)], settings())
-    left = Staging.open(dest, destination.identity(settings()), control())
+    chosen = chosen or settings()
+    (destination,) = plan([(str(source), dest)], chosen)
+    left = Staging.open(dest, destination.identity(chosen), control())
     for path, data in files.items():
         place = left.target(path)
         place.write_bytes(data)
@@ -86,13 +89,15 @@ def test_what_the_source_has_no_more_is_not_published(tmp_path: Path) -> None:
     ],
     ids=["file", "file-below", "directory"],
 )
+@pytest.mark.parametrize("mode", ["copy", "hardlink"])
 def test_what_was_a_directory_may_have_become_a_file(
-    tmp_path: Path, before: dict[str, bytes], now: dict[str, bytes]
+    tmp_path: Path, before: dict[str, bytes], now: dict[str, bytes], mode: str
 ) -> None:
     source, dest = tmp_path / "source", tmp_path / "models"
+    chosen = settings(STORAGE_LOCAL_MODE=mode)
     become(source, now)
-    staged_before(source, dest, before)
-    fetch(str(source), dest, settings())
+    staged_before(source, dest, before, chosen)
+    fetch(str(source), dest, chosen)
     assert tree(dest) == now
 
 
